@@ -1,0 +1,1 @@
+"""Building step labels: sampling, Monte-Carlo estimation, LLM-as-a-judge, consensus filtering."""

@@ -1,0 +1,32 @@
+"""``rlhf-prm COMMAND``: each command is a module with ``add_arguments(parser)`` and ``run(args)``."""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS: dict[str, tuple[str, str]] = {}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; a ``ValueError`` (bad input) becomes one line on stderr and exit status 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="rlhf-prm", description="Process supervision for LLM reasoning, on TRL.")
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    chosen = argv[0] if argv else None
+    for name, (module_name, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name == chosen:  # only the chosen command's module is imported
+            module = importlib.import_module(module_name)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except ValueError as error:
+        print(f"rlhf-prm {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Is this PRM good, and is it safe to train against?"""

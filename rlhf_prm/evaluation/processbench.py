@@ -1,0 +1,121 @@
+"""ProcessBench (arXiv 2412.06559): does a PRM find the first wrong step of real solutions?"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
+from rlhf_prm.prm.scorer import StepScorer
+
+SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
+TUNING_SUBSET = "gsm8k"
+
+
+@dataclass(frozen=True)
+class ProcessBenchItem:
+    """One solution: ``label`` is the 0-based index of its first wrong step, −1 when every step is right."""
+
+    problem: str
+    steps: list[str]
+    label: int
+
+
+def processbench_metrics(predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
+    """Error accuracy, correct accuracy and their harmonic mean F1, each in [0, 1].
+
+    ``error_accuracy`` a is the share of erroneous samples (label ≥ 0) whose first error is hit exactly;
+    ``correct_accuracy`` b is the share of correct samples (label −1) with the prediction −1; f1 = 2ab/(a+b), 0 when
+    a + b = 0. Accuracy over no samples is 0, so a set of one class only has f1 = 0: it measures no trade-off.
+
+    Raises:
+        ValueError: lists of different lengths, or an index below −1.
+    """
+    if len(predictions) != len(labels):
+        raise ValueError(f"got {len(predictions)} predictions and {len(labels)} labels, expected one per sample")
+    if bad := [value for value in (*predictions, *labels) if value < -1]:
+        raise ValueError(f"got the index {bad[0]}, expected 0-based step indices, or −1 for no error")
+    erroneous = [prediction == label for prediction, label in zip(predictions, labels, strict=True) if label >= 0]
+    correct = [prediction == -1 for prediction, label in zip(predictions, labels, strict=True) if label == -1]
+    a = sum(erroneous) / len(erroneous) if erroneous else 0.0
+    b = sum(correct) / len(correct) if correct else 0.0
+    return {"error_accuracy": a, "correct_accuracy": b, "f1": 2 * a * b / (a + b) if a + b > 0 else 0.0}
+
+
+def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> dict[str, list[ProcessBenchItem]]:
+    """The subsets found in ``folder`` as ``<subset>.jsonl`` or ``processbench_<subset>.jsonl``, in SUBSETS' order.
+
+    Raises:
+        ValueError: an unknown subset is asked for, or none of them is in the folder.
+    """
+    if unknown := [name for name in subsets if name not in SUBSETS]:
+        raise ValueError(f"unknown ProcessBench subset {unknown[0]!r}: expected some of {', '.join(SUBSETS)}")
+    found = {}
+    for name in SUBSETS:
+        candidates = [Path(folder) / f"{stem}.jsonl" for stem in (name, f"processbench_{name}")]
+        path = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if name in subsets and path is not None:
+            found[name] = [_item(json.loads(line), path) for line in path.read_text().splitlines() if line.strip()]
+    if not found:
+        raise ValueError(
+            f"no ProcessBench file in {folder}: expected gsm8k.jsonl, math.jsonl, olympiadbench.jsonl or omnimath.jsonl "
+            "(one JSON object per line with problem, steps and label)"
+        )
+    return found
+
+
+def _item(row: dict, path: Path) -> ProcessBenchItem:
+    try:
+        return ProcessBenchItem(row["problem"], list(row["steps"]), int(row["label"]))
+    except KeyError as error:
+        raise ValueError(f"{path}: a row lacks {error}, expected the columns problem, steps and label") from error
+
+
+def best_threshold(step_scores: Sequence[Sequence[float]], labels: Sequence[int]) -> float:
+    """The threshold with the highest F1; of equal ones the lowest. A step is wrong at or below it.
+
+    Candidates are 0.5 and every midpoint between neighbouring distinct scores (at most 512 of them, evenly spread over
+    the ranks), so any scale of scores will do.
+    """
+    distinct = sorted({score for row in step_scores for score in row if score == score})
+    middles = [(low + high) / 2 for low, high in zip(distinct, distinct[1:], strict=False)]
+    stride = max(1, -(-len(middles) // 512))
+    candidates = sorted({WRONG_AT_OR_BELOW, *middles[::stride]})
+    return max(candidates, key=lambda threshold: (_f1(step_scores, labels, threshold), -threshold))
+
+
+def _f1(step_scores: Sequence[Sequence[float]], labels: Sequence[int], threshold: float) -> float:
+    return processbench_metrics([predicted_first_error(row, threshold) for row in step_scores], labels)["f1"]
+
+
+def processbench(
+    scorer: StepScorer, subsets: Mapping[str, Sequence[ProcessBenchItem]], threshold: float | str = WRONG_AT_OR_BELOW
+) -> dict[str, dict[str, float]]:
+    """Metrics of ``scorer`` on each subset, and their plain mean over the subsets under ``"mean"``.
+
+    Args:
+        threshold: a step is wrong when its score ≤ this; ``"gsm8k"`` takes the one that is best on the GSM8K subset
+            and uses it for all, as the paper does for PRMs on another scale.
+
+    Each subset also reports ``samples`` and ``unscorable`` (samples with a step past the model's context).
+    """
+    scores = {
+        name: scorer.score([item.problem for item in items], [item.steps for item in items])
+        for name, items in subsets.items()
+    }
+    labels = {name: [item.label for item in items] for name, items in subsets.items()}
+    if threshold == TUNING_SUBSET:
+        if TUNING_SUBSET not in scores:
+            raise ValueError(f"threshold {TUNING_SUBSET!r} needs that subset, got only {', '.join(scores)}")
+        threshold = best_threshold(scores[TUNING_SUBSET], labels[TUNING_SUBSET])
+    elif isinstance(threshold, str):
+        raise ValueError(f"threshold: got {threshold!r}, expected a number or {TUNING_SUBSET!r}")
+    results: dict[str, dict[str, float]] = {}
+    for name, rows in scores.items():
+        results[name] = processbench_metrics([predicted_first_error(row, threshold) for row in rows], labels[name])
+        results[name]["threshold"] = float(threshold)
+        results[name]["samples"] = len(rows)
+        results[name]["unscorable"] = sum(any(score != score for score in row) for row in rows)
+    means = ("error_accuracy", "correct_accuracy", "f1")
+    results["mean"] = {key: sum(row[key] for row in results.values()) / len(results) for key in means}
+    return results

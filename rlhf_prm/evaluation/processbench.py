@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
@@ -58,8 +59,8 @@ def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> d
             found[name] = [_item(json.loads(line), path) for line in path.read_text().splitlines() if line.strip()]
     if not found:
         raise ValueError(
-            f"no ProcessBench file in {folder}: expected gsm8k.jsonl, math.jsonl, olympiadbench.jsonl or omnimath.jsonl "
-            "(one JSON object per line with problem, steps and label)"
+            f"no ProcessBench file in {folder}: expected gsm8k.jsonl, math.jsonl, olympiadbench.jsonl or omnimath.jsonl"
+            " (one JSON object per line with problem, steps and label)"
         )
     return found
 
@@ -78,7 +79,7 @@ def best_threshold(step_scores: Sequence[Sequence[float]], labels: Sequence[int]
     the ranks), so any scale of scores will do.
     """
     distinct = sorted({score for row in step_scores for score in row if score == score})
-    middles = [(low + high) / 2 for low, high in zip(distinct, distinct[1:], strict=False)]
+    middles = [(low + high) / 2 for low, high in pairwise(distinct)]
     stride = max(1, -(-len(middles) // 512))
     candidates = sorted({WRONG_AT_OR_BELOW, *middles[::stride]})
     return max(candidates, key=lambda threshold: (_f1(step_scores, labels, threshold), -threshold))

@@ -16,7 +16,7 @@ from rlhf_prm.evaluation.processbench import (
 def reference(predictions: list[int], labels: list[int]) -> tuple[float, float, float]:
     """a = hit first errors / erroneous samples, b = predictions −1 / correct samples, F1 = 2ab/(a+b)."""
     erroneous = hits = correct = accepted = 0
-    for prediction, label in zip(predictions, labels):
+    for prediction, label in zip(predictions, labels, strict=True):
         if label == -1:
             correct += 1
             accepted += prediction == -1

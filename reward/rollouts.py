@@ -13,12 +13,13 @@ class StepRollouts:
 
     Letters: B = rollouts, K = most steps of any rollout, G = ``num_generations``.
 
-    Padded cells (``step_mask`` False) may hold anything, NaN included: they never matter.
+    Padded cells (``step_mask`` False) may hold anything, NaN included: they never matter. Real cells hold numbers:
+    a process reward model that leaves steps unscored (NaN: past its context, say) goes through :func:`filled_scores`.
 
     Args:
         step_scores: P(step k is correct | prefix) in [0, 1], from a process reward model.
         step_mask: True = a real step; real steps come first in every row, and there is at least one.
-        step_lengths: tokens in each step, its separator included; they sum to the completion's tokens.
+        step_lengths: tokens in each step, its separator included, 0 or more; they sum to the completion's tokens.
         outcome_rewards: the verifier's reward, one per rollout; NaN = unscorable (no or bad gold answer).
         num_generations: G; divides B.
 
@@ -33,18 +34,95 @@ class StepRollouts:
     num_generations: int
 
     def __post_init__(self) -> None:
+        self._check_shapes()
+        self._check_types()
+        self._check_mask()
+        self._check_values()
+
+    def _check_shapes(self) -> None:
         shape = tuple(self.step_scores.shape)
-        if len(shape) != 2 or shape[1] == 0:
-            raise ValueError(f"step_scores: got shape {shape}, expected (B, K) with K ≥ 1")
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"step_scores: got shape {shape}, expected (B, K) with B ≥ 1 and K ≥ 1")
         for name, wanted in (("step_mask", shape), ("step_lengths", shape), ("outcome_rewards", shape[:1])):
             got = tuple(getattr(self, name).shape)
             if got != wanted:
                 raise ValueError(f"{name}: got shape {got}, expected {wanted} to match step_scores {shape}")
-        if self.step_mask.dtype != torch.bool:
-            raise ValueError(f"step_mask: got dtype {self.step_mask.dtype}, expected torch.bool (True = real step)")
-        if self.step_lengths.is_floating_point():
-            raise ValueError(f"step_lengths: got dtype {self.step_lengths.dtype}, expected integers (tokens per step)")
         if self.num_generations < 1 or shape[0] % self.num_generations:
             raise ValueError(
                 f"num_generations: got {self.num_generations} for {shape[0]} rollouts, expected a divisor of the batch"
             )
+
+    def _check_types(self) -> None:
+        for name in ("step_scores", "outcome_rewards"):
+            dtype = getattr(self, name).dtype
+            if not dtype.is_floating_point:
+                raise ValueError(f"{name}: got dtype {dtype}, expected floating point")
+        if self.step_mask.dtype != torch.bool:
+            raise ValueError(f"step_mask: got dtype {self.step_mask.dtype}, expected torch.bool (True = real step)")
+        lengths = self.step_lengths.dtype
+        if lengths.is_floating_point or lengths.is_complex or lengths == torch.bool:
+            raise ValueError(f"step_lengths: got dtype {lengths}, expected integers (tokens per step)")
+        for name in ("step_mask", "step_lengths", "outcome_rewards"):
+            device = getattr(self, name).device
+            if device != self.step_scores.device:
+                raise ValueError(f"{name}: got device {device}, expected {self.step_scores.device} as step_scores")
+
+    def _check_mask(self) -> None:
+        if not self.step_mask[:, 0].all():
+            row = int((~self.step_mask[:, 0]).nonzero()[0])
+            raise ValueError(
+                f"step_mask: rollout {row} does not start with a real step, expected real steps first and at least one "
+                "(a completion without a separator is one step)"
+            )
+        holes = self.step_mask[:, 1:] & ~self.step_mask[:, :-1]
+        if holes.any():
+            row, step = holes.nonzero()[0].tolist()
+            raise ValueError(
+                f"step_mask: rollout {row} has a real step at {step + 1} after a padded one, expected real steps first"
+            )
+
+    def _check_values(self) -> None:
+        unscored = self.step_mask & self.step_scores.isnan()
+        if unscored.any():
+            row, step = unscored.nonzero()[0].tolist()
+            raise ValueError(
+                f"step_scores: {int(unscored.sum())} of {int(self.step_mask.sum())} real steps are NaN (the first: "
+                f"rollout {row}, step {step}), expected a score for each; "
+                "reward.filled_scores(step_scores, step_mask, num_generations) fills unscored steps"
+            )
+        scores = self.step_scores[self.step_mask]
+        if scores.min() < 0 or scores.max() > 1:
+            raise ValueError(
+                f"step_scores: got values in [{float(scores.min()):g}, {float(scores.max()):g}], expected "
+                "probabilities in [0, 1]; convert logits or other scales before"
+            )
+        negative = self.step_mask & (self.step_lengths < 0)
+        if negative.any():
+            row, step = negative.nonzero()[0].tolist()
+            raise ValueError(
+                f"step_lengths: got {int(self.step_lengths[row, step])} at rollout {row}, step {step}, expected ≥ 0"
+            )
+        if self.outcome_rewards.isinf().any():
+            row = int(self.outcome_rewards.isinf().nonzero()[0])
+            raise ValueError(f"outcome_rewards: got infinity at rollout {row}, expected a number, or NaN = unscorable")
+
+
+def filled_scores(
+    step_scores: Float[Tensor, "B K"], step_mask: Bool[Tensor, "B K"], num_generations: int
+) -> tuple[Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
+    """Scores with every unscored (NaN) real step filled, and the mask of the steps that were filled.
+
+    A step after a scored one carries that score on: the best estimate of P(correct | longer prefix) when nothing new
+    is known. It leaves the running minimum, the first error and the progress since the last scored step as they are.
+    Unscored steps before a rollout's first scored one take the mean over the scored steps of the group, or 0.5 where
+    the group has none: no preference within the group. Padded cells become 0.
+    """
+    batch, steps = step_scores.shape
+    unscored = step_mask & step_scores.isnan()
+    scored = step_mask & ~unscored
+    position = torch.where(scored, torch.arange(steps, device=step_scores.device), -1).cummax(dim=1).values
+    carried = torch.where(scored, step_scores, 0).gather(1, position.clamp(min=0))
+    by_group = torch.where(scored, step_scores, torch.nan).reshape(batch // num_generations, -1)
+    fallback = by_group.nanmean(dim=1).nan_to_num(nan=0.5).repeat_interleave(num_generations)[:, None]
+    filled = torch.where(position >= 0, carried, fallback)
+    return torch.where(step_mask, filled, 0), unscored

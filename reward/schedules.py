@@ -1,0 +1,46 @@
+"""A number that may change over training: how a process weight is annealed away."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+KINDS = ("linear", "cosine")
+
+
+def scheduled(value: Any, step: int) -> float:
+    """``value`` at optimizer update ``step``.
+
+    Args:
+        value: a number (constant), or ``{"start": a, "end": b, "updates": n, "kind": "linear" | "cosine"}``: from a at
+            update 0 to b at update n, and b from then on. ``kind`` defaults to linear; cosine is half a period.
+        step: the number of optimizer updates done, TRL's ``global_step``.
+
+    Raises:
+        ValueError: not a number and not such a mapping, or an unknown kind.
+    """
+    if _is_number(value):
+        return float(value)
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"schedule: got {value!r}, expected a number or {{start, end, updates, kind}} (YAML reads 1e-3 as text: "
+            "write 1.0e-3)"
+        )
+    unknown, missing = set(value) - {"start", "end", "updates", "kind"}, {"start", "end", "updates"} - set(value)
+    if unknown or missing:
+        raise ValueError(f"schedule: got keys {sorted(value)}, expected start, end, updates and, if wanted, kind")
+    for key in ("start", "end", "updates"):
+        if not _is_number(value[key]):
+            raise ValueError(f"schedule: got {key} = {value[key]!r}, expected a number")
+    kind = value.get("kind", "linear")
+    if kind not in KINDS:
+        raise ValueError(f"schedule: got kind {kind!r}, expected one of {', '.join(KINDS)}")
+    if value["updates"] < 1:
+        raise ValueError(f"schedule: got updates = {value['updates']}, expected ≥ 1")
+    done = min(max(step / value["updates"], 0.0), 1.0)
+    if kind == "cosine":
+        done = (1 - math.cos(math.pi * done)) / 2
+    return value["start"] * (1 - done) + value["end"] * done
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

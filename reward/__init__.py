@@ -1,63 +1,55 @@
-"""From step scores to token advantages: a leaf package that needs only torch and a math verifier."""
+"""From step scores to token advantages: a leaf package that needs only torch and a math verifier.
 
-from reward.credit import (
-    discounted_returns,
-    generalized_advantage_estimation,
-    group_mean_baseline,
-    group_normalized,
-    leave_one_out_baseline,
-    leave_one_out_outcomes,
-    min_returns,
-    outcome_advantages,
-    over_steps,
-    step_means,
-    step_to_token,
-    token_baseline,
-    tokens_to_step,
-)
-from reward.dotted import resolve
-from reward.methods import METHODS, Method
-from reward.rollouts import StepRollouts, filled_scores
-from reward.schedules import scheduled
-from reward.shaping import (
-    SHAPINGS,
-    Shaping,
-    centered_scores,
-    clip_shaping,
-    delta_shaping,
-    potential_shaping,
-    progress_shaping,
-    raw_scores,
-    soft_min_shaping,
-)
+Names are imported on first use: the worker processes of the verifier live here too and must not load torch.
+"""
 
-__all__ = [
-    "METHODS",
-    "SHAPINGS",
-    "Method",
-    "Shaping",
-    "StepRollouts",
-    "centered_scores",
-    "clip_shaping",
-    "delta_shaping",
-    "discounted_returns",
-    "filled_scores",
-    "generalized_advantage_estimation",
-    "group_mean_baseline",
-    "group_normalized",
-    "leave_one_out_baseline",
-    "leave_one_out_outcomes",
-    "min_returns",
-    "outcome_advantages",
-    "over_steps",
-    "potential_shaping",
-    "progress_shaping",
-    "raw_scores",
-    "resolve",
-    "scheduled",
-    "soft_min_shaping",
-    "step_means",
-    "step_to_token",
-    "token_baseline",
-    "tokens_to_step",
-]
+from importlib import import_module
+from typing import Any
+
+PUBLIC = {
+    "credit": (
+        "discounted_returns",
+        "generalized_advantage_estimation",
+        "group_mean_baseline",
+        "group_normalized",
+        "leave_one_out_baseline",
+        "leave_one_out_outcomes",
+        "min_returns",
+        "outcome_advantages",
+        "over_steps",
+        "step_means",
+        "step_to_token",
+        "token_baseline",
+        "tokens_to_step",
+    ),
+    "dotted": ("resolve",),
+    "methods": ("METHODS", "Method"),
+    "outcome_terms": ("outcome_reward",),
+    "rollouts": ("StepRollouts", "filled_scores"),
+    "schedules": ("scheduled",),
+    "shaping": (
+        "SHAPINGS",
+        "Shaping",
+        "centered_scores",
+        "clip_shaping",
+        "delta_shaping",
+        "potential_shaping",
+        "progress_shaping",
+        "raw_scores",
+        "soft_min_shaping",
+    ),
+    "verifier": ("STATUSES", "MathVerifier", "Verdict", "Verifier"),
+}
+MODULES = {name: module for module, names in PUBLIC.items() for name in names}
+
+__all__ = sorted(MODULES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *MODULES})

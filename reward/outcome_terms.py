@@ -1,0 +1,62 @@
+"""Outcome rewards as plain TRL reward functions: the verifier's verdict, the format of the answer, the length."""
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from reward.verifier import MathVerifier, Verdict, status_fractions
+
+_lock = threading.Lock()
+_shared: dict[int, MathVerifier] = {}  # by process id: a forked child must not use its parent's workers
+
+
+def shared_verifier() -> MathVerifier:
+    """The verifier that every reward function of this process uses; made on first use."""
+    with _lock:
+        if os.getpid() not in _shared:
+            _shared.clear()
+            _shared[os.getpid()] = MathVerifier()
+        return _shared[os.getpid()]
+
+
+@atexit.register
+def _close_shared() -> None:
+    if os.getpid() in _shared:
+        _shared[os.getpid()].close()
+
+
+def completion_texts(completions: list[str] | list[list[dict[str, str]]]) -> list[str]:
+    """The text of plain completions, or of the last message of conversational ones."""
+    return [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
+
+
+def outcome_reward(
+    completions: list[str] | list[list[dict[str, str]]],
+    solution: list[str | None],
+    log_extra: Callable[[str, list], None] | None = None,
+    log_metric: Callable[[str, float], None] | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    """1.0 for a right final answer, 0.0 for any other, None where the gold cannot be used.
+
+    A TRL reward function: the dataset's ``solution`` column comes as ``solution``. Logs ``verifier/<status>_frac``.
+    """
+    verdicts = shared_verifier().verify(completion_texts(completions), solution)
+    log_verdicts(verdicts, log_extra, log_metric)
+    return [verdict.reward for verdict in verdicts]
+
+
+def log_verdicts(
+    verdicts: list[Verdict],
+    log_extra: Callable[[str, list], None] | None,
+    log_metric: Callable[[str, float], None] | None,
+) -> None:
+    """Hand statuses and answers to TRL's completions table and metrics, where the trainer offers them."""
+    if log_extra is not None:
+        log_extra("verifier_status", [verdict.status for verdict in verdicts])
+        log_extra("answer", [verdict.answer or "" for verdict in verdicts])
+    if log_metric is not None:
+        for name, value in status_fractions(verdicts).items():
+            log_metric(name, value)

@@ -23,7 +23,7 @@ BOOTSTRAP = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one item: ``state`` is "done" (``value``: the result), "error" (it raised), "timeout" or "died"."""
+    """How an item ended: ``state`` is "done" (``value``: the result), "error" (it raised), "timeout" or "died"."""
 
     state: str
     value: str | None

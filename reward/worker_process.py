@@ -1,8 +1,8 @@
 """What runs in the verifier's child processes: a nursery that imports the maths once, and the workers it forks.
 
 The nursery is a fresh interpreter, started with fork + exec: it holds neither the trainer's memory nor its CUDA context
-and does not import the trainer's ``__main__`` (which the start methods of `multiprocessing` do, torch and all). It has one
-thread, so forking it is safe, takes milliseconds, and the workers share the pages of its imports.
+and does not import the trainer's `__main__` (which the start methods of `multiprocessing` do, torch and all). It has
+one thread, so forking it is safe, takes milliseconds, and the workers share the pages of its imports.
 """
 
 import contextlib

@@ -42,7 +42,7 @@ PUBLIC = {
 }
 MODULES = {name: module for module, names in PUBLIC.items() for name in names}
 
-__all__ = sorted(MODULES)  # noqa: PLE0605
+__all__ = sorted(MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,12 @@ import argparse
 import importlib
 import sys
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "plan": (
+        "rlhf_prm.plan.command",
+        "memory per GPU and seconds per update of a run, and what to change when it does not fit",
+    ),
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,189 @@
+"""GPU memory of a run, by part and by phase of an update: generate, score, train.
+
+A part counts in the phases in which it is there; the run needs the largest phase. Model states come from DeepSpeed's
+own estimators where they exist (ZeRO-2 and ZeRO-3); they assume bf16 training with float32 copies and Adam.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+
+from rlhf_prm.plan.shapes import ModelShape
+
+GB = 10**9
+PHASES = ("generate", "score", "train")
+PLACEMENTS = ("replicate", "zero3", "offload", "server")
+LOG_PROB_TILE = 32768  # rows of TRL's fused LM head that hold their logits at one time
+# Left to the CUDA context, NCCL's buffers and the allocator's fragmentation; a stated assumption, not a measurement.
+RESERVE_BYTES = 3 * GB
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What decides memory and time. Token counts are means; rollouts are per update over all GPUs.
+
+    ``zero``: 0 = DDP. ``critic``: "none" (GRPO), "own" (a trunk of the policy's size) or "shared".
+    ``vllm``: "colocate", "server" (on other GPUs), or "none" (transformers' generate).
+    """
+
+    policy: ModelShape
+    prm: ModelShape | None
+    gpus: int = 8
+    nodes: int = 1
+    gpu_bytes: int = 80 * GB
+    zero: int = 3
+    offload_optimizer: bool = False
+    critic: str = "none"
+    reference: bool = False
+    prm_placement: str = "replicate"
+    prm_tokens: int = 32768  # the token budget of one PRM micro-batch
+    vllm: str = "colocate"
+    vllm_gpu_memory_utilization: float = 0.3
+    vllm_enable_sleep_mode: bool = False
+    rollouts: int = 512
+    prompt_tokens: int = 256
+    completion_tokens: int = 1024
+    per_device_train_batch_size: int = 4
+    gradient_checkpointing: bool = True
+    num_iterations: int = 1
+
+    def __post_init__(self) -> None:
+        for name, wanted in (
+            ("zero", (0, 1, 2, 3)),
+            ("critic", ("none", "own", "shared")),
+            ("prm_placement", PLACEMENTS),
+            ("vllm", ("colocate", "server", "none")),
+        ):
+            if getattr(self, name) not in wanted:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {wanted}")
+        if self.gpus < 1 or self.nodes < 1 or self.gpus % self.nodes:
+            raise ValueError(f"gpus: got {self.gpus} on {self.nodes} nodes, expected the same positive number on each")
+        if self.rollouts % (self.gpus * self.per_device_train_batch_size):
+            raise ValueError(
+                f"rollouts: got {self.rollouts}, expected a multiple of gpus × per_device_train_batch_size "
+                f"({self.gpus} × {self.per_device_train_batch_size})"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion of one rollout."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def trained_parameters(self) -> int:
+        """Policy, plus the critic's own trunk and value head."""
+        own = self.policy.body_parameters if self.critic == "own" else 0
+        return self.policy.parameters + own + (0 if self.critic == "none" else self.policy.hidden + 1)
+
+    @property
+    def largest_module(self) -> int:
+        """Parameters ZeRO-3 holds whole at one time: the embedding or one linear map, whichever is larger."""
+        return max(self.policy.embedding_parameters, self.policy.hidden * self.policy.intermediate)
+
+    @property
+    def micro_batches(self) -> int:
+        """Forward-backward passes per GPU and update."""
+        return self.rollouts // (self.gpus * self.per_device_train_batch_size)
+
+
+def _deepspeed_estimators() -> tuple[Callable, Callable]:
+    """DeepSpeed's functions for ZeRO-2 and ZeRO-3; what its import prints goes to stderr."""
+    try:
+        with redirect_stdout(sys.stderr):
+            from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
+            from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
+    except ImportError as error:
+        raise ValueError("zero 2 and 3 need DeepSpeed's estimators: pip install 'rlhf-prm[deepspeed]'") from error
+    return zero2, zero3
+
+
+def model_states(plan: RunPlan) -> int:
+    """Bytes per GPU of weights, gradients and optimizer of everything that is trained.
+
+    DDP: float32 weights, gradients and two Adam moments (TRL loads policies so). ZeRO-1, for which DeepSpeed has
+    no estimator: bf16 weights and gradients whole, float32 weights, gradients and moments divided over the GPUs.
+    """
+    total, per_node = plan.trained_parameters, plan.gpus // plan.nodes
+    if plan.zero == 0:
+        return 16 * total
+    if plan.zero == 1:
+        return 4 * total if plan.offload_optimizer else 4 * total + 16 * total // plan.gpus
+    zero2, zero3 = _deepspeed_estimators()
+    if plan.zero == 2:
+        return zero2(total, per_node, plan.nodes, plan.offload_optimizer)[1]
+    return zero3(total, plan.largest_module, per_node, plan.nodes, plan.offload_optimizer, cpu_offload_params=False)[1]
+
+
+def activations(plan: RunPlan) -> int:
+    """Bytes of one training micro-batch: saved layers, a tile of logits with its gradient, the critic's layers."""
+    tokens = plan.per_device_train_batch_size * plan.tokens
+    shape = plan.policy
+    if plan.gradient_checkpointing:
+        layers = tokens * (2 * shape.hidden * shape.layers + shape.layer_activation_bytes_per_token)
+    else:
+        layers = tokens * shape.layer_activation_bytes_per_token * shape.layers
+    tile = min(LOG_PROB_TILE, plan.per_device_train_batch_size * plan.tokens) * shape.vocab * (4 + 4)
+    return layers * (2 if plan.critic == "own" else 1) + tile
+
+
+def prm_resident(plan: RunPlan) -> int:
+    """Bytes of the PRM's bf16 weights between scorings."""
+    if plan.prm is None or plan.prm_placement in ("server", "offload"):
+        return 0
+    weights = 2 * plan.prm.body_parameters
+    return weights // plan.gpus if plan.prm_placement == "zero3" else weights
+
+
+def prm_scoring(plan: RunPlan) -> int:
+    """Bytes a scoring adds to that: loaded or gathered weights, and two layers' worth of activations."""
+    if plan.prm is None or plan.prm_placement == "server":
+        return 0
+    weights = {"offload": 2 * plan.prm.body_parameters, "zero3": 2 * plan.prm.embedding_parameters}
+    return weights.get(plan.prm_placement, 0) + plan.prm_tokens * plan.prm.layer_activation_bytes_per_token
+
+
+def generation(plan: RunPlan) -> int:
+    """Bytes of vLLM's share, or of transformers' cache (and, under ZeRO-3, of the gathered weights)."""
+    if plan.vllm == "server":
+        return 0
+    if plan.vllm == "colocate":
+        return int(plan.vllm_gpu_memory_utilization * plan.gpu_bytes)
+    cache = plan.rollouts // plan.gpus * plan.tokens * plan.policy.kv_bytes_per_token
+    return cache + (2 * plan.trained_parameters if plan.zero == 3 else 0)
+
+
+def kv_cache_room(plan: RunPlan) -> int:
+    """Rollouts whose keys and values fit at one time beside vLLM's copy of the weights (never more than needed)."""
+    needed = plan.rollouts // plan.gpus
+    if plan.vllm != "colocate":
+        return needed
+    room = generation(plan) - 2 * plan.policy.parameters
+    return max(0, min(needed, room // (plan.tokens * plan.policy.kv_bytes_per_token)))
+
+
+def memory_by_part(plan: RunPlan) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Part → (bytes per GPU, the phases it is there)."""
+    reference = 2 * plan.policy.parameters // (plan.gpus if plan.zero == 3 else 1) if plan.reference else 0
+    awake = PHASES if plan.vllm == "colocate" and not plan.vllm_enable_sleep_mode else ("generate",)
+    parts = {
+        "weights, gradients, optimizer": (model_states(plan), PHASES),
+        "reference policy": (reference, PHASES),
+        "PRM weights": (prm_resident(plan), PHASES),
+        "vLLM" if plan.vllm == "colocate" else "generation": (generation(plan), awake),
+        "PRM scoring": (prm_scoring(plan), ("score",)),
+        "activations": (activations(plan), ("train",)),
+        "reserve": (RESERVE_BYTES, PHASES),
+    }
+    return {name: part for name, part in parts.items() if part[0]}
+
+
+def peak_bytes(plan: RunPlan) -> dict[str, int]:
+    """Phase → bytes per GPU."""
+    parts = memory_by_part(plan).values()
+    return {phase: sum(size for size, phases in parts if phase in phases) for phase in PHASES}
+
+
+def fits(plan: RunPlan) -> bool:
+    """Whether every phase stays within the GPU and vLLM can hold at least one rollout."""
+    return max(peak_bytes(plan).values()) <= plan.gpu_bytes and kv_cache_room(plan) > 0

@@ -1,0 +1,123 @@
+"""Seconds of one update, by part, from operations and bandwidths: an estimate with its assumptions stated."""
+
+import math
+from dataclasses import dataclass
+
+from rlhf_prm.plan.memory import GB, RunPlan, kv_cache_room
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Peak numbers of one GPU (dense bf16), its link to the other GPUs of the node, and a node's network per GPU."""
+
+    memory_bytes: int
+    flops: float
+    memory_bandwidth: float
+    link_bandwidth: float
+    network_bandwidth: float = 50e9  # 400 Gb/s per GPU
+    host_bandwidth: float = 25e9  # pinned memory over PCIe 4 ×16
+
+
+# Vendors' data sheets: dense bf16, HBM, and one direction of NVLink (PCIe for the cards without).
+GPUS = {
+    "h200": Hardware(141 * GB, 989e12, 4.8e12, 450e9, host_bandwidth=50e9),
+    "h100": Hardware(80 * GB, 989e12, 3.35e12, 450e9, host_bandwidth=50e9),
+    "a100-80": Hardware(80 * GB, 312e12, 2.0e12, 300e9),
+    "a100-40": Hardware(40 * GB, 312e12, 1.55e12, 300e9),
+    "l40s": Hardware(48 * GB, 362e12, 0.86e12, 25e9),
+    "rtx4090": Hardware(24 * GB, 165e12, 1.0e12, 25e9),
+}
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Shares of the peaks that well-kept code reaches; change them when you have measured yours."""
+
+    training: float = 0.40
+    scoring: float = 0.50
+    decoding: float = 0.70  # of memory bandwidth
+    links: float = 0.70
+
+
+def generation_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
+    """Prefill, then one step per token: each reads the weights once and the cache of every running rollout.
+
+    Rollouts that do not fit in the cache at one time run in waves. A step takes the larger of its reading and its
+    arithmetic. All completions are taken to have the mean length; a long tail makes real runs slower.
+    """
+    policy, local = plan.policy, plan.rollouts // plan.gpus
+    running = max(1, kv_cache_room(plan))
+    waves = math.ceil(local / running)
+    running = math.ceil(local / waves)
+    cache = running * (plan.prompt_tokens + plan.completion_tokens / 2) * policy.kv_bytes_per_token
+    read = (2 * policy.parameters + cache) / (gpu.memory_bandwidth * share.decoding)
+    arithmetic = running * policy.forward_flops_per_token / (gpu.flops * share.scoring)
+    prefill = local * plan.prompt_tokens * policy.forward_flops_per_token / (gpu.flops * share.scoring)
+    return prefill + waves * plan.completion_tokens * max(read, arithmetic)
+
+
+def scoring_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
+    """One forward of the PRM over every rollout; ``offload`` also moves its weights to the GPU and back."""
+    if plan.prm is None or plan.prm_placement == "server":
+        return 0.0
+    flops = 2 * plan.prm.layers * plan.prm.layer_parameters * plan.rollouts // plan.gpus * plan.tokens
+    moved = 2 * 2 * plan.prm.body_parameters / gpu.host_bandwidth if plan.prm_placement == "offload" else 0.0
+    return flops / (gpu.flops * share.scoring) + moved
+
+
+def training_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
+    """Forward and backward are three forwards, four with gradient checkpointing; the critic's trunk takes the same."""
+    tokens = plan.rollouts // plan.gpus * plan.tokens
+    passes = (4 if plan.gradient_checkpointing else 3) * plan.num_iterations
+    models = 2 if plan.critic == "own" else 1
+    return models * passes * tokens * plan.policy.forward_flops_per_token / (gpu.flops * share.training)
+
+
+def old_policy_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
+    """No-gradient forwards before training: old log-probabilities (vLLM, PPO, re-used rollouts), values, reference."""
+    old = plan.vllm != "none" or plan.critic != "none" or plan.num_iterations > 1
+    forwards = int(old) + int(plan.critic == "own") + int(plan.reference)
+    tokens = plan.rollouts // plan.gpus * plan.tokens
+    return forwards * tokens * plan.policy.forward_flops_per_token / (gpu.flops * share.scoring)
+
+
+def communication_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
+    """Bytes through the slowest link, nothing hidden behind arithmetic: an upper bound.
+
+    DDP all-reduces float32 gradients once per update; ZeRO-1 and 2 reduce gradients and gather weights in bf16; ZeRO-3
+    gathers the weights for each forward and each backward and reduces the gradients of each micro-batch.
+    """
+    if plan.gpus == 1:
+        return 0.0
+    link = gpu.link_bandwidth if plan.nodes == 1 else min(gpu.link_bandwidth, gpu.network_bandwidth)
+    weights = plan.trained_parameters * (plan.gpus - 1) / plan.gpus
+    updates = plan.num_iterations
+    if plan.zero == 3:
+        volume = 3 * 2 * weights * plan.micro_batches * updates
+    else:
+        volume = (8 if plan.zero == 0 else 4) * weights * updates
+    return volume / (link * share.links)
+
+
+def weight_sync_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
+    """The new weights on their way to vLLM: a copy in GPU memory when colocated (gathered first under ZeRO-3)."""
+    weights = 2 * plan.policy.parameters
+    link = gpu.link_bandwidth if plan.nodes == 1 else min(gpu.link_bandwidth, gpu.network_bandwidth)
+    gathered = weights / (link * share.links) if plan.zero == 3 and plan.gpus > 1 else 0.0
+    if plan.vllm == "colocate":
+        return gathered + 2 * weights / gpu.memory_bandwidth
+    return gathered + weights / (gpu.network_bandwidth * share.links) if plan.vllm == "server" else 0.0
+
+
+def seconds_by_part(plan: RunPlan, gpu: Hardware, share: Efficiency | None = None) -> dict[str, float]:
+    """Part → seconds per update; the verifier runs behind the PRM and is not counted."""
+    share = share or Efficiency()
+    parts = {
+        "generate": generation_seconds(plan, gpu, share),
+        "PRM": scoring_seconds(plan, gpu, share),
+        "old policy, values, reference": old_policy_seconds(plan, gpu, share),
+        "train": training_seconds(plan, gpu, share),
+        "communicate": communication_seconds(plan, gpu, share),
+        "sync weights": weight_sync_seconds(plan, gpu, share),
+    }
+    return {name: seconds for name, seconds in parts.items() if seconds}

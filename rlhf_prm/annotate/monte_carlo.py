@@ -1,0 +1,145 @@
+"""Monte-Carlo step labels: a step is as good as the completions that start from it (Math-Shepherd, 2312.08935).
+
+From the prefix that ends with step k, ``num_completions`` continuations are sampled and verified against the gold
+answer. With h_k hits out of n, the soft label is h_k / n and the hard label is [h_k / n > threshold]; 2501.07301 finds
+threshold 0 the best (ProcessBench 40.2, against 29.5 at 7/8) and drops the steps after the first 0. The last step is
+the answer itself: it is verified, not continued.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlhf_prm.annotate.drivers import run_batched
+from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.annotate.tasks import Emit, Generate, RejectedRow, Rejection, Task, Verify, unit_seed
+from rlhf_prm.annotate.templates import PromptTemplate
+from rlhf_prm.stepwise import StepLabels
+
+
+@dataclass(frozen=True)
+class MonteCarloSettings:
+    """How steps are estimated.
+
+    Args:
+        num_completions: n, completions per step prefix.
+        threshold: a step is correct when its hit rate is above it.
+        stop_at_first_miss: stop at the first step that is not correct; False estimates every step.
+        separator: joins the steps of a prefix, and ends it.
+        seed: of all sampling.
+    """
+
+    num_completions: int = 8
+    threshold: float = 0.0
+    stop_at_first_miss: bool = True
+    separator: str = "\n\n"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_completions < 1:
+            raise ValueError(f"num_completions: got {self.num_completions}, expected ≥ 1")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold: got {self.threshold}, expected 0 ≤ threshold < 1 (a hit rate)")
+
+
+@dataclass
+class StepEstimate:
+    """Hits of one step prefix: h of n completions reached the gold answer; ``statuses`` counts the verifier's words."""
+
+    step: int
+    hits: int
+    n: int
+    statuses: dict[str, int] = field(default_factory=dict)
+
+
+def monte_carlo_task(
+    key: str | int,
+    prompt: str,
+    steps: Sequence[str],
+    solution: str,
+    settings: MonteCarloSettings,
+    known: Sequence[StepEstimate] = (),
+) -> Task:
+    """The labelling of one solution; goes on after the ``known`` estimates of its first steps.
+
+    Emits one ``StepEstimate`` (as a dict) per step; returns ``StepLabels``.
+
+    Args:
+        key: names the solution; its seeds follow from it.
+        prompt: what the policy saw before its first step, rendered.
+        solution: the gold answer.
+
+    Raises:
+        RejectedRow: no steps, or the gold answer cannot be read.
+    """
+    if not steps:
+        raise RejectedRow("the solution has no steps")
+    estimates = list(known)
+    while not is_complete(estimates, len(steps), settings):
+        k = len(estimates)
+        done = settings.separator.join(steps[: k + 1])
+        if k == len(steps) - 1:
+            texts = [done]
+        else:
+            prefix = done + settings.separator
+            seed = unit_seed(settings.seed, "monte_carlo", key, k)
+            completions = yield Generate(prompt + prefix, settings.num_completions, seed)
+            texts = [prefix + completion for completion in completions]
+        verdicts = yield Verify(texts, solution)
+        estimates.append(step_estimate(k, verdicts))
+        yield Emit(vars(estimates[-1]).copy())
+    return labels_from_estimates(estimates, settings)
+
+
+def step_estimate(step: int, verdicts: Sequence[Any]) -> StepEstimate:
+    """Counts of one prefix's verdicts.
+
+    Raises:
+        RejectedRow: a verdict has no reward, that is, the gold answer cannot be read.
+    """
+    if any(verdict.reward is None for verdict in verdicts):
+        raise RejectedRow(f"verifier: {next(v.status for v in verdicts if v.reward is None)}")
+    hits = sum(verdict.reward > 0.5 for verdict in verdicts)
+    return StepEstimate(step, hits, len(verdicts), dict(Counter(verdict.status for verdict in verdicts)))
+
+
+def is_complete(estimates: Sequence[StepEstimate], num_steps: int, settings: MonteCarloSettings) -> bool:
+    """Whether nothing is left to estimate."""
+    missed = bool(estimates) and estimates[-1].hits / estimates[-1].n <= settings.threshold
+    return len(estimates) == num_steps or (settings.stop_at_first_miss and missed)
+
+
+def labels_from_estimates(estimates: Sequence[StepEstimate], settings: MonteCarloSettings) -> StepLabels:
+    """Soft labels h/n and hard labels [h/n > threshold] of the estimated steps."""
+    soft = [estimate.hits / estimate.n for estimate in estimates]
+    return StepLabels([rate > settings.threshold for rate in soft], soft, "monte_carlo")
+
+
+def monte_carlo(
+    problems: list[str],
+    steps: list[list[str]],
+    solutions: list[str],
+    generator: Generator,
+    verifier: Any,
+    *,
+    settings: MonteCarloSettings | None = None,
+    template: Callable[[str], str] | None = None,
+    window: int = 256,
+) -> list[StepLabels | Rejection]:
+    """Step labels of solutions held in memory, in their order; a row that cannot be labelled gives a ``Rejection``.
+
+    Args:
+        solutions: gold answers, one per solution.
+        verifier: ``verify(completions, solutions) -> list[Verdict]``.
+        template: problem → what the policy saw before its first step (default: the problem and a blank line).
+        window: solutions worked on at once; each generator call holds at most that many prefixes.
+    """
+    settings = settings or MonteCarloSettings()
+    template = template or PromptTemplate()
+    tasks = (
+        (i, monte_carlo_task(i, template(problem), chain, gold, settings))
+        for i, (problem, chain, gold) in enumerate(zip(problems, steps, solutions, strict=True))
+    )
+    results = dict(run_batched(tasks, generator, verifier, window=window))
+    return [results[i] for i in range(len(problems))]

@@ -1,0 +1,35 @@
+"""From a problem to the text a policy sees before its first step."""
+
+from dataclasses import dataclass
+
+SYSTEM_BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
+TEMPLATES = {
+    "plain": "{problem}\n\n",
+    "chatml": "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{problem}<|im_end|>\n<|im_start|>assistant\n",
+}
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """``template(problem) -> str``.
+
+    Args:
+        text: a name in ``TEMPLATES`` ("plain", "chatml": Qwen's), or a text with ``{problem}`` (and ``{system}``).
+        system: the system message, where the text has a place for it.
+
+    Raises:
+        ValueError: the text has no ``{problem}``.
+    """
+
+    text: str = "plain"
+    system: str = SYSTEM_BOXED
+
+    def __post_init__(self) -> None:
+        if "{problem}" not in TEMPLATES.get(self.text, self.text):
+            raise ValueError(
+                f"template: got {self.text!r}, expected one of {', '.join(TEMPLATES)}, or a text with {{problem}} in it"
+            )
+
+    def __call__(self, problem: str) -> str:
+        text = TEMPLATES.get(self.text, self.text)
+        return text.replace("{system}", self.system).replace("{problem}", problem)

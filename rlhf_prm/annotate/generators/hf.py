@@ -6,6 +6,8 @@ import torch
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
@@ -29,6 +31,20 @@ class SeededSampling(LogitsProcessor):
         for row, stream in zip(noise, self.streams, strict=True):
             row.exponential_(generator=stream)
         return scores - noise.log()
+
+
+class StopAt(StoppingCriteria):
+    """Ends a row when its newest text holds a stop string (Transformers' own needs a byte-level vocabulary)."""
+
+    def __init__(self, stop: list[str], tokenizer: Any, prompt_width: int):
+        self.stop, self.tokenizer, self.prompt_width = stop, tokenizer, prompt_width
+        self.tail = max(map(len, stop)) + 1  # tokens that can hold the longest stop string
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        newest = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.tail) :]
+        texts = self.tokenizer.batch_decode(newest, skip_special_tokens=True)
+        hits = [any(s in text for s in self.stop) for text in texts]
+        return torch.tensor(hits, device=input_ids.device)
 
 
 class HFGenerator:
@@ -122,7 +138,7 @@ class HFGenerator:
             max_new_tokens=min(self.max_new_tokens, self.model.config.max_position_embeddings - width),
             pad_token_id=pad,
             logits_processor=processors,
-            **({"stop_strings": stop, "tokenizer": self.tokenizer} if stop else {}),
+            stopping_criteria=StoppingCriteriaList([StopAt(stop, self.tokenizer, width)] if stop else []),
         )
         texts = self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
         return [cut_at(text, stop) for text in texts]

@@ -40,7 +40,7 @@ class StopAt(StoppingCriteria):
         self.stop, self.tokenizer, self.prompt_width = stop, tokenizer, prompt_width
         self.tail = max(map(len, stop)) + 1  # tokens that can hold the longest stop string
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         newest = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.tail) :]
         texts = self.tokenizer.batch_decode(newest, skip_special_tokens=True)
         hits = [any(s in text for s in self.stop) for text in texts]

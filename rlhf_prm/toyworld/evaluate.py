@@ -1,0 +1,47 @@
+"""How good is a policy of the toy world? Exact accuracy of the answer and of the whole process."""
+
+import re
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf_prm.steps import StepSplitter
+from rlhf_prm.toyworld.checker import process_correct
+from rlhf_prm.toyworld.problems import SEPARATOR, Problem
+from rlhf_prm.toyworld.sampler import PolicySampler
+
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+
+
+def final_answer(completion: str) -> str | None:
+    """What stands in the last box of a completion; None if there is no box."""
+    boxes = _BOXED.findall(completion)
+    return boxes[-1].strip() if boxes else None
+
+
+def evaluate_completions(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+    """``accuracy`` (share of right answers) and ``process_accuracy`` (share with every step right and the answer given)
+    of one completion per problem; their difference is the share of right answers by a wrong process."""
+    splitter = StepSplitter(SEPARATOR)
+    pairs = list(zip(problems, completions, strict=True))
+    right = [final_answer(text) == problem.solution for problem, text in pairs]
+    process = [process_correct(problem, splitter.split(text)) for problem, text in pairs]
+    return {"accuracy": sum(right) / len(pairs), "process_accuracy": sum(process) / len(pairs)}
+
+
+def evaluate_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    batch_size: int = 512,
+) -> dict[str, float]:
+    """``evaluate_completions`` of one seeded sample per prompt, at the temperature the policy is trained at."""
+    sampler = PolicySampler(
+        model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=batch_size
+    )
+    completions = [group[0] for group in sampler.generate(prompts, 1, seed=seed)]
+    return evaluate_completions([Problem.parse(prompt) for prompt in prompts], completions)

@@ -1,0 +1,74 @@
+"""The settings of a toy world: everything that decides what is built, and nothing else."""
+
+from dataclasses import asdict, dataclass, fields
+
+LABEL_SOURCES = ("consensus", "mc", "judge", "gold")
+
+
+@dataclass(frozen=True)
+class ToyWorldSettings:
+    """What to build. Equal settings give equal worlds; another seed gives an independent one.
+
+    Args:
+        seed: decides the problems, the demonstrator's wrong facts, the policy, the judge and the PRM.
+        filler: the demonstrator now and then writes a line that says nothing. No first error ever falls on such a
+            line, so the PRM learns to like it: a world whose process reward can be hacked.
+        long_chains: chains of 7-9 operations in place of 3-5, so that few rollouts end right: a sparse outcome.
+        gold_fraction: share of the training prompts that have a gold answer; ``solution`` is None on the others.
+            The PRM's own problems always have one.
+        label_source: what labels the PRM's solutions: ``consensus`` of ``mc`` (Monte-Carlo) and ``judge``, either of
+            the two alone, or ``gold`` (the exact checker).
+        train_problems, eval_problems: prompts for reinforcement learning, and held-out ones.
+        sft_updates, sft_batch, sft_learning_rate: supervised fine-tuning of the policy on demonstrations.
+        labelled_solutions: solutions sampled from the policy and annotated, one per problem.
+        mc_completions: Monte-Carlo completions from every step prefix.
+        judge_flips: share of the judge's step verdicts that are wrong, half of them at random, half systematically.
+        prm_rows: most labelled solutions the PRM is trained on (None: all that the label source keeps).
+        prm_updates, prm_batch, prm_learning_rate: training of the PRM.
+    """
+
+    seed: int = 0
+    filler: bool = False
+    long_chains: bool = False
+    gold_fraction: float = 1.0
+    label_source: str = "consensus"
+    train_problems: int = 4096
+    eval_problems: int = 2048
+    sft_updates: int = 250
+    sft_batch: int = 64
+    sft_learning_rate: float = 4e-3
+    labelled_solutions: int = 4000
+    mc_completions: int = 4
+    judge_flips: float = 0.1
+    prm_rows: int | None = None
+    prm_updates: int = 300
+    prm_batch: int = 64
+    prm_learning_rate: float = 3e-3
+
+    def __post_init__(self) -> None:
+        if self.label_source not in LABEL_SOURCES:
+            raise ValueError(f"label_source: got {self.label_source!r}, expected one of {', '.join(LABEL_SOURCES)}")
+        for name in ("gold_fraction", "judge_flips"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a share between 0 and 1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in ("int", int) and field.name != "seed" and value < 1:
+                raise ValueError(f"{field.name}: got {value}, expected at least 1")
+        if self.prm_rows is not None and self.prm_rows < 1:
+            raise ValueError(f"prm_rows: got {self.prm_rows}, expected at least 1, or None for all rows")
+
+    @property
+    def operations(self) -> tuple[int, int]:
+        """Fewest and most operations in a chain."""
+        return (7, 9) if self.long_chains else (3, 5)
+
+    @property
+    def max_completion_length(self) -> int:
+        """Tokens a completion needs at most, with room for slips (and for filler where there is filler)."""
+        return 6 * (self.operations[1] + 1) + 8 + (24 if self.filler else 0)
+
+    def subset(self, *names: str) -> dict:
+        """The named settings as a dict: what a cached stage depends on."""
+        values = asdict(self)
+        return {name: values[name] for name in names}

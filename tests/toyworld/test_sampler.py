@@ -21,7 +21,7 @@ def test_greedy_equals_transformers_generate(loaded, small_world):
     reference = tokenizer.batch_decode(generated, skip_special_tokens=True)
     sampled = PolicySampler(model, tokenizer, max_new_tokens=32, temperature=0.0, batch_size=7).generate(prompts)
     assert [group[0] for group in sampled] == reference
-    assert len(set(reference)) > 20
+    assert len(set(reference)) > 10
 
 
 def test_samples_follow_the_models_distribution(loaded, small_world):

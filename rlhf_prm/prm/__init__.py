@@ -1,1 +1,7 @@
 """Process reward models: how each family is read, and how they are scored fast beside a policy."""
+
+from rlhf_prm.prm.families import FAMILIES, Family
+from rlhf_prm.prm.load import load_prm
+from rlhf_prm.prm.scorer import PRMScorer, ScorerStats, StepScorer
+
+__all__ = ["FAMILIES", "Family", "PRMScorer", "ScorerStats", "StepScorer", "load_prm"]

@@ -1,4 +1,6 @@
-"""Qwen2 with the head of the published Qwen2.5-Math process reward models, as a native class."""
+"""Qwen2 with the heads of published process reward models, as native classes: no remote code."""
+
+from collections import OrderedDict
 
 import torch
 from torch import nn
@@ -32,15 +34,7 @@ class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):
 
         To put a fresh head on a language model, for training, call :meth:`with_new_head`.
         """
-        wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        if missing := sorted(info["missing_keys"]):
-            raise ValueError(
-                f"{pretrained_model_name_or_path} has no weights for {_shortened(missing)}: expected a process reward "
-                "model with model.*, score.0.* and score.2.*. Name a trained PRM; to start one from a language model, "
-                "call Qwen2ForProcessRewardModel.with_new_head."
-            )
-        return (model, info) if wants_info else model
+        return complete(super(), pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def with_new_head(cls, pretrained_model_name_or_path, *args, **kwargs) -> "Qwen2ForProcessRewardModel":
@@ -66,6 +60,41 @@ class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):
         """Logits (B, T, 2) at every token. Scoring reads step ends only and goes through ``model`` and ``score``."""
         hidden = self.model(input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds, **kwargs)
         return TokenClassifierOutput(logits=self.score(hidden.last_hidden_state))
+
+
+class Qwen2WithValueHead(Qwen2PreTrainedModel):
+    """Qwen2 body (``model.*``) and ``v_head.summary`` = Linear(h, 1): the layout of Skywork-o1-Open-PRM.
+
+    Missing weights are refused, ``lm_head.*`` is ignored.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # noqa: RUF012  (transformers' own attribute)
+
+    def __init__(self, config: Qwen2Config):
+        super().__init__(config)
+        self.model = Qwen2Model(config)
+        self.v_head = nn.Sequential(OrderedDict(summary=nn.Linear(config.hidden_size, 1)))
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        return complete(super(), pretrained_model_name_or_path, *args, **kwargs)
+
+    def forward(self, input_ids: torch.LongTensor, **kwargs) -> TokenClassifierOutput:
+        """Log-odds (B, T, 1) at every token."""
+        return TokenClassifierOutput(logits=self.v_head(self.model(input_ids, **kwargs).last_hidden_state))
+
+
+def complete(loader, name_or_path, *args, output_loading_info: bool = False, **kwargs):
+    """``loader.from_pretrained(...)``; ``ValueError`` where the checkpoint lacks any of the model's weights."""
+    model, info = loader.from_pretrained(name_or_path, *args, output_loading_info=True, **kwargs)
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"{name_or_path} has no weights for {_shortened(missing)}: expected a trained process reward model with "
+            f"the layout of {type(model).__name__}, and none is made up. To start one from a language model, call "
+            "Qwen2ForProcessRewardModel.with_new_head; to read it as another family, name it."
+        )
+    return (model, info) if output_loading_info else model
 
 
 def _shortened(keys: list[str], shown: int = 6) -> str:

@@ -1,0 +1,195 @@
+"""How each family of process reward models marks steps, is read, and is recognised. A new family is one entry here.
+
+An entry names a renderer (:mod:`rlhf_prm.prm.render`: text → ids and read positions), a builder (checkpoint → read-out
+module, :mod:`rlhf_prm.prm.readers`) and a rule that recognises a checkpoint. A checkpoint that several rules fit is the
+first one's, so narrower rules come first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+from rlhf_prm.prm import render
+from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead, complete
+from rlhf_prm.prm.readers import HeadReader, ImplicitReader, TokenLogProbs, two_token_head
+from rlhf_prm.prm.texts import Rendered, Texts
+
+QWEN_SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a rule may look at; ``reference`` is the name of a reference model, if one was given."""
+
+    name: str
+    config: object
+    tokenizer: object
+    reference: str | None = None
+
+    @property
+    def architecture(self) -> str:
+        return (getattr(self.config, "architectures", None) or [""])[0]
+
+    def named(self, *words: str) -> bool:
+        names = f"{self.name} {getattr(self.config, '_name_or_path', '')}".lower()
+        return any(word in names for word in words)
+
+    def has_token(self, text: str) -> bool:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of PRMs.
+
+    ``tag`` marks a step's end; ``good`` and ``bad`` are the answers of causal-LM PRMs; ``served`` says how vLLM serves
+    it (``"tags"``: one row for each tag; ``"tokens"``: one row for each token; ``None``: not at all).
+    """
+
+    name: str
+    summary: str
+    render: Callable[[Texts, "Family", str, list[str]], Rendered]
+    build: Callable[..., nn.Module]
+    recognised: Callable[[Checkpoint], bool]
+    tag: str | None = None
+    good: str | None = None
+    bad: str | None = None
+    system_prompt: str | None = None
+    after_problem: str = ""
+    beta: float | None = None
+    served: str | None = None
+
+    def rendered(self, texts: Texts, problem: str, steps: list[str]) -> Rendered:
+        return self.render(texts, self, problem, steps)
+
+
+def _process_reward_model(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+    model = Qwen2ForProcessRewardModel.from_pretrained(checkpoint.name, **kwargs)
+    return HeadReader(model.model, model.score)
+
+
+def _value_head(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+    model = Qwen2WithValueHead.from_pretrained(checkpoint.name, **kwargs)
+    return HeadReader(model.model, model.v_head)
+
+
+def _token_classification(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+    model = complete(AutoModelForTokenClassification, checkpoint.name, **kwargs)
+    head = getattr(model, "score", None) or model.classifier
+    if head.out_features != 2:
+        raise ValueError(f"{checkpoint.name} has {head.out_features} labels: a token-classification PRM has 2.")
+    return HeadReader(model.base_model, head)
+
+
+def _good_or_bad(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+    bad, good = (texts.token_id(family.bad, "bad answer"), texts.token_id(family.good, "good answer"))
+    model = complete(AutoModelForCausalLM, checkpoint.name, **kwargs)
+    return HeadReader(model.base_model, two_token_head(model.get_output_embeddings().weight, bad, good))
+
+
+def _implicit(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+    if checkpoint.reference is None:
+        raise ValueError(
+            f"{checkpoint.name} is an implicit PRM, read against a reference model: pass reference= (for EurusPRM: "
+            "Qwen/Qwen2.5-Math-7B-Instruct)."
+        )
+    models = [complete(AutoModelForCausalLM, name, **kwargs) for name in (checkpoint.name, checkpoint.reference)]
+    return ImplicitReader(*(TokenLogProbs(m.base_model, m.get_output_embeddings()) for m in models), family.beta)
+
+
+_FAMILIES = (
+    Family(
+        name="reasonflux_prm",
+        summary="ReasonFlux-PRM-7B: <extra_0> after each step, chat without a system turn, softmax[1] there",
+        render=render.chat_then_tags,
+        build=_process_reward_model,
+        recognised=lambda c: c.architecture == "Qwen2ForProcessRewardModel" and c.named("reasonflux"),
+        tag="<extra_0>",
+        served="tags",
+    ),
+    Family(
+        name="qwen_prm",
+        summary="Qwen2.5-Math-PRM-7B/72B, Qwen2.5-Math-7B-PRM800K, ours: <extra_0> after each step, softmax[1] there",
+        render=render.chat_then_tags,
+        build=_process_reward_model,
+        recognised=lambda c: c.architecture == "Qwen2ForProcessRewardModel",
+        tag="<extra_0>",
+        system_prompt=QWEN_SYSTEM_PROMPT,
+        served="tags",
+    ),
+    Family(
+        name="skywork_prm",
+        summary="Skywork-o1-Open-PRM: a line break after each step, sigmoid of a value head there",
+        render=render.pieces_then_tags,
+        build=_value_head,
+        recognised=lambda c: c.architecture == "Qwen2ForPrmModel" or c.named("skywork-o1-open-prm"),
+        tag="\n",
+        after_problem="\n",
+    ),
+    Family(
+        name="token_classification",
+        summary="TRL-trained PRMs and PURE-PRM-7B: a line break after each step, softmax[1] of two token labels there",
+        render=render.pieces_then_tags,
+        build=_token_classification,
+        recognised=lambda c: c.architecture.endswith("ForTokenClassification") and c.config.num_labels == 2,
+        tag="\n",
+        served="tokens",
+    ),
+    Family(
+        name="implicit_prm",
+        summary="EurusPRM (with reference=): chat, 'Step k' before each step, sigmoid of β·Σ(log π − log π_ref) there",
+        render=render.chat_of_numbered_steps,
+        build=_implicit,
+        recognised=lambda c: (
+            c.architecture.endswith("ForCausalLM") and (c.reference is not None or c.named("eurusprm", "implicitprm"))
+        ),
+        beta=0.001,
+    ),
+    Family(
+        name="math_shepherd",
+        summary="math-shepherd-mistral-7b-prm: ' ки' after each step, softmax over the logits of '+' and '-' there",
+        render=render.text_with_tags,
+        build=_good_or_bad,
+        recognised=lambda c: c.architecture == "MistralForCausalLM" and c.has_token("ки"),
+        tag="ки",
+        good="+",
+        bad="-",
+    ),
+    Family(
+        name="rlhflow",
+        summary="RLHFlow Llama3.1-8B-PRM: a user turn for each step, softmax over the assistant's answers '+' and '-'",
+        render=render.turns,
+        build=_good_or_bad,
+        recognised=lambda c: c.architecture == "LlamaForCausalLM" and c.tokenizer.chat_template is not None,
+        good="+",
+        bad="-",
+    ),
+    Family(
+        name="causal_tag",
+        summary="any causal LM with its own tag= after each step and answers good=, bad= compared there",
+        render=render.text_with_tags,
+        build=_good_or_bad,
+        recognised=lambda c: False,
+    ),
+)
+
+FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}
+
+
+def listed() -> str:
+    """The families, one line each, for error messages and help texts."""
+    return "\n".join(f"  {family.name}: {family.summary}" for family in _FAMILIES)
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The first family whose rule fits; ``ValueError`` that lists them all where none does."""
+    for family in _FAMILIES:
+        if family.recognised(checkpoint):
+            return family
+    raise ValueError(
+        f"{checkpoint.name} (architecture {checkpoint.architecture or 'unknown'}) fits no family of PRMs. Name one "
+        f"with family=, for another causal LM family='causal_tag' with tag=, good=, bad=:\n{listed()}"
+    )

@@ -1,0 +1,89 @@
+"""``load_prm``: a checkpoint of any known family as a step scorer."""
+
+import os
+from dataclasses import replace
+
+import torch
+from transformers import AutoConfig, AutoTokenizer
+
+from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
+from rlhf_prm.prm.placement import Offload, Replicate
+from rlhf_prm.prm.scorer import PRMScorer
+from rlhf_prm.prm.texts import Texts
+
+PLACEMENTS = ("replicate", "offload")
+
+
+def load_prm(
+    name_or_path: str | os.PathLike,
+    family: str | Family = "auto",
+    placement: str = "replicate",
+    *,
+    reference: str | os.PathLike | None = None,
+    tag: str | None = None,
+    good: str | None = None,
+    bad: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str = "auto",
+    max_length: int | None = None,
+    max_batch_tokens: int = 16384,
+    attn_implementation: str | None = None,
+) -> PRMScorer:
+    """Load a process reward model and put it where ``placement`` says.
+
+    Args:
+        name_or_path: a checkpoint's folder or its name on the Hub.
+        family: a name of :data:`~rlhf_prm.prm.families.FAMILIES`, an entry made with ``dataclasses.replace``, or
+            ``"auto"``: recognised from config and tokenizer.
+        placement: ``"replicate"``: a copy on every rank's device. ``"offload"``: in CPU memory except while scoring.
+        reference: the reference model of an implicit PRM.
+        tag, good, bad: what a causal LM of family ``"causal_tag"`` was trained with; elsewhere in place of the
+            family's own.
+        device: default: this rank's GPU, else the CPU.
+        dtype: ``"auto"`` is bfloat16 on a GPU and float32 on a CPU.
+        max_length: longest input in tokens; default and upper limit: the PRM's context.
+        max_batch_tokens: padded size of a micro-batch.
+        attn_implementation: as in transformers.
+
+    Raises:
+        ValueError: no family fits, or the tokenizer lacks its tag, or weights are missing.
+    """
+    if placement not in PLACEMENTS:
+        raise ValueError(f"placement={placement!r}: expected one of {', '.join(PLACEMENTS)}.")
+    name = os.fspath(name_or_path)
+    config, tokenizer = AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    checkpoint = Checkpoint(name, config, tokenizer, None if reference is None else os.fspath(reference))
+    chosen = chosen_family(checkpoint, family, tag=tag, good=good, bad=bad)
+    texts = Texts(tokenizer, chosen.tag)
+    device = this_device() if device is None else torch.device(device)
+    kwargs = {"dtype": {"auto": torch.bfloat16 if device.type == "cuda" else torch.float32}.get(dtype, dtype)}
+    if attn_implementation is not None:
+        kwargs["attn_implementation"] = attn_implementation
+    reader = chosen.build(checkpoint, chosen, texts, **kwargs)
+    place = {"replicate": Replicate, "offload": Offload}[placement](reader, device)
+    context = min(max_length or config.max_position_embeddings, config.max_position_embeddings)
+    return PRMScorer(chosen, texts, place, context=context, max_batch_tokens=max_batch_tokens)
+
+
+def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | None) -> Family:
+    """The family asked for, or recognised, with the marks that are not ``None`` in place of its own."""
+    marks = {name: mark for name, mark in marks.items() if mark is not None}
+    if isinstance(family, Family):
+        chosen = family
+    elif family == "auto":
+        chosen = FAMILIES["causal_tag"] if len(marks) == 3 else family_of(checkpoint)
+    elif family in FAMILIES:
+        chosen = FAMILIES[family]
+    else:
+        raise ValueError(f"family={family!r} is unknown. Expected 'auto' or one of:\n{listed()}")
+    chosen = replace(chosen, **marks)
+    if chosen.name == "causal_tag" and None in (chosen.tag, chosen.good, chosen.bad):
+        raise ValueError("family 'causal_tag' needs tag=, good= and bad=: the texts this PRM was trained with.")
+    return chosen
+
+
+def this_device() -> torch.device:
+    """This rank's GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -1,0 +1,98 @@
+"""Read-outs: torch modules that turn token ids into the log-odds that a step is right, at the step ends only."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+CHUNK = 1024  # positions whose full vocabulary row exists at one time (implicit PRMs only)
+
+
+class HeadReader(nn.Module):
+    """A transformer body and a small head, applied at the read positions only: never a (B, T, V) tensor.
+
+    The head gives two columns (wrong, right), whose difference is the log-odds (so sigmoid = softmax over the two), or
+    one column, which is the log-odds itself.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module):
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def forward(
+        self, input_ids: Int[Tensor, "B T"], rows: Int[Tensor, " N"], columns: Int[Tensor, " N"], starts=None, **kwargs
+    ) -> Float[Tensor, " N"]:
+        hidden = self.body(input_ids, use_cache=False, **kwargs).last_hidden_state
+        return self.read(hidden[rows, columns])
+
+    def read(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, " N"]:
+        columns = self.head(hidden).float()
+        return columns[:, 0] if columns.shape[1] == 1 else columns[:, 1] - columns[:, 0]
+
+
+def two_token_head(output_weight: Float[Tensor, "V H"], bad_id: int, good_id: int) -> nn.Linear:
+    """Linear(h, 2) made of the two vocabulary rows that a causal-LM PRM compares, in fp32; column 1 = good."""
+    head = nn.Linear(output_weight.shape[1], 2, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(output_weight[[bad_id, good_id]])
+    return Fp32(head)
+
+
+class Fp32(nn.Module):
+    """A head whose input is cast to fp32: it sees a few rows only, so the precision costs nothing."""
+
+    def __init__(self, head: nn.Linear):
+        super().__init__()
+        self.head = head
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden.to(self.head.weight.dtype))
+
+
+class TokenLogProbs(nn.Module):
+    """Body and language-model head → log-probability of each next token, a chunk of positions at a time."""
+
+    def __init__(self, body: nn.Module, head: nn.Linear):
+        super().__init__()
+        self.body = body
+        self.weight = head.weight
+
+    def forward(self, input_ids: Int[Tensor, "B T"], **kwargs) -> Float[Tensor, "B T"]:
+        """Entry t is log p(token t | tokens before); entry 0 is 0."""
+        hidden = self.body(input_ids, use_cache=False, **kwargs).last_hidden_state[:, :-1]
+        targets = input_ids[:, 1:]
+        flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+        parts = []
+        for begin in range(0, len(flat_targets), CHUNK):
+            logits = nn.functional.linear(flat_hidden[begin : begin + CHUNK], self.weight).float()
+            chosen = logits.gather(-1, flat_targets[begin : begin + CHUNK, None])[:, 0]
+            parts.append(chosen - logits.logsumexp(-1))
+        out = torch.cat(parts).view(targets.shape) if parts else hidden.new_zeros(targets.shape, dtype=torch.float32)
+        return nn.functional.pad(out, (1, 0))
+
+
+class ImplicitReader(nn.Module):
+    """β·Σ(log π − log π_ref) over the response up to the end of each step (implicit PRM, arXiv 2412.01981).
+
+    That sum is the log-odds that the response is right, which is what the two models were trained for with a
+    cross-entropy loss; its sigmoid is the step score.
+    """
+
+    def __init__(self, policy: TokenLogProbs, reference: TokenLogProbs, beta: float):
+        super().__init__()
+        self.policy = policy
+        self.reference = reference
+        self.beta = beta
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        rows: Int[Tensor, " N"],
+        columns: Int[Tensor, " N"],
+        starts: Int[Tensor, " B"],
+        **kwargs,
+    ) -> Float[Tensor, " N"]:
+        ratio = self.policy(input_ids, **kwargs) - self.reference(input_ids, **kwargs)
+        in_response = torch.arange(input_ids.shape[1], device=input_ids.device) >= starts[:, None]
+        summed = torch.where(in_response, ratio, 0.0).double().cumsum(-1)
+        return (self.beta * summed[rows, columns]).float()

@@ -1,0 +1,163 @@
+"""Read a run's folder: summary.json, metrics.jsonl, completions/*.parquet, baseline/ and hack_guard.jsonl.
+
+Every part is optional: a run that was killed, or one that is still going, can be read too.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from rlhf_prm.steps import StepSplitter
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled solution as it was logged. The list-valued fields have one entry per step."""
+
+    update: int
+    group: int
+    prompt: str
+    steps: list[str]
+    scores: list[float]
+    advantages: list[float]
+    process_rewards: list[float]
+    outcome: float
+    verdict: str
+    advantage: float
+
+    @property
+    def mean_score(self) -> float:
+        """Mean step score; NaN when no step has one."""
+        known = [score for score in self.scores if not math.isnan(score)]
+        return sum(known) / len(known) if known else math.nan
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, lazily read. Text stays on disk until ``rollouts()`` is iterated."""
+
+    path: Path
+    name: str
+    summary: Row = field(default_factory=dict)
+    metrics: list[Row] = field(default_factory=list)
+    guard: list[Row] = field(default_factory=list)
+
+    @property
+    def method(self) -> str:
+        return str(self.summary.get("method", "unknown method"))
+
+    @property
+    def seed(self) -> Any:
+        return self.summary.get("seed", "?")
+
+    @cached_property
+    def baseline(self) -> "Run | None":
+        """The outcome-only run beside this one, if there is any."""
+        folder, told = self.path / "baseline", self.summary.get("baseline")
+        if not folder.is_dir() and not told:
+            return None
+        read = read_run(folder) if folder.is_dir() else Run(folder, "baseline")
+        summary = read.summary or {"seed": self.seed, **(told or {})}
+        return Run(folder, "baseline", {"method": "outcome", **summary}, read.metrics, read.guard)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return sorted((self.path / "completions").glob("*.parquet"))
+
+    def rollouts(self) -> Iterator[list[Rollout]]:
+        """The rollouts of each logged batch, in order of update; a batch that was logged twice is given once.
+
+        TRL writes its newest batch at every logging step, also when it has generated nothing since.
+        """
+        seen = None
+        for path in self.files:
+            rows = pq.read_table(path).to_pylist()
+            content = hash(tuple((str(row.get("prompt")), str(row.get("completion"))) for row in rows))
+            if rows and content != seen:
+                yield list(_read_rollouts(rows))
+            seen = content
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        ValueError: the folder is absent, or has neither summary.json nor metrics.jsonl nor completions.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"run folder: got {str(path)!r}, which is not a folder; expected runs/<name>")
+    if not any((path / part).exists() for part in ("summary.json", "metrics.jsonl", "completions")):
+        raise ValueError(
+            f"run folder: {str(path)!r} has none of summary.json, metrics.jsonl, completions/; expected runs/<name>"
+        )
+    summary_file = path / "summary.json"
+    summary = json.loads(summary_file.read_text()) if summary_file.exists() else {}
+    metrics, guard = _read_lines(path / "metrics.jsonl"), _read_lines(path / "hack_guard.jsonl")
+    return Run(path, path.resolve().name, summary, metrics, guard)
+
+
+def _read_lines(path: Path) -> list[Row]:
+    """The objects of a JSON-lines file; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}: line {number} is not JSON ({error.msg}); expected one object a line") from error
+    return rows
+
+
+def _text(value: Any) -> str:
+    """Plain text, or the contents of a list of chat messages."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return "\n".join(str(message.get("content", "")) for message in value)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _numbers(values: Any, count: int) -> list[float]:
+    """``count`` numbers: what was logged, padded by NaN (a run without a PRM has no step scores)."""
+    numbers = [_number(value) for value in (values if values is not None else [])]
+    return (numbers + [math.nan] * count)[:count]
+
+
+def _read_rollouts(rows: list[Row]) -> Iterator[Rollout]:
+    group, last, splitter = -1, None, StepSplitter()
+    for row in rows:
+        prompt = _text(row.get("prompt"))
+        group += prompt != last
+        last = prompt
+        steps = list(row.get("steps") or splitter.split(_text(row.get("completion"))))
+        outcome = _number(row.get("outcome_reward"))
+        yield Rollout(
+            update=int(row["step"]),
+            group=group,
+            prompt=prompt,
+            steps=steps,
+            scores=_numbers(row.get("step_scores"), len(steps)),
+            advantages=_numbers(row.get("step_advantages"), len(steps)),
+            process_rewards=_numbers(row.get("process_rewards"), len(steps)),
+            outcome=outcome,
+            verdict=row.get("verifier_status") or _verdict(outcome),
+            advantage=_number(row.get("advantage")),
+        )
+
+
+def _verdict(outcome: float) -> str:
+    return "unscorable" if math.isnan(outcome) else "correct" if outcome > 0.5 else "incorrect"

@@ -1,0 +1,232 @@
+"""Small charts as inline SVG. Colours come from the page's style sheet, so that one drawing serves light and dark."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 560, 280
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: y over x, with an interval where ``low`` and ``high`` are known; ``style`` 0–7 is colour and dash."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    style: int = 0
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of the page: the drawing, its text alternative, its legend and the numbers behind it."""
+
+    title: str
+    description: str
+    svg: Markup
+    header: list[str]
+    rows: list[list[str]]
+    legend: list[tuple[str, int]] = field(default_factory=list)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for reading: '–' where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{digits}g}" if abs(value) >= 1000 or 0 < abs(value) < 0.001 else f"{value:.{digits}f}".rstrip("0").rstrip(".") or "0"
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round values that cover [low, high]'s inside: steps of 1, 2 or 5 times a power of ten."""
+    span = high - low or 1.0
+    power = 10 ** math.floor(math.log10(span / about))
+    step = next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= about)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The plotting area and the way from data to pixels."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    height: int = HEIGHT
+
+    def px(self, x: float) -> float:
+        return round(LEFT + (x - self.x_low) / ((self.x_high - self.x_low) or 1) * (WIDTH - LEFT - RIGHT), 1)
+
+    def py(self, y: float) -> float:
+        inner = self.height - TOP - BOTTOM
+        return round(TOP + (1 - (y - self.y_low) / ((self.y_high - self.y_low) or 1)) * inner, 1)
+
+    def frame(self, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]] | None = None) -> str:
+        """Grid lines, tick labels and axis names."""
+        parts = []
+        for tick in ticks(self.y_low, self.y_high):
+            y = self.py(tick)
+            parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
+            parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{number(tick)}</text>')
+        for tick, label in x_ticks or [(tick, number(tick)) for tick in ticks(self.x_low, self.x_high, 7)]:
+            x, y = self.px(tick), self.height - BOTTOM + 16
+            parts.append(f'<text class="tick" x="{x}" y="{y}" text-anchor="middle">{escape(label)}</text>')
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        parts.append(f'<text class="axis" x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(x_label)}</text>')
+        y_middle = (TOP + self.height - BOTTOM) / 2
+        parts.append(
+            f'<text class="axis" transform="translate(12 {y_middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+        )
+        return "".join(parts)
+
+
+def drawing(body: str, title: str, description: str, extra: str = "", height: int = HEIGHT) -> Markup:
+    """The <svg> element with its text alternative."""
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" tabindex="0" aria-label="{escape(title)}. {escape(description)}"{extra}>'
+        f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{body}</svg>"
+    )
+
+
+def finite(values: Sequence[float]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def y_range(series: Sequence[Series], fixed: tuple[float, float] | None) -> tuple[float, float]:
+    """The fixed range if there is one, else the data's with a margin of 5 %."""
+    if fixed:
+        return fixed
+    values = [v for s in series for v in finite([*s.y, *s.low, *s.high])]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - margin, high + margin
+
+
+def line_chart(
+    series: Sequence[Series],
+    title: str,
+    x_label: str = "update",
+    y_label: str = "",
+    fixed: tuple[float, float] | None = None,
+    marks: Sequence[tuple[float, str]] = (),
+    digits: int = 3,
+) -> Chart:
+    """Lines over a shared x, with bands for intervals and dashed upright lines for ``marks`` (x, what happened)."""
+    series = [s for s in series if finite(s.y)]
+    xs = sorted({x for s in series for x in s.x})
+    axes = Axes(xs[0] if xs else 0, xs[-1] if xs else 1, *y_range(series, fixed))
+    body = [axes.frame(x_label, y_label)]
+    body += [_line(axes, s) for s in series]
+    for x, what in marks:
+        if axes.x_low <= x <= axes.x_high:
+            path = f"M{axes.px(x)} {TOP}V{HEIGHT - BOTTOM}"
+            body.append(f'<path class="mark" d="{path}"><title>{escape(what)}</title></path>')
+    body.append(f'<path class="cursor" d="M0 {TOP}V{HEIGHT - BOTTOM}"/>')
+    header, rows = [x_label, *(s.name for s in series)], _table(xs, series, digits)
+    pixels = ",".join(str(axes.px(x)) for x in xs)
+    svg = drawing("".join(body), title, _trend(series, digits), f' data-px="{pixels}"')
+    return Chart(title, _trend(series, digits), svg, header, rows, [(s.name, s.style) for s in series])
+
+
+def _line(axes: Axes, s: Series) -> str:
+    points = [(axes.px(x), axes.py(y)) for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y)]
+    parts = []
+    if s.low:
+        kept = [(x, a, b) for x, a, b in zip(s.x, s.low, s.high, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        edge = [(axes.px(x), axes.py(min(b, axes.y_high))) for x, _, b in kept]
+        edge += [(axes.px(x), axes.py(max(a, axes.y_low))) for x, a, _ in reversed(kept)]
+        if len(kept) > 1:
+            parts.append(f'<path class="band c{s.style}" d="M{_path(edge)}Z"/>')
+        elif kept:
+            parts.append(f'<path class="whisker c{s.style}" d="M{_path([edge[0], edge[-1]])}"/>')
+    parts.append(f'<path class="line c{s.style}" d="M{_path(points)}"/>')
+    if len(points) <= 40:
+        parts += [f'<circle class="dot c{s.style}" cx="{x}" cy="{y}" r="3"/>' for x, y in points]
+    return "".join(parts)
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "L".join(f"{x} {y}" for x, y in points)
+
+
+def _cell(s: Series, i: int, digits: int) -> str:
+    text = number(s.y[i], digits)
+    if s.low and math.isfinite(s.low[i]) and math.isfinite(s.high[i]):
+        text += f" ({number(s.low[i], digits)} to {number(s.high[i], digits)})"
+    return text
+
+
+def _table(xs: list[float], series: Sequence[Series], digits: int) -> list[list[str]]:
+    places = [{x: i for i, x in enumerate(s.x)} for s in series]
+    return [
+        [number(x), *(_cell(s, at[x], digits) if x in at else "–" for s, at in zip(series, places, strict=True))]
+        for x in xs
+    ]
+
+
+def _trend(series: Sequence[Series], digits: int) -> str:
+    """The text alternative: where each line starts, ends and lies between."""
+    told = []
+    for s in series:
+        ys = finite(s.y)
+        told.append(
+            f"{s.name}: from {number(ys[0], digits)} to {number(ys[-1], digits)},"
+            f" between {number(min(ys), digits)} and {number(max(ys), digits)}"
+        )
+    return "; ".join(told) or "nothing was logged"
+
+
+def bar_chart(
+    labels: Sequence[str], series: Sequence[Series], title: str, x_label: str, y_label: str, description: str = ""
+) -> Chart:
+    """Bars side by side: ``series[j].y[i]`` stands over ``labels[i]``."""
+    top = max([v for s in series for v in finite(s.y)] or [1.0]) * 1.05 or 1.0
+    axes = Axes(-0.5, len(labels) - 0.5, 0, top)
+    every = math.ceil(len(labels) / 10)
+    body = [axes.frame(x_label, y_label, [(i, label) for i, label in enumerate(labels) if i % every == 0])]
+    width = 0.84 / max(1, len(series))
+    for j, s in enumerate(series):
+        for i, value in enumerate(s.y):
+            if math.isfinite(value):
+                left, right = axes.px(i - 0.42 + j * width), axes.px(i - 0.42 + (j + 1) * width)
+                y = axes.py(value)
+                size = f'x="{left}" y="{y}" width="{round(right - left, 1)}" height="{round(axes.py(0) - y, 1)}"'
+                body.append(f'<rect class="bar c{s.style}" {size}/>')
+    body.append(f'<path class="cursor" d="M0 {TOP}V{HEIGHT - BOTTOM}"/>')
+    pixels = ",".join(str(axes.px(i)) for i in range(len(labels)))
+    rows = [[label, *(number(s.y[i]) for s in series)] for i, label in enumerate(labels)]
+    description = description or _trend(series, 3)
+    svg = drawing("".join(body), title, description, f' data-px="{pixels}"')
+    return Chart(title, description, svg, [x_label, *(s.name for s in series)], rows, [(s.name, s.style) for s in series])
+
+
+def path_chart(
+    series: Sequence[Series], labels: Sequence[Sequence[str]], title: str, x_label: str, y_label: str, note: str
+) -> Chart:
+    """A path through the plane, growing darker with time; ``labels[j][i]`` names point i of series j."""
+    xs, ys = [v for s in series for v in finite(s.x)], [v for s in series for v in finite(s.y)]
+    pad: Callable[[list[float]], float] = lambda values: 0.06 * ((max(values) - min(values)) or 1.0)  # noqa: E731
+    xs, ys = xs or [0.0, 1.0], ys or [0.0, 1.0]
+    axes = Axes(min(xs) - pad(xs), max(xs) + pad(xs), min(ys) - pad(ys), max(ys) + pad(ys))
+    body, rows = [axes.frame(x_label, y_label)], []
+    for s, names in zip(series, labels, strict=True):
+        points = [(axes.px(x), axes.py(y)) for x, y in zip(s.x, s.y, strict=True)]
+        body.append(f'<path class="line thin c{s.style}" d="M{_path(points)}"/>')
+        for i, ((x, y), name) in enumerate(zip(points, names, strict=True)):
+            ends = {0: " hollow", len(points) - 1: " end"}.get(i, "")
+            opacity = round(0.25 + 0.75 * i / max(1, len(points) - 1), 2)
+            body.append(
+                f'<circle class="dot c{s.style}{ends}" cx="{x}" cy="{y}" r="{5 if ends else 3}" opacity="{1 if ends else opacity}">'
+                f"<title>{escape(name)}</title></circle>"
+            )
+            rows.append([f"{s.name}, {name}", number(s.x[i]), number(s.y[i])])
+    return Chart(
+        title, note, drawing("".join(body), title, note), ["update", x_label, y_label], rows, [(s.name, s.style) for s in series]
+    )

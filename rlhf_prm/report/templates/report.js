@@ -1,0 +1,98 @@
+(() => {
+  "use strict";
+  const tip = document.getElementById("tip"), live = document.getElementById("live");
+  const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
+  const hide = () => { tip.hidden = true; };
+  const show = (text, x, y) => {
+    tip.textContent = text;
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    tip.style.left = Math.max(6, Math.min(x + 14, innerWidth - box.width - 6)) + "px";
+    tip.style.top = (y + 18 + box.height > innerHeight ? Math.max(6, y - box.height - 12) : y + 18) + "px";
+  };
+
+  // Steps: the same tooltip by mouse and by keyboard. A rollout is one Tab stop, arrow keys move inside it.
+  const stepOf = (event) => event.target.closest && event.target.closest(".step");
+  const told = (step) => {
+    const d = step.dataset;
+    return `step ${d.k} of ${d.of}\nscore ${d.s}\nprocess reward ${d.r}\nadvantage ${d.a}\n` +
+      `verdict: ${step.closest(".rollout").dataset.verdict}`;
+  };
+  const focused = (step) => {
+    const box = step.getBoundingClientRect();
+    show(told(step), box.left + 40, box.bottom - 14);
+    live.textContent = tip.textContent;
+  };
+  document.addEventListener("mousemove", (event) => {
+    const step = stepOf(event);
+    if (step) show(told(step), event.clientX, event.clientY);
+  });
+  document.addEventListener("mouseout", (event) => { if (stepOf(event)) hide(); });
+  document.addEventListener("focusin", (event) => { const step = stepOf(event); if (step) focused(step); });
+  document.addEventListener("focusout", hide);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") return hide();
+    const step = stepOf(event);
+    if (!step) return;
+    const near = all(".step", step.parentElement), at = near.indexOf(step);
+    const to = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, Home: 0, End: near.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const next = near[Math.max(0, Math.min(near.length - 1, to))];
+    step.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+
+  // Charts: a cursor that reads out a row of the chart's own table of numbers.
+  all("svg[data-px]").forEach((svg) => {
+    const figure = svg.closest("figure"), cursor = svg.querySelector(".cursor");
+    const heads = all("thead th", figure).map((cell) => cell.textContent);
+    const rows = all("tbody tr", figure).map((row) => all("th,td", row).map((cell) => cell.textContent));
+    const pixels = svg.dataset.px.split(",").map(Number);
+    let at = -1;
+    const point = (index, speak) => {
+      at = Math.max(0, Math.min(pixels.length - 1, index));
+      const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
+      cursor.setAttribute("transform", `translate(${pixels[at]} 0)`);
+      cursor.style.opacity = 0.55;
+      show(rows[at].map((cell, i) => `${heads[i]}: ${cell}`).join("\n"), box.left + pixels[at] * scale, box.top + box.height / 3);
+      if (speak) live.textContent = tip.textContent;
+    };
+    const leave = () => { cursor.style.opacity = 0; hide(); };
+    svg.addEventListener("mousemove", (event) => {
+      const box = svg.getBoundingClientRect(), x = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
+      point(pixels.reduce((best, px, i) => (Math.abs(px - x) < Math.abs(pixels[best] - x) ? i : best), 0), false);
+    });
+    svg.addEventListener("mouseleave", leave);
+    svg.addEventListener("blur", leave);
+    svg.addEventListener("focus", () => { if (svg.matches(":focus-visible")) point(at < 0 ? pixels.length - 1 : at, true); });
+    svg.addEventListener("keydown", (event) => {
+      const move = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: pixels.length - 1 }[event.key];
+      if (move === undefined) return;
+      event.preventDefault();
+      point(move, true);
+    });
+  });
+
+  const colourBy = document.getElementById("colour-by"), chosen = document.getElementById("show");
+  const paint = () => {
+    const key = colourBy.value, steps = all(".step"), values = steps.map((step) => parseFloat(step.dataset[key]));
+    const sizes = values.filter(Number.isFinite).map(Math.abs).sort((a, b) => a - b);
+    const top = key === "s" ? 1 : sizes[Math.floor(0.95 * (sizes.length - 1))] || 1;
+    steps.forEach((step, i) => {
+      const share = key === "s" ? values[i] : 0.5 + values[i] / (2 * top);
+      step.className = "step" + (Number.isFinite(share) ? " q" + Math.round(10 * Math.max(0, Math.min(1, share))) : "");
+      step.querySelector(".sc").textContent = step.dataset[key];
+    });
+    const [low, high] = all(".scale i");
+    low.textContent = key === "s" ? "0" : (-top).toPrecision(2);
+    high.textContent = key === "s" ? "1" : top.toPrecision(2);
+  };
+  if (colourBy) {
+    colourBy.addEventListener("change", paint);
+    chosen.addEventListener("change", () => all(".rollout").forEach((rollout) => {
+      rollout.hidden = chosen.value !== "all" && rollout.dataset.right !== chosen.value;
+    }));
+  }
+})();

@@ -16,7 +16,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float | int], confidence: float = 0.95) -> Interval:
     """Student's t interval of the mean; NaN values are left out.
 
     Exact for normal values at any n ≥ 2. A percentile bootstrap is not: over 5 values it resamples a spread that is too
@@ -32,7 +32,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     return Interval(mean, mean - half, mean + half)
 
 
-def share_interval(hits: float, total: int, confidence: float = 0.95) -> Interval:
+def share_interval(hits: float | int, total: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a share ``hits / total`` (Wilson 1927): inside [0, 1], sound near 0 and 1."""
     if total <= 0:
         return Interval(math.nan, math.nan, math.nan)

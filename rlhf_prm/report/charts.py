@@ -5,13 +5,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reward.hacking import auroc
 from rlhf_prm.intervals import Interval, mean_interval, share_interval
 from rlhf_prm.report.runs import Run
 from rlhf_prm.report.sampling import POSITIONS, SCORE_BINS, Gathered
 from rlhf_prm.report.svg import Chart, Series, bar_chart, line_chart, path_chart
 
-POINTS = 40
+POINTS, PATH_POINTS, GROUPS_PER_POINT = 40, 12, 16
 Curve = dict[float, Interval]
 
 
@@ -43,19 +42,22 @@ def evaluated(run: Run, name: str) -> Curve:
     for x, when in ((0.0, "before"), (last, "after")):
         if told.get(when) is not None:
             curve.setdefault(x, float(told[when]))
-    total = int(run.summary.get("eval_problems") or (run.summary.get("settings") or {}).get("eval_problems") or 0)
+    total = run.eval_problems
     return {
         x: share_interval(y * total, total) if total else Interval(y, math.nan, math.nan)
         for x, y in sorted(curve.items())
     }
 
 
-def over_groups(gathered: Gathered, part: str) -> Curve:
+def over_groups(gathered: Gathered, part: str, points: int = POINTS) -> Curve:
     """A number per group (``group_outcomes`` or ``group_scores``), averaged over neighbouring updates.
 
-    The interval is over groups, not rollouts: the rollouts of one prompt are not independent.
+    At most ``points`` points, each of at least ``GROUPS_PER_POINT`` groups while there are four points or more. The
+    interval is over groups, not rollouts: the rollouts of one prompt are not independent.
     """
-    width = max(1, math.ceil(len(gathered.batches) / POINTS))
+    groups = sum(len(batch.group_outcomes) for batch in gathered.batches)
+    points = min(points, max(4, groups // GROUPS_PER_POINT))
+    width = max(1, math.ceil(len(gathered.batches) / points))
     curve = {}
     for start in range(0, len(gathered.batches), width):
         batches = gathered.batches[start : start + width]
@@ -90,9 +92,7 @@ def lines(subjects: Sequence[Subject], curve_of: Callable[[Subject], Curve]) -> 
         low, high = [curve[x].low for x in xs], [curve[x].high for x in xs]
         known = any(math.isfinite(value) for value in low)
         name = label if len(curves) == 1 else f"{label} ({len(curves)} seeds)"
-        series.append(
-            Series(name, xs, [curve[x].mean for x in xs], low if known else (), high if known else (), style)
-        )
+        series.append(Series(name, xs, [curve[x].mean for x in xs], low if known else (), high if known else (), style))
     return series
 
 
@@ -148,13 +148,13 @@ def process_charts(subjects: Sequence[Subject]) -> list[Chart]:
     with_scores = [s for s in subjects if any(s.gathered.mean_scores.values())]
     series, labels = [], []
     for s in with_scores:
-        outcome, score = over_groups(s.gathered, "group_outcomes"), over_groups(s.gathered, "group_scores")
+        outcome, score = (over_groups(s.gathered, part, PATH_POINTS) for part in ("group_outcomes", "group_scores"))
         xs = sorted(set(outcome) & set(score))
         series.append(Series(s.label, [outcome[x].mean for x in xs], [score[x].mean for x in xs], style=s.style))
         labels.append([f"update {x:.0f}" for x in xs])
     note = (
-        "Each point is a stretch of updates: right is more correct answers, up is higher step scores. A path that climbs"
-        " without going right is a policy that pleases the PRM and not the verifier. Hollow: start. Large: end."
+        "Each point is a stretch of updates: right is more correct answers, up is higher step scores. A path that"
+        " climbs without going right is a policy that pleases the PRM and not the verifier. Hollow: start. Large: end."
     )
     charts = []
     if any(len(s.x) for s in series):
@@ -189,8 +189,7 @@ def score_charts(subject: Subject) -> list[Chart]:
         total = sum(counts) or 1
         histogram.append(Series(name, [], [count / total for count in counts], style=style))
     right, wrong = (gathered.mean_scores[value] for value in (True, False))
-    area = auroc([*right, *wrong], [True] * len(right) + [False] * len(wrong))
-    told = f"Mean step score of {len(right)} correct and {len(wrong)} incorrect rollouts; AUROC {area:.3f}"
+    told = f"Mean step score of {len(right)} correct and {len(wrong)} incorrect rollouts"
     labels = [f"{i / SCORE_BINS:.2f}" for i in range(SCORE_BINS)]
     return [
         line_chart(by_position, "Step score by position in the rollout", "relative position", "mean step score"),
@@ -216,7 +215,9 @@ def time_charts(subjects: Sequence[Subject]) -> list[Chart]:
     charts = []
     if stages:
         series = [
-            Series(s.label, [], [float((s.run.summary.get("seconds") or {}).get(n) or 0) for n in stages], style=s.style)
+            Series(
+                s.label, [], [float((s.run.summary.get("seconds") or {}).get(n) or 0) for n in stages], style=s.style
+            )
             for s in subjects
             if s.run.summary.get("seconds")
         ]

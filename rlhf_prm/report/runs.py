@@ -58,6 +58,12 @@ class Run:
     def seed(self) -> Any:
         return self.summary.get("seed", "?")
 
+    @property
+    def eval_problems(self) -> int:
+        """On how many problems accuracy was measured; 0 = not told."""
+        settings = self.summary.get("settings") or {}
+        return int(self.summary.get("eval_problems") or settings.get("eval_problems") or 0)
+
     @cached_property
     def baseline(self) -> "Run | None":
         """The outcome-only run beside this one, if there is any."""
@@ -65,7 +71,7 @@ class Run:
         if not folder.is_dir() and not told:
             return None
         read = read_run(folder) if folder.is_dir() else Run(folder, "baseline")
-        summary = read.summary or {"seed": self.seed, **(told or {})}
+        summary = read.summary or {"seed": self.seed, "eval_problems": self.eval_problems, **(told or {})}
         return Run(folder, "baseline", {"method": "outcome", **summary}, read.metrics, read.guard)
 
     @cached_property
@@ -116,7 +122,9 @@ def _read_lines(path: Path) -> list[Row]:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
             if number < len(lines):
-                raise ValueError(f"{path}: line {number} is not JSON ({error.msg}); expected one object a line") from error
+                raise ValueError(
+                    f"{path}: line {number} is not JSON ({error.msg}); expected one object a line"
+                ) from error
     return rows
 
 

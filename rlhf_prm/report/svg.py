@@ -15,10 +15,10 @@ class Series:
     """One line: y over x, with an interval where ``low`` and ``high`` are known; ``style`` 0–7 is colour and dash."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
+    x: Sequence[float | int]
+    y: Sequence[float | int]
+    low: Sequence[float | int] = ()
+    high: Sequence[float | int] = ()
     style: int = 0
 
 
@@ -34,14 +34,18 @@ class Chart:
     legend: list[tuple[str, int]] = field(default_factory=list)
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | int | None, digits: int = 3) -> str:
     """A number for reading: '–' where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:.{digits}g}" if abs(value) >= 1000 or 0 < abs(value) < 0.001 else f"{value:.{digits}f}".rstrip("0").rstrip(".") or "0"
+    return (
+        f"{value:.{digits}g}"
+        if abs(value) >= 1000 or 0 < abs(value) < 0.001
+        else f"{value:.{digits}f}".rstrip("0").rstrip(".") or "0"
+    )
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
+def ticks(low: float | int, high: float | int, about: int = 5) -> list[float | int]:
     """Round values that cover [low, high]'s inside: steps of 1, 2 or 5 times a power of ten."""
     span = high - low or 1.0
     power = 10 ** math.floor(math.log10(span / about))
@@ -55,20 +59,20 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 class Axes:
     """The plotting area and the way from data to pixels."""
 
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
+    x_low: float | int
+    x_high: float | int
+    y_low: float | int
+    y_high: float | int
     height: int = HEIGHT
 
-    def px(self, x: float) -> float:
+    def px(self, x: float | int) -> float:
         return round(LEFT + (x - self.x_low) / ((self.x_high - self.x_low) or 1) * (WIDTH - LEFT - RIGHT), 1)
 
-    def py(self, y: float) -> float:
+    def py(self, y: float | int) -> float:
         inner = self.height - TOP - BOTTOM
         return round(TOP + (1 - (y - self.y_low) / ((self.y_high - self.y_low) or 1)) * inner, 1)
 
-    def frame(self, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]] | None = None) -> str:
+    def frame(self, x_label: str, y_label: str, x_ticks: Sequence[tuple[float | int, str]] | None = None) -> str:
         """Grid lines, tick labels and axis names."""
         parts = []
         for tick in ticks(self.y_low, self.y_high):
@@ -79,27 +83,29 @@ class Axes:
             x, y = self.px(tick), self.height - BOTTOM + 16
             parts.append(f'<text class="tick" x="{x}" y="{y}" text-anchor="middle">{escape(label)}</text>')
         middle = (LEFT + WIDTH - RIGHT) / 2
-        parts.append(f'<text class="axis" x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(x_label)}</text>')
-        y_middle = (TOP + self.height - BOTTOM) / 2
         parts.append(
-            f'<text class="axis" transform="translate(12 {y_middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+            f'<text class="axis" x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(x_label)}</text>'
         )
+        y_middle = (TOP + self.height - BOTTOM) / 2
+        turned = f'transform="translate(12 {y_middle}) rotate(-90)" text-anchor="middle"'
+        parts.append(f'<text class="axis" {turned}>{escape(y_label)}</text>')
         return "".join(parts)
 
 
 def drawing(body: str, title: str, description: str, extra: str = "", height: int = HEIGHT) -> Markup:
     """The <svg> element with its text alternative."""
+    alternative = f'role="img" tabindex="0" aria-label="{escape(title)}. {escape(description)}"'
     return Markup(
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" tabindex="0" aria-label="{escape(title)}. {escape(description)}"{extra}>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" {alternative}{extra}>'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{body}</svg>"
     )
 
 
-def finite(values: Sequence[float]) -> list[float]:
+def finite(values: Sequence[float | int]) -> list[float | int]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def y_range(series: Sequence[Series], fixed: tuple[float, float] | None) -> tuple[float, float]:
+def y_range(series: Sequence[Series], fixed: tuple[float | int, float | int] | None) -> tuple[float | int, float | int]:
     """The fixed range if there is one, else the data's with a margin of 5 %."""
     if fixed:
         return fixed
@@ -114,14 +120,14 @@ def line_chart(
     title: str,
     x_label: str = "update",
     y_label: str = "",
-    fixed: tuple[float, float] | None = None,
-    marks: Sequence[tuple[float, str]] = (),
+    fixed: tuple[float | int, float | int] | None = None,
+    marks: Sequence[tuple[float | int, str]] = (),
     digits: int = 3,
 ) -> Chart:
     """Lines over a shared x, with bands for intervals and dashed upright lines for ``marks`` (x, what happened)."""
     series = [s for s in series if finite(s.y)]
     xs = sorted({x for s in series for x in s.x})
-    axes = Axes(xs[0] if xs else 0, xs[-1] if xs else 1, *y_range(series, fixed))
+    axes = Axes(float(xs[0]) if xs else 0.0, float(xs[-1]) if xs else 1.0, *y_range(series, fixed))
     body = [axes.frame(x_label, y_label)]
     body += [_line(axes, s) for s in series]
     for x, what in marks:
@@ -152,7 +158,7 @@ def _line(axes: Axes, s: Series) -> str:
     return "".join(parts)
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def _path(points: Sequence[tuple[float | int, float | int]]) -> str:
     return "L".join(f"{x} {y}" for x, y in points)
 
 
@@ -163,7 +169,7 @@ def _cell(s: Series, i: int, digits: int) -> str:
     return text
 
 
-def _table(xs: list[float], series: Sequence[Series], digits: int) -> list[list[str]]:
+def _table(xs: list[float | int], series: Sequence[Series], digits: int) -> list[list[str]]:
     places = [{x: i for i, x in enumerate(s.x)} for s in series]
     return [
         [number(x), *(_cell(s, at[x], digits) if x in at else "–" for s, at in zip(series, places, strict=True))]
@@ -188,7 +194,7 @@ def bar_chart(
 ) -> Chart:
     """Bars side by side: ``series[j].y[i]`` stands over ``labels[i]``."""
     top = max([v for s in series for v in finite(s.y)] or [1.0]) * 1.05 or 1.0
-    axes = Axes(-0.5, len(labels) - 0.5, 0, top)
+    axes = Axes(-0.5, len(labels) - 0.5, 0.0, top)
     every = math.ceil(len(labels) / 10)
     body = [axes.frame(x_label, y_label, [(i, label) for i, label in enumerate(labels) if i % every == 0])]
     width = 0.84 / max(1, len(series))
@@ -198,13 +204,15 @@ def bar_chart(
                 left, right = axes.px(i - 0.42 + j * width), axes.px(i - 0.42 + (j + 1) * width)
                 y = axes.py(value)
                 size = f'x="{left}" y="{y}" width="{round(right - left, 1)}" height="{round(axes.py(0) - y, 1)}"'
-                body.append(f'<rect class="bar c{s.style}" {size}/>')
+                body.append(f'<rect class="box c{s.style}" {size}/>')
     body.append(f'<path class="cursor" d="M0 {TOP}V{HEIGHT - BOTTOM}"/>')
     pixels = ",".join(str(axes.px(i)) for i in range(len(labels)))
     rows = [[label, *(number(s.y[i]) for s in series)] for i, label in enumerate(labels)]
     description = description or _trend(series, 3)
     svg = drawing("".join(body), title, description, f' data-px="{pixels}"')
-    return Chart(title, description, svg, [x_label, *(s.name for s in series)], rows, [(s.name, s.style) for s in series])
+    return Chart(
+        title, description, svg, [x_label, *(s.name for s in series)], rows, [(s.name, s.style) for s in series]
+    )
 
 
 def path_chart(
@@ -212,7 +220,7 @@ def path_chart(
 ) -> Chart:
     """A path through the plane, growing darker with time; ``labels[j][i]`` names point i of series j."""
     xs, ys = [v for s in series for v in finite(s.x)], [v for s in series for v in finite(s.y)]
-    pad: Callable[[list[float]], float] = lambda values: 0.06 * ((max(values) - min(values)) or 1.0)  # noqa: E731
+    pad: Callable[[list[float | int]], float] = lambda values: 0.06 * ((max(values) - min(values)) or 1.0)  # noqa: E731
     xs, ys = xs or [0.0, 1.0], ys or [0.0, 1.0]
     axes = Axes(min(xs) - pad(xs), max(xs) + pad(xs), min(ys) - pad(ys), max(ys) + pad(ys))
     body, rows = [axes.frame(x_label, y_label)], []
@@ -221,12 +229,15 @@ def path_chart(
         body.append(f'<path class="line thin c{s.style}" d="M{_path(points)}"/>')
         for i, ((x, y), name) in enumerate(zip(points, names, strict=True)):
             ends = {0: " hollow", len(points) - 1: " end"}.get(i, "")
-            opacity = round(0.25 + 0.75 * i / max(1, len(points) - 1), 2)
-            body.append(
-                f'<circle class="dot c{s.style}{ends}" cx="{x}" cy="{y}" r="{5 if ends else 3}" opacity="{1 if ends else opacity}">'
-                f"<title>{escape(name)}</title></circle>"
-            )
+            opacity = 1 if ends else round(0.25 + 0.75 * i / max(1, len(points) - 1), 2)
+            place = f'cx="{x}" cy="{y}" r="{5 if ends else 3}" opacity="{opacity}"'
+            body.append(f'<circle class="dot c{s.style}{ends}" {place}><title>{escape(name)}</title></circle>')
             rows.append([f"{s.name}, {name}", number(s.x[i]), number(s.y[i])])
     return Chart(
-        title, note, drawing("".join(body), title, note), ["update", x_label, y_label], rows, [(s.name, s.style) for s in series]
+        title,
+        note,
+        drawing("".join(body), title, note),
+        ["update", x_label, y_label],
+        rows,
+        [(s.name, s.style) for s in series],
     )

@@ -1,0 +1,104 @@
+"""The heat-maps: rollouts as rows of coloured steps, cut to a budget of characters."""
+
+import math
+from typing import Any
+
+from rlhf_prm.report.runs import Rollout
+from rlhf_prm.report.sampling import Gathered, ShownGroup
+from rlhf_prm.report.svg import number
+
+MOST_STEPS, HEAD_STEPS, MOST_STEP_CHARACTERS, MOST_PROMPT_CHARACTERS = 48, 32, 1200, 2400
+MARKUP_PER_STEP = 260  # characters of markup that a step costs besides its text
+
+
+def colour(score: float) -> str:
+    """The class of the diverging scale, q0 (score 0) to q10 (score 1); none where there is no score."""
+    return f"q{round(10 * min(1.0, max(0.0, score)))}" if math.isfinite(score) else ""
+
+
+def gallery(title: str, gathered: Gathered, budget: int) -> dict[str, Any]:
+    """What the template needs to show a run's rollouts in at most about ``budget`` characters."""
+    groups = [_disagreements(gathered)] if gathered.overrated or gathered.underrated else []
+    groups += [_group_view(group) for group in gathered.groups]
+    kept, spent = [], 0
+    for group in groups:
+        spent += _size(group)
+        if kept and spent > budget:
+            break
+        kept.append(group)
+    shown = sum(len(end["rollouts"]) for group in kept for end in group["ends"])
+    note = (
+        f"{shown} of {gathered.rollouts} logged rollouts: the best and the worst by advantage of groups drawn evenly"
+        " over the updates without looking at them, and those on which PRM and verifier disagree most."
+    )
+    if len(kept) < len(groups):
+        note += f" {len(groups) - len(kept)} more groups were left out to keep the page small."
+    return {"title": title, "note": note, "groups": kept}
+
+
+def _group_view(group: ShownGroup) -> dict[str, Any]:
+    return {
+        "title": f"Update {group.update}: {group.correct} of {group.size} correct",
+        "prompt": clipped(group.prompt, MOST_PROMPT_CHARACTERS),
+        "ends": [
+            {"title": name, "rollouts": [_rollout_view(rollout) for rollout in rollouts]}
+            for name, rollouts in (("best", group.best), ("worst", group.worst))
+            if rollouts
+        ],
+    }
+
+
+def _disagreements(gathered: Gathered) -> dict[str, Any]:
+    ends = (
+        ("highest scores, yet not correct", gathered.overrated),
+        ("lowest scores, yet correct", gathered.underrated),
+    )
+    return {
+        "title": "Where PRM and verifier disagree most",
+        "prompt": "",
+        "ends": [
+            {"title": name, "rollouts": [_rollout_view(rollout, with_prompt=True) for rollout in rollouts]}
+            for name, rollouts in ends
+            if rollouts
+        ],
+    }
+
+
+def _rollout_view(rollout: Rollout, with_prompt: bool = False) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = [_step_view(rollout, k) for k in range(len(rollout.steps))]
+    if len(steps) > MOST_STEPS:
+        tail = MOST_STEPS - HEAD_STEPS
+        steps = [*steps[:HEAD_STEPS], {"gap": len(steps) - MOST_STEPS}, *steps[-tail:]]
+    prompt = f"update {rollout.update}: {clipped(rollout.prompt, 300)}" if with_prompt else ""
+    return {
+        "verdict": rollout.verdict,
+        "right": rollout.outcome > 0.5,
+        "mean_score": number(rollout.mean_score, 2),
+        "advantage": number(rollout.advantage, 2),
+        "prompt": prompt,
+        "count": len(rollout.steps),
+        "steps": steps,
+    }
+
+
+def _step_view(rollout: Rollout, k: int) -> dict[str, Any]:
+    score = rollout.scores[k]
+    return {
+        "k": k + 1,
+        "text": clipped(rollout.steps[k], MOST_STEP_CHARACTERS),
+        "score": f"{score:.2f}" if math.isfinite(score) else "–",
+        "colour": colour(score),
+        "advantage": number(rollout.advantages[k]),
+        "process_reward": number(rollout.process_rewards[k]),
+    }
+
+
+def clipped(text: str, most: int) -> str:
+    """``text``, or its beginning and the number of characters that are left out."""
+    return text if len(text) <= most else f"{text[:most]}… (+{len(text) - most} characters)"
+
+
+def _size(group: dict[str, Any]) -> int:
+    rollouts = [rollout for end in group["ends"] for rollout in end["rollouts"]]
+    steps = [step for rollout in rollouts for step in rollout["steps"]]
+    return len(group["prompt"]) + sum(len(step.get("text", "")) + MARKUP_PER_STEP for step in steps)

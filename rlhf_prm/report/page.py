@@ -1,0 +1,182 @@
+"""Put the page together: one HTML file with its style, script, drawings and a sample of the rollouts inside."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rlhf_prm.intervals import share_interval
+from rlhf_prm.report.charts import (
+    Subject,
+    hacking_charts,
+    learning_charts,
+    process_charts,
+    reward_charts,
+    score_charts,
+    time_charts,
+)
+from rlhf_prm.report.gallery import gallery
+from rlhf_prm.report.runs import Run, read_run
+from rlhf_prm.report.sampling import gather
+from rlhf_prm.report.svg import number
+
+BUDGET = 3_000_000  # characters of rollouts; with the charts the page stays below 5 MB
+STYLES = 8
+Part = dict[str, Any]
+
+
+def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of one run beside its baseline, if it has one.
+
+    Args:
+        run_dir: the run's folder (summary.json, metrics.jsonl, completions/, baseline/); any part may be absent.
+        out: where to; by default ``run_dir/report.html``.
+
+    Returns:
+        The path of the page, one self-contained file.
+
+    Raises:
+        ValueError: the folder is absent or holds no part of a run.
+    """
+    run = read_run(run_dir)
+    subjects = [Subject(run.method, 0, run, gather(run))]
+    if run.baseline:
+        subjects.append(Subject(f"{run.baseline.method} (baseline)", 1, run.baseline, gather(run.baseline)))
+    lead = f"{run.method}, seed {run.seed}" + (
+        f", beside {subjects[1].label} on the same seed." if run.baseline else "."
+    )
+    return _write(subjects, run.name, lead, Path(out) if out else Path(run_dir) / "report.html")
+
+
+def write_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write one page that lays several runs over each other; runs that differ only in their seed are averaged.
+
+    Raises:
+        ValueError: a folder is absent or holds no part of a run.
+    """
+    runs = [read_run(path) for path in run_dirs]
+    labels = _labels(runs)
+    styles = {label: i % STYLES for i, label in enumerate(dict.fromkeys(labels))}
+    subjects = [Subject(label, styles[label], run, gather(run)) for label, run in zip(labels, runs, strict=True)]
+    lead = f"{len(runs)} runs of {len(styles)} kinds." if len(styles) < len(runs) else f"{len(runs)} runs."
+    return _write(subjects, "Comparison of runs", lead, Path(out))
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """The method where that tells the runs apart but for their seeds, the folder's name where it does not."""
+    kinds = [str(sorted(_settings(run, without=("seed", "output_dir", "run_name", "name")))) for run in runs]
+    ambiguous = {
+        run.method for run, kind in zip(runs, kinds, strict=True)
+        if any(other.method == run.method and k != kind for other, k in zip(runs, kinds, strict=True))
+    }  # fmt: skip
+    return [run.name if run.method in ambiguous else run.method for run in runs]
+
+
+def _write(subjects: list[Subject], title: str, lead: str, out: Path) -> Path:
+    parts = page_parts(subjects)
+    total = sum(s.gathered.rollouts > 0 for s in subjects)
+    galleries = [
+        gallery(_gallery_title(s, subjects), s.gathered, BUDGET // total) for s in subjects if s.gathered.rollouts
+    ]
+    return render(out, title, lead, parts, galleries, [_told(s) for s in subjects])
+
+
+def render(out: Path, title: str, lead: str, parts: list[Part], galleries: list[Part], settings: list[Part]) -> Path:
+    """Fill the template. All text is escaped; style, script and drawings are the package's own."""
+    loader = PackageLoader("rlhf_prm.report")
+    environment = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    contents = [(part["id"], part["title"]) for part in parts]
+    contents += [("rollouts", "Rollouts")] * bool(galleries) + [("settings", "Settings and versions")]
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        lead=lead,
+        contents=contents,
+        parts=parts,
+        galleries=galleries,
+        settings=settings,
+        style=_verbatim(environment, "report.css"),
+        script=_verbatim(environment, "report.js"),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def _verbatim(environment: Environment, name: str) -> Markup:
+    return Markup(environment.loader.get_source(environment, name)[0])
+
+
+def page_parts(subjects: list[Subject]) -> list[Part]:
+    """The sections between the head and the rollouts; those without data are left out."""
+    intervals = (
+        "Bands are 95 % intervals: Wilson's for held-out accuracy, Student's t over groups for training rollouts, and"
+        " Student's t over seeds where several seeds are averaged."
+    )
+    scores = [chart for s in subjects if len(subjects) <= 2 for chart in score_charts(s)]
+    told = subjects[0].label if len(subjects) <= 2 else ""
+    parts = [
+        _part("result", "Result", "", tables=_result_tables(subjects)),
+        _part("learning", "Learning curves", intervals, learning_charts(subjects)),
+        _part("reward", "What the reward is made of", "", reward_charts(subjects)),
+        _part("process", "Process against outcome", "", process_charts(subjects)),
+        _part("scores", "Step scores", f"All logged rollouts of {told}.", scores[:2]),
+        _part("hacking", "Hacking timeline", "", hacking_charts(subjects), _guard_tables(subjects)),
+        _part("time", "Where the time goes", "", time_charts(subjects)),
+    ]
+    return [part for part in parts if part["charts"] or part["tables"]]
+
+
+def _part(id: str, title: str, note: str, charts: Sequence[Any] = (), tables: Sequence[Part] = ()) -> Part:
+    return {"id": id, "title": title, "note": note, "charts": list(charts), "tables": list(tables)}
+
+
+def _result_tables(subjects: list[Subject]) -> list[Part]:
+    header = ["run", "seed", "accuracy before", "after", "gain", "every step right before", "after", "gain", "rollouts"]
+    rows = []
+    for s in subjects:
+        summary, cells = s.run.summary, [s.label, str(s.run.seed)]
+        for name in ("accuracy", "process_accuracy"):
+            before, after = ((summary.get(name) or {}).get(when) for when in ("before", "after"))
+            gain = number(after - before) if None not in (before, after) else "–"
+            cells += [_share(before, s.run), _share(after, s.run), gain if gain.startswith(("-", "–")) else f"+{gain}"]
+        rows.append([*cells, str(s.gathered.rollouts)])
+    return [{"title": "", "header": header, "rows": rows}]
+
+
+def _share(value: float | None, run: Run) -> str:
+    total = run.eval_problems
+    if value is None or not total:
+        return number(value)
+    interval = share_interval(value * total, total)
+    return f"{number(value)} ({number(interval.low)} to {number(interval.high)})"
+
+
+def _guard_tables(subjects: list[Subject]) -> list[Part]:
+    """HackGuard's decisions with their evidence."""
+    tables = []
+    for s in subjects:
+        if s.run.guard:
+            keys = list(dict.fromkeys(key for entry in s.run.guard for key in entry))
+            rows = [[str(entry.get(key, "–")) for key in keys] for entry in s.run.guard[:200]]
+            tables.append({"title": f"Decisions of the guard, {s.label}", "header": keys, "rows": rows})
+    return tables
+
+
+def _gallery_title(subject: Subject, subjects: list[Subject]) -> str:
+    alone = sum(s.label == subject.label for s in subjects) == 1
+    return subject.label if alone else f"{subject.label}, seed {subject.run.seed}"
+
+
+def _settings(run: Run, without: Sequence[str] = ()) -> list[tuple[str, str]]:
+    settings = run.summary.get("settings") or {}
+    return [(key, str(value)) for key, value in settings.items() if key not in without]
+
+
+def _told(subject: Subject) -> Part:
+    versions = [(key, str(value)) for key, value in (subject.run.summary.get("versions") or {}).items()]
+    title = f"{subject.label}, seed {subject.run.seed}: {subject.run.path}"
+    return {"title": title, "settings": _settings(subject.run), "versions": versions}

@@ -1,0 +1,115 @@
+"""The page: complete, self-contained, safe against the text of models, small, the same every time."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from rlhf_prm.cli import main
+from rlhf_prm.report import write_comparison, write_report
+from rlhf_prm.report.gallery import clipped, colour
+from tests.report.made_up import write_run
+
+ATTACK = "</li></script><script>alert(1)</script><img src=x onerror=alert(2)>\" onfocus='alert(3)' {{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_every_section_is_there_and_every_chart_has_a_text_alternative(tmp_path):
+    page = write_report(write_run(tmp_path / "run"))
+    assert page == tmp_path / "run" / "report.html"
+    text = page.read_text()
+    ids = [a["id"] for a in Page(text).named("section") if "id" in a]
+    assert ids == ["result", "learning", "reward", "process", "scores", "hacking", "time", "rollouts", "settings"]
+    drawings = re.findall(r"<svg (?!viewBox=\"0 0 28).*?</svg>", text, flags=re.S)
+    assert len(drawings) >= 14
+    for drawing in drawings:
+        assert 'role="img"' in drawing and re.search(r"<title>[^<]+</title><desc>[^<]+</desc>", drawing)
+    assert "2.13.0+cpu" in text and "learning_rate" in text
+
+
+def test_nothing_is_asked_of_a_server(tmp_path):
+    text = write_report(write_run(tmp_path / "run")).read_text()
+    for tag, attributes in Page(text).tags:
+        for name in ("src", "href", "action", "data"):
+            value = attributes.get(name) or ""
+            assert value.startswith(("#", "data:,")) or not value, (tag, name, value)
+    assert "http://" not in text and "https://" not in text and "url(" not in text and "@import" not in text
+
+
+def test_text_of_models_cannot_become_markup(tmp_path):
+    run = write_run(tmp_path / "run", step_text=ATTACK, method=ATTACK.replace("/", ""))
+    text = write_report(run).read_text()
+    page = Page(text)
+    assert len(page.named("script")) == 1 and page.named("img") == []
+    assert not [name for _, a in page.tags for name in a if name.startswith("on")]
+    assert "&lt;script&gt;alert(1)" in text and "{{ 7*7 }}" in text
+
+
+def test_ten_thousand_rollouts_of_long_text_stay_below_five_megabytes(tmp_path):
+    run = write_run(tmp_path / "run", updates=40, groups=16, size=16, steps_up_to=60, step_text="x" * 300)
+    page = write_report(run)
+    assert page.stat().st_size < 5_000_000
+    assert "of 10240 logged rollouts" in page.read_text()
+
+
+def test_the_same_run_gives_the_same_page(tmp_path):
+    run = write_run(tmp_path / "run", updates=6)
+    assert write_report(run, tmp_path / "a.html").read_bytes() == write_report(run, tmp_path / "b.html").read_bytes()
+
+
+def test_a_run_that_is_only_metrics_still_has_a_page(tmp_path):
+    run = write_run(tmp_path / "run", updates=2, baseline=False)
+    for part in (run / "completions").iterdir():
+        part.unlink()
+    (run / "summary.json").unlink()
+    ids = [a["id"] for a in Page(write_report(run).read_text()).named("section") if "id" in a]
+    assert "learning" in ids and "rollouts" not in ids
+
+
+def test_the_guards_decisions_are_marked_and_listed(tmp_path):
+    run = write_run(tmp_path / "run", baseline=False)
+    decision = '{"step": 12, "detector": "repetition", "action": "anneal", "evidence": "0.31 > 0.2"}\n'
+    (run / "hack_guard.jsonl").write_text(decision)
+    text = write_report(run).read_text()
+    assert text.count('class="mark"') == 2  # one upright line in each of the two hack/… charts
+    assert "0.31 &gt; 0.2" in text
+
+
+def test_seeds_are_averaged_and_methods_kept_apart(tmp_path):
+    runs = [write_run(tmp_path / f"{m}{s}", m, s, 4, baseline=False) for m in ("outcome", "pure") for s in (0, 1, 2)]
+    text = write_comparison(runs, tmp_path / "comparison.html").read_text()
+    assert "outcome (3 seeds)" in text and "pure (3 seeds)" in text
+    assert text.count('<details class="gallery"') == 6
+
+
+def test_command_line(tmp_path, capsys):
+    run = write_run(tmp_path / "run", updates=2)
+    assert main(["report", str(run)]) == 0
+    assert str(run / "report.html") in capsys.readouterr().out
+    assert main(["report", str(run), str(run / "baseline"), "--out", str(tmp_path / "both.html")]) == 0
+    assert (tmp_path / "both.html").exists()
+    assert main(["report", str(tmp_path / "absent")]) == 2
+    assert "which is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("score", "name"), [(0.0, "q0"), (0.5, "q5"), (1.0, "q10"), (1.7, "q10"), (float("nan"), "")])
+def test_colour_scale(score, name):
+    assert colour(score) == name
+
+
+def test_clipped_tells_what_is_missing():
+    assert clipped("abc", 3) == "abc" and clipped("abcdef", 3) == "abc… (+3 characters)"

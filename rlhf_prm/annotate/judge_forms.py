@@ -54,6 +54,9 @@ no paragraph contains an error, the index is -1 (short for "not found"). End you
 but the index, inside \\boxed{}."""
 
 
+_ANALYSIS_TAG = re.compile(r"<(/?)analysis_([0-9]{1,4})>")
+
+
 class UnparseableAnswer(ValueError):
     """The judge's answer does not have the form it was asked for, and where it departs from it."""
 
@@ -96,46 +99,57 @@ def parse_analyses(answer: str, num_steps: int) -> int:
     """First error (0-based, −1 = none) of an answer in the paper's form.
 
     Raises:
-        UnparseableAnswer: no single conclusion of one word, analyses that are not 1, 2, …, m with m ≤ ``num_steps``, or
-            "Correct" although some paragraphs were not analysed.
+        UnparseableAnswer: not exactly one conclusion of one word at the end; analyses other than 1, 2, …, m with
+            1 ≤ m ≤ ``num_steps``, each with text in it; or "Correct" although some paragraphs were not analysed.
     """
     answer = without_thoughts(answer)
-    conclusions = re.findall(r"<conclusion>(.*?)</conclusion>", answer, re.DOTALL)
-    if len(conclusions) != 1:
-        raise UnparseableAnswer(f"{len(conclusions)} conclusions, expected 1")
-    verdict = conclusions[0].strip().strip("*\"'.").strip().lower()
+    analyses, opened, rest = answer.partition("<conclusion>")
+    if not opened or "<conclusion>" in rest or rest.count("</conclusion>") != 1:
+        raise UnparseableAnswer("not exactly one <conclusion>…</conclusion>")
+    conclusion, _, after = rest.partition("</conclusion>")
+    verdict = conclusion.strip().strip("*\"'.").strip().lower()
     if verdict not in ("correct", "incorrect"):
-        raise UnparseableAnswer(f"conclusion {conclusions[0].strip()[:40]!r}, expected Correct or Incorrect")
-    opened = [int(number) for number in re.findall(r"<analysis_(\d+)>", answer)]
-    closed = [int(number) for number in re.findall(r"</analysis_(\d+)>", answer)]
-    if opened != closed or opened != list(range(1, len(opened) + 1)):
-        raise UnparseableAnswer(f"analyses {opened} opened and {closed} closed, expected 1, 2, … in order")
-    if not 1 <= len(opened) <= num_steps:
-        raise UnparseableAnswer(f"{len(opened)} analyses of {num_steps} paragraphs")
-    if answer.rfind("</analysis_") > answer.find("<conclusion>"):
+        raise UnparseableAnswer(f"conclusion {conclusion.strip()[:40]!r}, expected Correct or Incorrect")
+    if _ANALYSIS_TAG.search(after):
         raise UnparseableAnswer("an analysis after the conclusion")
-    if verdict == "incorrect":
-        return len(opened) - 1
-    if len(opened) != num_steps:
-        raise UnparseableAnswer(f"Correct after {len(opened)} of {num_steps} paragraphs")
-    return -1
+    count = _analyses(analyses)
+    if not 1 <= count <= num_steps:
+        raise UnparseableAnswer(f"{count} analyses of {num_steps} paragraphs")
+    if verdict == "correct" and count != num_steps:
+        raise UnparseableAnswer(f"Correct after {count} of {num_steps} paragraphs")
+    return -1 if verdict == "correct" else count - 1
+
+
+def _analyses(text: str) -> int:
+    """How many analyses the text holds; they are 1, 2, … in order, closed and not empty, or it raises."""
+    tags = list(_ANALYSIS_TAG.finditer(text))
+    found = [(tag[1], tag[2]) for tag in tags]
+    wanted = [(slash, str(number)) for number in range(1, len(tags) // 2 + 1) for slash in ("", "/")]
+    if found != wanted:
+        raise UnparseableAnswer(f"analysis tags {' '.join(tag[0] for tag in tags)[:120]}, expected 1, 2, … each closed")
+    for start, end in zip(tags[::2], tags[1::2], strict=True):
+        if not text[start.end() : end.start()].strip():
+            raise UnparseableAnswer(f"analysis {start[2]} is empty")
+    return len(tags) // 2
 
 
 def parse_boxed_index(answer: str, num_steps: int) -> int:
     """First error (0-based, −1 = none) of a ProcessBench critic: the integer in the last box.
 
     Raises:
-        UnparseableAnswer: no box, no integer in it, or an index that no paragraph has.
+        UnparseableAnswer: no box, something else than an integer in the last one, or an index that no paragraph has.
     """
-    boxes = re.findall(r"\\boxed\s*\{([^{}]*)\}", without_thoughts(answer))
-    if not boxes:
+    answer = without_thoughts(answer)
+    start = answer.rfind("\\boxed")
+    if start < 0:
         raise UnparseableAnswer("no \\boxed{} with an index")
-    content = boxes[-1].strip().replace("−", "-")
-    if not re.fullmatch(r"-?\d+", content):
-        raise UnparseableAnswer(f"box {content[:40]!r}, expected an integer")
-    if not -1 <= int(content) < num_steps:
-        raise UnparseableAnswer(f"index {content} for paragraphs 0 to {num_steps - 1}")
-    return int(content)
+    box = re.match(r"\\boxed\s*\{\s*([-−]?[0-9]{1,6})\s*\}", answer[start:])
+    if box is None:
+        raise UnparseableAnswer(f"last box {answer[start : start + 40]!r}, expected an integer")
+    index = int(box[1].replace("−", "-"))
+    if not -1 <= index < num_steps:
+        raise UnparseableAnswer(f"index {index} for paragraphs 0 to {num_steps - 1}")
+    return index
 
 
 FORMS: dict[str, JudgeForm] = {

@@ -115,10 +115,10 @@ def math_shepherd_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def prm800k_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """PRM800K: the labelled path, and one more row for every rated alternative to one of its steps, which ends that row.
+    """PRM800K: the labelled path, and one more row for every rated alternative to one of its steps, which ends it.
 
-    The path takes each step's chosen completion, or the labeller's own (correct by construction); where there is neither
-    it breaks off and only the alternatives give rows. Ratings −1 are wrong, 0 and 1 correct. Screening and
+    The path takes each step's chosen completion, or the labeller's own (correct by construction); where there is
+    neither, it breaks off and only the alternatives give rows. Ratings −1 are wrong, 0 and 1 correct. Screening and
     quality-control records give no rows.
     """
     if record.get("is_quality_control_question") or record.get("is_initial_screening_question"):

@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from reward.answers.extract import MAX_TEXT, final_answer, gold_answer
 from reward.worker_pool import Outcome, PoolSettings, WorkerPool
@@ -38,6 +38,7 @@ class Verdict:
     seconds: float
 
 
+@runtime_checkable
 class Verifier(Protocol):
     """Anything that gives verdicts: hand your own to a trainer by its dotted path."""
 

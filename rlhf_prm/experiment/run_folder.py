@@ -1,0 +1,82 @@
+"""What a run leaves behind: metrics.jsonl, summary.json, a table on the terminal and report.html."""
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+_PACKAGES = ("rlhf-prm", "torch", "trl", "transformers", "accelerate", "datasets", "deepspeed", "vllm", "math-verify")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a result depends on, and the hardware it ran on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return found | {"hardware": f"{hardware} × {torch.cuda.device_count() or torch.get_num_threads()}"}
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log of a trainer to ``metrics.jsonl`` as {"step", …}; resuming drops what will be logged again."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / "metrics.jsonl"
+
+    def on_train_begin(self, args, state, control, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = self.path.read_text().splitlines() if self.path.exists() and state.global_step else []
+        kept = [line for line in lines if _step_of(line) <= state.global_step]
+        self.path.write_text("".join(line + "\n" for line in kept))
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if state.is_world_process_zero and logs:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):  # the line a kill cut short
+        return float("inf")
+
+
+def write_summary(folder: str | Path, summary: dict[str, Any]) -> Path:
+    """``summary.json``, whole or not at all."""
+    path = Path(folder) / "summary.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(summary, indent=1, default=_plain) + "\n")
+    partial.replace(path)
+    return path
+
+
+def result_table(summary: dict[str, Any]) -> str:
+    """The before → after table of a run, its baseline beside it."""
+    rows = [summary] + ([summary["baseline"]] if summary.get("baseline") else [])
+    lines = [f"{'method':<14}{'accuracy':>20}{'all steps right':>22}"]
+    for row in rows:
+        cells = [_arrow(row[key]) for key in ("accuracy", "process_accuracy")]
+        lines.append(f"{row['method']:<14}{cells[0]:>20}{cells[1]:>22}")
+    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in summary["seconds"].items())
+    return "\n".join([*lines, f"time: {seconds}"])
+
+
+def _arrow(values: dict[str, float | None]) -> str:
+    before, after = values.get("before"), values.get("after")
+    return "–" if before is None or after is None else f"{before:.3f} → {after:.3f}"
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) else str(value)

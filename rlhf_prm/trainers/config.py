@@ -1,0 +1,73 @@
+"""Settings of the trainers: TRL's own, plus how step scores become advantages."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from trl import GRPOConfig
+
+from rlhf_prm.steps import StepSplitter
+
+# TRL checks these at the first loss, after the first generation; a typo should not cost that.
+_TRL_CHOICES = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "vllm_mode": ("colocate", "server"),
+}
+
+
+@dataclass
+class ProcessGRPOConfig(GRPOConfig):
+    """``trl.GRPOConfig`` with a method that turns step scores and outcomes into step advantages.
+
+    Args:
+        method: a name in ``reward.METHODS``, or the dotted path of a function
+            ``method(rollouts: StepRollouts, **keywords) -> (B, K)``.
+        method_kwargs: its keywords. A number may be a schedule ``{start, end, updates, kind}``, see
+            ``reward.scheduled``. On the command line: JSON.
+        step_separator: the text between two steps.
+        step_pattern: a regular expression in place of ``step_separator``.
+
+    ``scale_rewards`` and ``multi_objective_aggregation`` belong to TRL's sequence-level advantages, which the method
+    replaces: anything but their defaults is refused. ``reward_weights`` holds the weight of the verifier first, then
+    one for each further reward function.
+
+    Raises:
+        ValueError: a value that TRL or this class does not know.
+    """
+
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*GRPOConfig._VALID_DICT_FIELDS, "method_kwargs"]
+
+    method: str = field(
+        default="immediate",
+        metadata={"help": "How step scores become advantages: a name in reward.METHODS or a dotted path."},
+    )
+    method_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Keywords of the method, as JSON; a number may be a schedule {start, end, updates, kind}."},
+    )
+    step_separator: str = field(default="\n\n", metadata={"help": "The text between two steps."})
+    step_pattern: str | None = field(
+        default=None, metadata={"help": "A regular expression whose matches end a step, in place of step_separator."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.step_separator = self.step_separator.replace("\\n", "\n")  # as typed on a command line
+        self.splitter()
+        if self.method_kwargs is None:
+            self.method_kwargs = {}
+        if not isinstance(self.method_kwargs, dict):
+            raise ValueError(f"method_kwargs: got {self.method_kwargs!r}, expected a mapping such as {{'gamma': 0.9}}")
+        for name, choices in _TRL_CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}")
+        for name, default in (("scale_rewards", "group"), ("multi_objective_aggregation", "sum_then_normalize")):
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)!r}, expected {default!r}: the method (here {self.method!r}) "
+                    "does the normalisation; choose it by method and method_kwargs"
+                )
+
+    def splitter(self) -> StepSplitter:
+        """The ``StepSplitter`` these settings describe."""
+        return StepSplitter(separator=self.step_separator, pattern=self.step_pattern)

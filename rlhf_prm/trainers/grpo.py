@@ -1,0 +1,197 @@
+"""ProcessGRPOTrainer: TRL's GRPO with token advantages from step scores and a verifier."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from jaxtyping import Float
+from torch import Tensor
+from trl import GRPOTrainer
+from trl.data_utils import is_conversational
+
+from reward import StepRollouts, step_to_token
+from reward.verifier import Verifier
+from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.trainers.config import ProcessGRPOConfig
+from rlhf_prm.trainers.rollout_metrics import rollout_metrics
+from rlhf_prm.trainers.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
+from rlhf_prm.trainers.step_advantages import StepAdvantages
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """The newest generation batch over all ranks: what was sampled, what it scored, what it was given.
+
+    ``step_advantages`` is (B, K), beside ``rollouts.step_mask``; ``rows`` has the texts, ``update`` is the global step.
+    """
+
+    rows: list[ScoredRollout]
+    rollouts: StepRollouts
+    step_advantages: Tensor
+    mode: str
+    update: int
+
+
+class ProcessGRPOTrainer(GRPOTrainer):
+    """GRPO whose advantages are per token, made from PRM step scores and the verifier's outcome.
+
+    Overrides two methods of ``trl.GRPOTrainer``: ``_calculate_rewards`` also splits, scores and verifies the
+    completions; ``_generate_and_score_completions`` replaces the advantages. Everything else is TRL's.
+
+    Args:
+        model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
+            Dataset columns: ``prompt`` (text or messages), ``solution`` (the gold answer; None = no gold, such prompts
+            learn from the process alone), optionally ``problem`` (what the PRM reads; otherwise the prompt, or its last
+            user message).
+        step_scorer: the PRM. Needed by every method but "outcome".
+        verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions.
+        reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome.
+
+    Attributes:
+        process_scale: float in [0, 1]; shrinks what the method adds to outcome-only (see ``StepAdvantages``).
+        last_rollouts: the newest ``ScoredBatch``.
+
+    Raises:
+        ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, no ``solution``.
+    """
+
+    _tag_names = ("trl", "grpo", "process-supervision")
+    _name = "Process GRPO"
+
+    def __init__(
+        self,
+        model,
+        args: ProcessGRPOConfig,
+        *,
+        step_scorer: StepScorer | None = None,
+        verifier: Verifier | None = None,
+        reward_funcs=None,
+        train_dataset=None,
+        **trl_arguments: Any,
+    ) -> None:
+        self.step_advantages = StepAdvantages(args.method, args.method_kwargs)
+        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
+        _check_sources(args.method, step_scorer, verifier, reward_funcs, train_dataset)
+        if verifier is not None:
+            reward_funcs = [_VerifierReward(self), *reward_funcs]
+        self.process_scale = 1.0
+        self.last_rollouts: ScoredBatch | None = None
+        self._rows: list[ScoredRollout] = []
+        self._outcome_rewards: Tensor | None = None
+        super().__init__(
+            model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
+        )
+        self.scoring = RolloutScoring(args.splitter(), self._tokenizer, step_scorer, verifier)
+        logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """As TRL's; the completions are split, scored and verified first."""
+        if self.scoring.verifier is not None and "solution" not in inputs[0]:
+            raise ValueError(
+                f"train_dataset: got columns {sorted(inputs[0])}, expected `solution` with the gold answer"
+            )
+        self._rows = self.scoring(
+            prompts=[_text(prompt) for prompt in prompts],
+            problems=[row.get("problem") or _text(row["prompt"]) for row in inputs],
+            solutions=[row.get("solution") for row in inputs],
+            completion_ids=completion_ids_list,
+        )
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        weighted = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1)
+        unscorable = rewards_per_func.isnan().all(dim=1)
+        self._outcome_rewards = weighted.masked_fill(unscorable, torch.nan)
+        return rewards_per_func
+
+    def _generate_and_score_completions(self, inputs):
+        """As TRL's, with ``advantages`` (B,) replaced by (B, T)."""
+        output = super()._generate_and_score_completions(inputs)
+        mode = "train" if self.model.training else "eval"
+        rows: list[ScoredRollout] = gather_object(self._rows)
+        num_generations = self.num_generations if mode == "train" else self.num_generations_eval
+        rollouts = step_rollouts(rows, self._outcome_rewards, num_generations)
+        advantages = self.step_advantages(rollouts, self.state.global_step, self.process_scale)
+        self.last_rollouts = ScoredBatch(rows, rollouts, advantages, mode, self.state.global_step)
+        if self.state.global_step == 0:
+            self._warn_without_separator(rows)
+        self._log_rollouts(mode)
+        first = self.accelerator.process_index * len(inputs)
+        output["advantages"] = self._token_advantages(output, slice(first, first + len(inputs)))
+        return output
+
+    def _token_advantages(self, output: dict[str, Tensor], local: slice) -> Float[Tensor, "B T"]:
+        """This rank's token advantages: every token takes its step's, tokens outside the completion take 0."""
+        batch, mask = self.last_rollouts, output["completion_mask"]
+        tokens = step_to_token(batch.step_advantages[local], batch.rollouts.step_lengths[local], mask.size(1))
+        return tokens * mask
+
+    def _log_rollouts(self, mode: str) -> None:
+        """Our metrics beside TRL's, and the dense advantages in TRL's completions table."""
+        batch = self.last_rollouts
+        for name, value in rollout_metrics(batch.rollouts, batch.rows, batch.step_advantages).items():
+            self._metrics[mode][name].append(value)
+        for name, value in self.scoring.seconds.items():
+            self._metrics[mode][f"{name}/seconds"].append(value)
+        lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask
+        means = (batch.step_advantages * lengths).sum(1) / lengths.sum(1).clamp(min=1)
+        logged = self._logs["advantages"]  # TRL has just appended its scalar ones
+        for _ in range(min(len(batch.rows), len(logged))):
+            logged.pop()
+        logged.extend(means.tolist())
+        extra = self._logs["extra"]
+        extra["steps"].extend(row.steps for row in batch.rows)
+        extra["step_scores"].extend(row.scores for row in batch.rows)
+        extra["step_advantages"].extend(
+            row[: len(scored.steps)] for row, scored in zip(batch.step_advantages.tolist(), batch.rows, strict=True)
+        )
+        extra["outcome_reward"].extend(batch.rollouts.outcome_rewards.tolist())
+        extra["verifier_status"].extend(row.status for row in batch.rows)
+
+    def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
+        splitter = self.scoring.splitter
+        if not any(splitter.occurs_in(row.text) for row in rows):
+            wanted = f"pattern {splitter.pattern!r}" if splitter.pattern else f"separator {splitter.separator!r}"
+            warnings.warn(
+                f"the step {wanted} occurs in none of the first {len(rows)} completions, so each is one step; "
+                f"set step_separator or step_pattern. First completion: {rows[0].text[:80]!r}",
+                stacklevel=2,
+            )
+
+
+class _VerifierReward:
+    """The verifier's rewards as a TRL reward function; the trainer has collected them when TRL asks."""
+
+    __name__ = "verifier"
+
+    def __init__(self, trainer: ProcessGRPOTrainer) -> None:
+        self.trainer = trainer
+
+    def __call__(self, **_: Any) -> list[float | None]:
+        return [row.reward for row in self.trainer._rows]
+
+
+def _check_sources(method: str, step_scorer, verifier, reward_funcs: list, train_dataset) -> None:
+    if step_scorer is None and method != "outcome":
+        raise ValueError(f"method {method!r} needs step scores: pass step_scorer=load_prm(…), or method='outcome'")
+    if verifier is None and not reward_funcs:
+        raise ValueError("no outcome: pass verifier=MathVerifier(), a verifier of your own, or reward_funcs")
+    columns = getattr(train_dataset, "column_names", None)
+    if verifier is not None and columns and "solution" not in columns:
+        raise ValueError(
+            f"train_dataset: got columns {columns}, expected `solution` with the gold answer; rename yours"
+        )
+
+
+def _text(prompt) -> str:
+    """What the PRM reads of a prompt: the text, or the last user message."""
+    if not is_conversational({"prompt": prompt}):
+        return prompt
+    content = next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _not_about_unlabelled(record: logging.LogRecord) -> bool:
+    """TRL warns at every unscorable row; prompts without a gold answer are counted as verifier/unlabelled_frac."""
+    return not str(record.msg).startswith("All reward functions returned None")

@@ -1,0 +1,136 @@
+"""From sampled completions to scored rollouts: the verifier runs in its workers while the PRM scores."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reward import StepRollouts, filled_scores
+from reward.verifier import Verdict, Verifier
+from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.steps import StepSplitter, step_lengths
+
+UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """One rollout with everything that was said about it.
+
+    ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
+    where there is none; ``status`` is the verdict's, or "unlabelled" where there is no gold answer to verify against.
+    """
+
+    prompt: str
+    text: str
+    steps: list[str]
+    lengths: list[int]
+    scores: list[float]
+    reward: float | None
+    status: str
+
+
+class RolloutScoring:
+    """Splits, verifies and scores the completions of one rank.
+
+    Args:
+        splitter: cuts completions into steps.
+        tokenizer: the policy's, for the token counts of the steps.
+        step_scorer: the PRM; None gives every step NaN.
+        verifier: gives the outcome; None leaves every rollout unlabelled. Its ``submit`` is used where it has one.
+
+    After a call ``seconds`` holds the wall time of the PRM ("prm"), the time spent waiting for the verifier after that
+    ("verifier"), and cutting into steps ("steps").
+    """
+
+    def __init__(
+        self, splitter: StepSplitter, tokenizer, step_scorer: StepScorer | None, verifier: Verifier | None
+    ) -> None:
+        self.splitter, self.tokenizer = splitter, tokenizer
+        self.step_scorer, self.verifier = step_scorer, verifier
+        self.seconds: dict[str, float] = {}
+
+    def __call__(
+        self, prompts: list[str], problems: list[str], solutions: list[str | None], completion_ids: Sequence[list[int]]
+    ) -> list[ScoredRollout]:
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
+        collect = self._submit(texts, solutions)
+        start = time.perf_counter()
+        cut = [step_lengths(ids, self.tokenizer, self.splitter) for ids in completion_ids]
+        steps = [texts for texts, _ in cut]
+        cut_at = time.perf_counter()
+        scores = self._score(problems, steps)
+        scored_at = time.perf_counter()
+        verdicts = collect()
+        self.seconds = {
+            "steps": cut_at - start,
+            "prm": scored_at - cut_at,
+            "verifier": time.perf_counter() - scored_at,
+        }
+        return [
+            ScoredRollout(
+                prompt=prompt,
+                text=text,
+                steps=steps,
+                lengths=lengths,
+                scores=row,
+                reward=verdict.reward if verdict else None,
+                status=verdict.status if verdict else UNLABELLED,
+            )
+            for prompt, text, (steps, lengths), row, verdict in zip(prompts, texts, cut, scores, verdicts, strict=True)
+        ]
+
+    def _submit(self, texts: list[str], solutions: list[str | None]):
+        labelled = [i for i, solution in enumerate(solutions) if solution is not None]
+        verdicts: list[Verdict | None] = [None] * len(texts)
+        if self.verifier is None or not labelled:
+            return lambda: verdicts
+        work = [texts[i] for i in labelled], [solutions[i] for i in labelled]
+        submit = getattr(self.verifier, "submit", None)
+        pending = submit(*work) if submit else None
+
+        def collect() -> list[Verdict | None]:
+            results = pending.result() if pending is not None else self.verifier.verify(*work)
+            for i, verdict in zip(labelled, results, strict=True):
+                verdicts[i] = verdict
+            return verdicts
+
+        return collect
+
+    def _score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
+        if self.step_scorer is None:
+            return [[math.nan] * len(row) for row in steps]
+        scores = self.step_scorer.score(problems, steps)
+        got, wanted = [len(row) for row in scores], [len(row) for row in steps]
+        if got != wanted:
+            raise ValueError(f"step_scorer: got {got} scores, expected one per step: {wanted}")
+        return scores
+
+
+def step_rollouts(
+    rows: list[ScoredRollout], outcome_rewards: Float[Tensor, " B"], num_generations: int
+) -> StepRollouts:
+    """The rows of whole groups as padded tensors on the device of ``outcome_rewards``.
+
+    Steps the PRM could not score are filled by ``reward.filled_scores``.
+    """
+    width = max(len(row.steps) for row in rows)
+
+    def padded(values: list[list], fill: float) -> Tensor:
+        return torch.tensor([value + [fill] * (width - len(value)) for value in values])
+
+    mask = padded([[True] * len(row.steps) for row in rows], False)
+    scores = padded([row.scores for row in rows], 0.0)
+    scores, _ = filled_scores(scores, mask, num_generations)
+    device = outcome_rewards.device
+    return StepRollouts(
+        step_scores=scores.to(device),
+        step_mask=mask.to(device),
+        step_lengths=padded([row.lengths for row in rows], 0).to(device),
+        outcome_rewards=outcome_rewards,
+        num_generations=num_generations,
+    )

@@ -33,6 +33,31 @@ class StepRollouts:
     outcome_rewards: Float[Tensor, " B"]
     num_generations: int
 
+    @property
+    def scorable(self) -> Bool[Tensor, " B"]:
+        """The verifier could judge the rollout (its outcome is not NaN)."""
+        return ~self.outcome_rewards.isnan()
+
+    @property
+    def correct(self) -> Bool[Tensor, " B"]:
+        """Scorable, with an outcome above 0.5."""
+        return self.outcome_rewards > 0.5
+
+    @property
+    def incorrect(self) -> Bool[Tensor, " B"]:
+        """Scorable, with an outcome of 0.5 or less."""
+        return self.scorable & ~self.correct
+
+    @property
+    def num_steps(self) -> Int[Tensor, " B"]:
+        """Real steps per rollout."""
+        return self.step_mask.sum(1)
+
+    @property
+    def token_counts(self) -> Int[Tensor, "B K"]:
+        """``step_lengths`` with 0 in the padding."""
+        return torch.where(self.step_mask, self.step_lengths, 0)
+
     def __post_init__(self) -> None:
         self._check_shapes()
         self._check_types()

@@ -4,6 +4,9 @@ A method is a function ``method(rollouts, **keywords) -> (B, K)`` in float32, 0 
 20–60 lines here whose docstring has the paragraphs Formula, Use when, Known failure and Source, and a line in
 ``METHODS``; or no change here at all and a dotted path (:func:`reward.resolve`). ``python -m reward.methods`` prints
 the table of them.
+
+Sources are marked [code] read in the authors' code, [paper] in the paper, [2nd] in secondary notes or an abstract,
+[mem] from memory, unconfirmed.
 """
 
 from collections.abc import Callable
@@ -11,12 +14,36 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
+from reward.methods.clip_delta import clip_delta
+from reward.methods.gamma_sum import gamma_sum
+from reward.methods.grpo_ps import grpo_ps
 from reward.methods.immediate import immediate
 from reward.methods.outcome import outcome
+from reward.methods.papo import papo
+from reward.methods.potential import potential
+from reward.methods.prof import prof
+from reward.methods.progress import progress
+from reward.methods.progrs import progrs
+from reward.methods.pure import pure
+from reward.methods.pure_strict import pure_strict
+from reward.methods.verigate import verigate
+from reward.methods.vppo import vppo
 
 Method = Callable[..., Float[Tensor, "B K"]]
 
 METHODS: dict[str, Method] = {
     "outcome": outcome,
     "immediate": immediate,
+    "grpo_ps": grpo_ps,
+    "gamma_sum": gamma_sum,
+    "pure": pure,
+    "pure_strict": pure_strict,
+    "clip_delta": clip_delta,
+    "progress": progress,
+    "potential": potential,
+    "prof": prof,
+    "vppo": vppo,
+    "progrs": progrs,
+    "papo": papo,
+    "verigate": verigate,
 }

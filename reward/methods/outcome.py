@@ -12,7 +12,7 @@ def outcome(rollouts: StepRollouts) -> Float[Tensor, "B K"]:
 
     Formula: A = A_out = (o − mean_g o) / (std_g o + 1e-4)
 
-    Use when: always, as the baseline every other method has to beat.
+    Use when: always, as the baseline that every other method has to beat.
 
     Known failure: no signal where all rollouts of a group are right or all wrong; a right answer by a wrong process
     is rewarded.

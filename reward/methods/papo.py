@@ -1,0 +1,25 @@
+"""PAPO: process quality compared among right answers only."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from reward.credit import group_normalized, over_steps, step_means
+from reward.methods.outcome import outcome
+from reward.rollouts import StepRollouts
+
+
+def papo(rollouts: StepRollouts, *, beta: float = 0.5) -> Float[Tensor, "B K"]:
+    """Outcome, plus the mean score normalised among the correct rollouts.
+
+    Formula: A = A_out + β·A_proc, A_proc = (m − mean m) / (std m + 1e-4) over the group's correct rollouts, m = mean_k
+    p_k; 0 for the rest; β = `beta`
+
+    Use when: most groups have several right answers and the way to them matters.
+
+    Known failure: silent where no answer, or only one, is right; with β near 1 a right answer can be pushed down.
+
+    Source: PAPO, arXiv 2603.26535 [2nd]
+    """
+    means = step_means(rollouts.step_scores, rollouts.step_mask)
+    quality = group_normalized(means, rollouts.correct, rollouts.num_generations)
+    return outcome(rollouts) + beta * over_steps(quality, rollouts.step_mask)

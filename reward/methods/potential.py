@@ -1,0 +1,31 @@
+"""Potential-based shaping: the process reward model as a value baseline."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reward.credit import discounted_returns, group_mean_baseline
+from reward.rollouts import StepRollouts
+from reward.shaping import last_steps, potential_shaping
+
+
+def potential(rollouts: StepRollouts, *, gamma: float = 1.0, initial: float | None = None) -> Float[Tensor, "B K"]:
+    """Outcome at the last step, shaped by potentials that vanish at the end; rollouts without an outcome get 0.
+
+    Formula: A_k = γ^{K−k}·o + Σ_{j≥k} γ^{j−k}·F_j, F_k = γ·Φ_k − Φ_{k−1}, Φ_k = p_k for k < K, Φ_K = 0,
+    Φ_0 = `initial` or mean_g o; with γ = 1: A_k = o − Φ_{k−1}
+
+    Use when: credit per step is wanted without changing which policy is best.
+
+    Known failure: no better than the PRM's calibration; scores that are too high push all later steps down, and so
+    does any offset of the outcomes, which only the first step's baseline follows.
+
+    Source: Ng, Harada, Russell, ICML 1999 (policy invariance under reward transformations)
+    """
+    mask, scorable = rollouts.step_mask, rollouts.scorable
+    start = group_mean_baseline(rollouts.outcome_rewards, scorable, rollouts.num_generations)
+    if initial is not None:
+        start = torch.full_like(start, initial)
+    shaping = potential_shaping(rollouts.step_scores, mask, gamma=gamma, initial=start)
+    terminal = torch.where(last_steps(mask) & scorable[:, None], rollouts.outcome_rewards.float()[:, None], 0)
+    return discounted_returns(shaping + terminal, mask & scorable[:, None], gamma=gamma)

@@ -1,0 +1,50 @@
+"""PURE's min-form with a soft minimum."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reward.credit import (
+    discounted_returns,
+    leave_one_out_baseline,
+    leave_one_out_outcomes,
+    over_steps,
+    token_baseline,
+)
+from reward.rollouts import StepRollouts
+from reward.shaping import centered_scores, soft_min_shaping
+
+BASELINES = ("token", "step", "none")
+
+
+def pure(
+    rollouts: StepRollouts, *, temperature: float = 0.1, baseline: str = "token", outcome_weight: float = 1.0
+) -> Float[Tensor, "B K"]:
+    """The worst step decides: rewards weighted by a softmax of −q, so that their sum is a soft minimum.
+
+    Formula: A_k = Σ_{j≥k} (r_j − b·n_j) + c·(o − LOO(o)), r = q·softmax(−q/τ), q = 2p − 1, R = Σ_k r_k,
+    b = Σ_others R / Σ_others T, n_j the tokens of step j, T of the rollout; c = `outcome_weight`
+
+    Use when: the PRM is trusted to find the worst step; with the outcome, as published.
+
+    Known failure: without an outcome term it ends in one giant step, chit-chat or repetition (within 5 updates).
+    `baseline="step"` (b = LOO(R/K), charged per step) is hackable: rollouts avoid separators.
+
+    Source: PURE, arXiv 2504.15275 [code]
+
+    Raises:
+        ValueError: unknown ``baseline``, or ``temperature`` ≤ 0.
+    """
+    if baseline not in BASELINES:
+        raise ValueError(f"baseline: got {baseline!r}, expected one of {', '.join(BASELINES)}")
+    mask, group = rollouts.step_mask, rollouts.num_generations
+    rewards = soft_min_shaping(centered_scores(rollouts.step_scores, mask), mask, temperature=temperature)
+    totals = rewards.sum(1)
+    if baseline == "token":
+        rates = token_baseline(totals, rollouts.token_counts.sum(1), group)
+        rewards = rewards - rates[:, None] * rollouts.token_counts
+    elif baseline == "step":
+        means = leave_one_out_baseline(totals / rollouts.num_steps, torch.ones_like(mask[:, 0]), group)
+        rewards = rewards - over_steps(means, mask)
+    outcomes = leave_one_out_outcomes(rollouts.outcome_rewards, group)
+    return discounted_returns(rewards, mask) + outcome_weight * over_steps(outcomes, mask)

@@ -1,0 +1,44 @@
+"""The table of methods, read from their docstrings and signatures."""
+
+import inspect
+import re
+
+from reward.methods import METHODS, Method
+
+SECTIONS = ("Formula", "Use when", "Known failure", "Source")
+
+
+def sections(method: Method) -> dict[str, str]:
+    """The labelled paragraphs of a method's docstring, each on one line.
+
+    Raises:
+        ValueError: one of ``SECTIONS`` is missing.
+    """
+    found = {}
+    for paragraph in inspect.getdoc(method).split("\n\n"):
+        label, _, text = " ".join(paragraph.split()).partition(": ")
+        if label in SECTIONS:
+            found[label] = text
+    missing = [label for label in SECTIONS if label not in found]
+    if missing:
+        raise ValueError(f"{method.__name__}: its docstring has no paragraph {', '.join(missing)}")
+    return found
+
+
+def keywords(method: Method) -> str:
+    """Keywords and their defaults, as in a call."""
+    parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return ", ".join(f"{p.name}={p.default!r}" for p in parameters)
+
+
+def methods_table() -> str:
+    """A Markdown table, one row per entry of ``METHODS``."""
+    lines = ["| method | step advantage | use when | paper |", "|---|---|---|---|"]
+    for name, method in METHODS.items():
+        parts = sections(method)
+        given = keywords(method)
+        title = f"`{name}`" + (f"<br>`{given}`" if given else "")
+        source = re.sub(r"arXiv (\d{4}\.\d{5})", r"[\1](https://arxiv.org/abs/\1)", parts["Source"])
+        cells = (title, parts["Formula"], parts["Use when"], source)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

@@ -5,6 +5,7 @@ module, :mod:`rlhf_prm.prm.readers`) and a rule that recognises a checkpoint. A 
 first one's, so narrower rules come first.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from rlhf_prm.prm import render
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead, complete
-from rlhf_prm.prm.readers import HeadReader, ImplicitReader, TokenLogProbs, two_token_head
+from rlhf_prm.prm.readers import HeadReader, ImplicitReader, TokenLogProbs, TwoTokenHead
 from rlhf_prm.prm.texts import Rendered, Texts
 
 QWEN_SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -45,8 +46,10 @@ class Checkpoint:
 class Family:
     """One family of PRMs.
 
-    ``tag`` marks a step's end; ``good`` and ``bad`` are the answers of causal-LM PRMs; ``served`` says how vLLM serves
-    it (``"tags"``: one row for each tag; ``"tokens"``: one row for each token; ``None``: not at all).
+    A checkpoint that is recognised without one of ``names`` in its name is warned about: its architecture and tokenizer
+    are those of ordinary language models too. ``tag`` marks a step's end; ``good`` and ``bad`` are the answers of
+    causal-LM PRMs; ``numbered`` puts "Step k: " before each step; ``served`` says how vLLM serves it (``"tags"``: one
+    row for each tag; ``"tokens"``: one row for each token; ``None``: not at all).
     """
 
     name: str
@@ -54,11 +57,13 @@ class Family:
     render: Callable[[Texts, "Family", str, list[str]], Rendered]
     build: Callable[..., nn.Module]
     recognised: Callable[[Checkpoint], bool]
+    names: tuple[str, ...] = ()
     tag: str | None = None
     good: str | None = None
     bad: str | None = None
     system_prompt: str | None = None
     after_problem: str = ""
+    numbered: bool = False
     beta: float | None = None
     served: str | None = None
 
@@ -87,7 +92,7 @@ def _token_classification(checkpoint: Checkpoint, family: Family, texts: Texts, 
 def _good_or_bad(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
     bad, good = (texts.token_id(family.bad, "bad answer"), texts.token_id(family.good, "good answer"))
     model = complete(AutoModelForCausalLM, checkpoint.name, **kwargs)
-    return HeadReader(model.base_model, two_token_head(model.get_output_embeddings().weight, bad, good))
+    return HeadReader(model.base_model, TwoTokenHead(model.get_output_embeddings().weight, bad, good))
 
 
 def _implicit(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
@@ -122,8 +127,8 @@ _FAMILIES = (
     ),
     Family(
         name="skywork_prm",
-        summary="Skywork-o1-Open-PRM: a line break after each step, sigmoid of a value head there",
-        render=render.pieces_then_tags,
+        summary="Skywork-o1-Open-PRM: a line break after each line, sigmoid of a value head at a step's last one",
+        render=render.lines_then_tags,
         build=_value_head,
         recognised=lambda c: c.architecture == "Qwen2ForPrmModel" or c.named("skywork-o1-open-prm"),
         tag="\n",
@@ -150,11 +155,13 @@ _FAMILIES = (
     ),
     Family(
         name="math_shepherd",
-        summary="math-shepherd-mistral-7b-prm: ' ки' after each step, softmax over the logits of '+' and '-' there",
+        summary="math-shepherd-mistral-7b-prm: 'Step k: … ки' on a line, softmax over the logits of '+' and '-' there",
         render=render.text_with_tags,
         build=_good_or_bad,
         recognised=lambda c: c.architecture == "MistralForCausalLM" and c.has_token("ки"),
+        names=("shepherd",),
         tag="ки",
+        numbered=True,
         good="+",
         bad="-",
     ),
@@ -164,6 +171,7 @@ _FAMILIES = (
         render=render.turns,
         build=_good_or_bad,
         recognised=lambda c: c.architecture == "LlamaForCausalLM" and c.tokenizer.chat_template is not None,
+        names=("rlhflow", "8b-prm"),
         good="+",
         bad="-",
     ),
@@ -173,6 +181,7 @@ _FAMILIES = (
         render=render.text_with_tags,
         build=_good_or_bad,
         recognised=lambda c: False,
+        after_problem="\n",
     ),
 )
 
@@ -188,6 +197,12 @@ def family_of(checkpoint: Checkpoint) -> Family:
     """The first family whose rule fits; ``ValueError`` that lists them all where none does."""
     for family in _FAMILIES:
         if family.recognised(checkpoint):
+            if family.names and not checkpoint.named(*family.names):
+                warnings.warn(
+                    f"{checkpoint.name} is read as a PRM of family {family.name!r}, by its architecture and tokenizer "
+                    f"only, which other language models share. Say family={family.name!r} if that is right.",
+                    stacklevel=4,
+                )
             return family
     raise ValueError(
         f"{checkpoint.name} (architecture {checkpoint.architecture or 'unknown'}) fits no family of PRMs. Name one "

@@ -30,23 +30,15 @@ class HeadReader(nn.Module):
         return columns[:, 0] if columns.shape[1] == 1 else columns[:, 1] - columns[:, 0]
 
 
-def two_token_head(output_weight: Float[Tensor, "V H"], bad_id: int, good_id: int) -> nn.Linear:
-    """Linear(h, 2) made of the two vocabulary rows that a causal-LM PRM compares, in fp32; column 1 = good."""
-    head = nn.Linear(output_weight.shape[1], 2, bias=False)
-    with torch.no_grad():
-        head.weight.copy_(output_weight[[bad_id, good_id]])
-    return Fp32(head)
+class TwoTokenHead(nn.Module):
+    """The two vocabulary rows that a causal-LM PRM compares: (N, H) → (N, 2) logits of bad and good, in fp32."""
 
-
-class Fp32(nn.Module):
-    """A head whose input is cast to fp32: it sees a few rows only, so the precision costs nothing."""
-
-    def __init__(self, head: nn.Linear):
+    def __init__(self, output_weight: Float[Tensor, "V H"], bad_id: int, good_id: int):
         super().__init__()
-        self.head = head
+        self.weight = nn.Parameter(output_weight[[bad_id, good_id]].detach().float(), requires_grad=False)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.head(hidden.to(self.head.weight.dtype))
+    def forward(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N 2"]:
+        return nn.functional.linear(hidden.to(self.weight.dtype), self.weight)
 
 
 class TokenLogProbs(nn.Module):

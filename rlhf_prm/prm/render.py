@@ -5,10 +5,16 @@ tokenises one long string, so does the renderer, up to the tags, which are put i
 """
 
 import re
+from itertools import accumulate
 
 from rlhf_prm.prm.texts import Rendered, Texts
 
 _STEP_PREFIX = re.compile(r"\s*Step \d+")
+
+
+def numbered(steps: list[str]) -> list[str]:
+    """The steps with "Step k: " before those that do not say so themselves."""
+    return [step if _STEP_PREFIX.match(step) else f"Step {k}: {step}" for k, step in enumerate(steps, start=1)]
 
 
 def _with_tags(head: list[int], pieces: list[list[int]], tag_id: int) -> Rendered:
@@ -41,11 +47,21 @@ def pieces_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Re
     return _with_tags(head if bos is None else [bos, *head], pieces, texts.tag_id)
 
 
+def lines_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
+    """As :func:`pieces_then_tags`, with the tag after every line of a step too; a step is read at its last line's."""
+    lines_of = [[line for line in step.split(texts.tag) if line] or [""] for step in steps]
+    rendered = pieces_then_tags(texts, family, problem, [line for lines in lines_of for line in lines])
+    last_lines = [count - 1 for count in accumulate(len(lines) for lines in lines_of)]
+    return Rendered(rendered.ids, [rendered.ends[line] for line in last_lines], rendered.start)
+
+
 def text_with_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
-    """One text: problem, blank, then one line a step that ends with the tag; tokenised as a whole, read at the tag.
+    """One text: problem, blank, then a line for each step that ends with the tag; tokenised whole, read at the tag.
 
     Raises ``ValueError`` where the tokenizer joins a tag with the text around it.
     """
+    if family.numbered:
+        steps = numbered(steps)
     if texts.tag_is_added:
         return pieces_then_tags(texts, family, problem, steps)
     found = _tokens_at_tags(texts, problem, steps)
@@ -103,9 +119,8 @@ def chat_of_numbered_steps(texts: Texts, family, problem: str, steps: list[str])
     """Chat; the assistant's turn is "Step k: ..." joined by blank lines, read at the token that ends each step."""
     before, between, _ = texts.chat_pieces((("user", "{0}"), ("assistant", "{1}")))
     answer, step_ends = "", []
-    for k, step in enumerate(steps, start=1):
-        numbered = step if _STEP_PREFIX.match(step) else f"Step {k}: {step}"
-        answer += ("\n\n" if answer else "") + texts.broken(numbered)
+    for step in numbered(steps):
+        answer += ("\n\n" if answer else "") + texts.broken(step)
         step_ends.append(len(answer))
     (problem_ids, _), (ids, offsets) = texts.plain_ids_and_offsets([problem, answer])
     head = [*texts.template_ids(before), *problem_ids, *texts.template_ids(between)]

@@ -1,10 +1,21 @@
 """Tiny random PRM checkpoints in the layouts that the published ones have, made on the spot."""
 
-import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config
+import json
 
-from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForTokenClassification,
+)
+
+from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead
 
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -13,6 +24,12 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+LLAMA3 = (
+    "{{ '<|begin_of_text|>' }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' "
+    "+ m['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+)
+QWEN_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+LLAMA_SPECIALS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 CORPUS = [
     "Janet has 16 eggs a day. She eats 3 and sells the rest for $2 each. How many dollars does she make?",
     "Step 1: 16 - 3 = 13 eggs are left. Step 2: 13 * 2 = 26 dollars.\n\nThe answer is \\boxed{26}. + - good bad user",
@@ -20,7 +37,7 @@ CORPUS = [
 
 
 def byte_level_tokenizer(specials: list[str], chat_template: str | None, **kwargs) -> PreTrainedTokenizerFast:
-    """Byte-level BPE split as Qwen2's is, with ``specials`` as added special tokens."""
+    """Byte-level BPE split as Qwen2's and Llama 3's are, with ``specials`` as added special tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -39,6 +56,24 @@ def byte_level_tokenizer(specials: list[str], chat_template: str | None, **kwarg
     return out
 
 
+def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
+    """BPE over blanks-as-▁ with byte fall-back and a leading <s>, as Mistral 7B's; ▁ки, ▁+, ▁- are one token each."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=260, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    lines = [line for text in CORPUS for line in text.replace("\n\n", "\n").split("\n")]
+    tokenizer.train_from_iterator([*lines, "ки ки ки + + + - - -"] * 4, trainer)
+    state = json.loads(tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    state["model"]["byte_fallback"] = True
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
 def dimensions(tokenizer) -> dict:
     return {
         "vocab_size": len(tokenizer) + 5,  # published checkpoints pad the embedding too
@@ -53,11 +88,48 @@ def dimensions(tokenizer) -> dict:
     }
 
 
-def qwen_prm(folder, chat_template: str | None = CHATML):
-    tokenizer = byte_level_tokenizer(
-        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra_0>"], chat_template, pad_token="<|endoftext|>"
-    )
-    torch.manual_seed(0)
-    Qwen2ForProcessRewardModel(Qwen2Config(**dimensions(tokenizer))).save_pretrained(folder)
+def _saved(model_class, config_class, tokenizer, folder, seed: int = 0, architecture: str | None = None, **config):
+    torch.manual_seed(seed)
+    model_class(config_class(**dimensions(tokenizer), **config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if architecture is not None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": [architecture]}))
     return folder
+
+
+def qwen_prm(folder, chat_template: str | None = CHATML):
+    """Qwen2.5-Math-PRM: <extra_0> among the special tokens, score.0 and score.2."""
+    tokenizer = byte_level_tokenizer([*QWEN_SPECIALS, "<extra_0>"], chat_template, pad_token="<|endoftext|>")
+    return _saved(Qwen2ForProcessRewardModel, Qwen2Config, tokenizer, folder)
+
+
+def math_shepherd(folder):
+    return _saved(MistralForCausalLM, MistralConfig, sentencepiece_tokenizer(), folder, sliding_window=None)
+
+
+def rlhflow(folder):
+    tokenizer = byte_level_tokenizer(LLAMA_SPECIALS, LLAMA3, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+    return _saved(LlamaForCausalLM, LlamaConfig, tokenizer, folder)
+
+
+def skywork(folder):
+    """v_head.summary beside model.*, and an architecture that transformers does not know."""
+    tokenizer = byte_level_tokenizer(QWEN_SPECIALS, CHATML, bos_token="<|endoftext|>", eos_token="<|im_end|>")
+    return _saved(Qwen2WithValueHead, Qwen2Config, tokenizer, folder, architecture="Qwen2ForPrmModel")
+
+
+def implicit(folder, seed: int = 0):
+    """A causal LM; made twice, with two seeds, it is EurusPRM and its reference."""
+    tokenizer = byte_level_tokenizer(QWEN_SPECIALS, CHATML, eos_token="<|im_end|>")
+    return _saved(Qwen2ForCausalLM, Qwen2Config, tokenizer, folder, seed)
+
+
+def token_classification(folder):
+    tokenizer = byte_level_tokenizer(QWEN_SPECIALS, CHATML, eos_token="<|endoftext|>")
+    return _saved(Qwen2ForTokenClassification, Qwen2Config, tokenizer, folder, num_labels=2)
+
+
+def causal_tag(folder):
+    tokenizer = byte_level_tokenizer([*QWEN_SPECIALS, "<step>"], None, eos_token="<|im_end|>")
+    return _saved(Qwen2ForCausalLM, Qwen2Config, tokenizer, folder)

@@ -1,5 +1,7 @@
 """The batched scorer against one rollout at a time, and what it does with rollouts that cannot be scored."""
 
+import math
+
 import pytest
 import torch
 from prm_checkpoints import qwen_prm
@@ -35,6 +37,10 @@ def naive(folder, problem: str, steps: list[str]) -> list[float]:
     return probabilities[ids[0] == tokenizer.convert_tokens_to_ids("<extra_0>")].tolist()
 
 
+def rendered(scorer) -> list:
+    return [scorer.family.rendered(scorer.texts, p, s) for p, s in zip(*ragged(), strict=True)]
+
+
 def test_is_a_step_scorer(scorer):
     assert isinstance(scorer, StepScorer)
 
@@ -50,3 +56,73 @@ def test_equals_the_naive_reading_whatever_the_batch(folder, scorer, budget):
             assert scores == pytest.approx(expected[i], abs=1e-5)
     spread = [score for scores in expected for score in scores]
     assert max(spread) - min(spread) > 0.1  # the model tells steps apart, so the test can fail
+
+
+def test_no_rollouts_and_no_steps(scorer):
+    assert scorer.score([], []) == []
+    assert scorer.score(["What is 2 + 3?", "And 3 + 4?"], [[], ["7"]])[0] == []
+    with pytest.raises(ValueError, match="2 problems and 1 lists"):
+        scorer.score(["a", "b"], [["c"]])
+
+
+def test_steps_past_the_context_are_nan_counted_and_warned_about(folder):
+    problems, steps = ragged()
+    whole = load_prm(folder).score(problems, steps)
+    lengths = [len(r.ids) for r in rendered(load_prm(folder))]
+    short = load_prm(folder, max_length=max(lengths) - 1)
+    with pytest.warns(UserWarning, match=r"1 step\(s\) of 1 rollout\(s\) lie past the PRM's context"):
+        cut = short.score(problems, steps)
+    longest = lengths.index(max(lengths))
+    assert math.isnan(cut[longest][-1])
+    cut[longest][-1] = whole[longest][-1]
+    assert [pytest.approx(row, abs=1e-5) for row in whole] == cut
+    assert short.stats.unscored_steps == 1
+    with pytest.warns(UserWarning, match="lie past"):
+        assert all(math.isnan(s) for row in load_prm(folder, max_length=20).score(problems, steps) for s in row)
+
+
+def test_nan_stays_with_the_rollout_it_came_from(folder):
+    problems, steps = ragged()
+    whole = load_prm(folder).score(problems, steps)
+    scorer = load_prm(folder)
+    (bad_token,) = {*scorer.texts.plain_ids([problems[4]])[0]} & {*scorer.texts.plain_ids(["ä"])[0][1:]}
+    with torch.no_grad():
+        scorer.placement.reader.body.embed_tokens.weight[bad_token] = math.nan
+    with pytest.warns(UserWarning, match=r"NaN or infinity for 1 rollout\(s\): problem 'Ein Zug"):
+        scores = scorer.score(problems, steps)
+    assert all(math.isnan(score) for score in scores[4]) and scorer.stats.non_finite_steps == 5
+    for i in (0, 1, 2, 3, 5):
+        assert scores[i] == pytest.approx(whole[i], abs=1e-5)
+    with torch.no_grad():
+        scorer.placement.reader.head[2].weight[:] = math.nan
+    with pytest.raises(ValueError, match="all 5 rollouts"):
+        scorer.score(problems, steps)
+
+
+def test_stats_count_the_work(folder):
+    scorer = load_prm(folder)
+    problems, steps = ragged()
+    scorer.score(problems, steps)
+    stats = scorer.stats.taken()
+    lengths = {tuple(r.ids) for r in rendered(scorer)}
+    assert (stats["calls"], stats["rollouts"], stats["duplicates"], stats["forwards"]) == (1, 6, 1, 1)
+    assert stats["tokens"] == sum(map(len, lengths))
+    assert stats["padded_tokens"] == max(map(len, lengths)) * len(lengths)
+    assert 0 < stats["seconds"] < 60
+    assert scorer.stats.taken()["calls"] == 0
+
+
+def test_offload_scores_alike_and_comes_home(folder):
+    problems, steps = ragged()
+    scorer = load_prm(folder, placement="offload")
+    before = {name: tensor.data_ptr() for name, tensor in scorer.placement.reader.state_dict().items()}
+    assert scorer.score(problems, steps) == load_prm(folder).score(problems, steps)
+    assert {name: tensor.data_ptr() for name, tensor in scorer.placement.reader.state_dict().items()} == before
+    with scorer.placement.resident() as reader:
+        moved = {name: tensor.data_ptr() for name, tensor in reader.state_dict().items()}
+        assert all(moved[name] != before[name] for name in before)
+
+
+def test_an_unknown_placement_is_refused(folder):
+    with pytest.raises(ValueError, match="placement='gpu'"):
+        load_prm(folder, placement="gpu")

@@ -1,0 +1,35 @@
+"""Micro-batches: every rollout once, within the budget, little padding."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf_prm.prm.batching import collated, token_budget_batches, within_context
+from rlhf_prm.prm.texts import Rendered
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 2000)), st.integers(1, 5000))
+def test_each_once_and_within_the_budget(lengths, budget):
+    batches = token_budget_batches(lengths, budget)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+    longest = [max(lengths[i] for i in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_by_hand():
+    assert token_budget_batches([10, 40, 20, 39, 5], 80) == [[1, 3], [2, 0, 4]]
+
+
+def test_collated_by_hand():
+    batch = collated([Rendered([5, 6, 7], [1, 2], 1), Rendered([8], [0], 0)], pad_id=9)
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert (batch.rows.tolist(), batch.columns.tolist(), batch.starts.tolist()) == ([0, 0, 1], [1, 2, 0], [1, 0])
+
+
+def test_within_context_keeps_whole_steps():
+    rendered = Rendered([1, 2, 3, 4, 5, 6], [1, 3, 5], 1)
+    assert within_context(rendered, 5) == Rendered([1, 2, 3, 4], [1, 3], 1)
+    assert within_context(rendered, 6) == rendered
+    assert within_context(rendered, 1) == Rendered([], [], 1)

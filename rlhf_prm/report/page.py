@@ -20,7 +20,6 @@ from rlhf_prm.report.charts import (
 from rlhf_prm.report.gallery import gallery
 from rlhf_prm.report.runs import Run, read_run
 from rlhf_prm.report.sampling import gather
-from rlhf_prm.report.svg import number
 
 BUDGET = 3_000_000  # characters of rollouts; with the charts the page stays below 5 MB
 STYLES = 8
@@ -141,18 +140,18 @@ def _result_tables(subjects: list[Subject]) -> list[Part]:
         summary, cells = s.run.summary, [s.label, str(s.run.seed)]
         for name in ("accuracy", "process_accuracy"):
             before, after = ((summary.get(name) or {}).get(when) for when in ("before", "after"))
-            gain = number(after - before) if None not in (before, after) else "–"
-            cells += [_share(before, s.run), _share(after, s.run), gain if gain.startswith(("-", "–")) else f"+{gain}"]
+            gain = f"{after - before:+.3f}" if None not in (before, after) else "–"
+            cells += [_share(before, s.run), _share(after, s.run), gain]
         rows.append([*cells, str(s.gathered.rollouts)])
     return [{"title": "", "header": header, "rows": rows}]
 
 
 def _share(value: float | None, run: Run) -> str:
     total = run.eval_problems
-    if value is None or not total:
-        return number(value)
+    if value is None:
+        return "–"
     interval = share_interval(value * total, total)
-    return f"{number(value)} ({number(interval.low)} to {number(interval.high)})"
+    return f"{value:.3f} ({interval.low:.3f} to {interval.high:.3f})" if total else f"{value:.3f}"
 
 
 def _guard_tables(subjects: list[Subject]) -> list[Part]:

@@ -18,9 +18,13 @@
     return `step ${d.k} of ${d.of}\nscore ${d.s}\nprocess reward ${d.r}\nadvantage ${d.a}\n` +
       `verdict: ${step.closest(".rollout").dataset.verdict}`;
   };
-  const focused = (step) => {
+  const beside = (step) => {
     const box = step.getBoundingClientRect();
-    show(told(step), box.left + 40, box.bottom - 14);
+    if (box.bottom < 0 || box.top > innerHeight) return hide();
+    show(told(step), Math.max(box.left + 40, box.right - 230), box.bottom - 14);
+  };
+  const focused = (step) => {
+    beside(step);
     live.textContent = tip.textContent;
   };
   document.addEventListener("mousemove", (event) => {
@@ -30,6 +34,11 @@
   document.addEventListener("mouseout", (event) => { if (stepOf(event)) hide(); });
   document.addEventListener("focusin", (event) => { const step = stepOf(event); if (step) focused(step); });
   document.addEventListener("focusout", hide);
+  document.addEventListener("scroll", () => {
+    if (tip.hidden) return;
+    const step = document.activeElement.closest(".step");
+    if (step) beside(step); else hide();
+  }, { passive: true });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") return hide();
     const step = stepOf(event);

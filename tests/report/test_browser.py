@@ -79,6 +79,8 @@ def test_charts_are_read_out_by_mouse_and_by_keyboard(browser):
     browser.js("document.querySelector('#learning svg[data-px]').focus({focusVisible: true})")
     browser.press("Home")
     assert tip(browser).splitlines()[0] == "update: 0"
+    browser.js("scrollBy(0, 40); document.dispatchEvent(new Event('scroll'))")
+    assert tip(browser).splitlines()[0] == "update: 0"  # follows the page while the chart has the focus
     browser.press("ArrowRight")
     assert tip(browser).splitlines()[0] != "update: 0"
     rows = browser.js("document.querySelectorAll('#learning figure tbody tr')[1].textContent")

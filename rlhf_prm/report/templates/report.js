@@ -2,7 +2,8 @@
   "use strict";
   const tip = document.getElementById("tip"), live = document.getElementById("live");
   const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
-  const hide = () => { tip.hidden = true; };
+  let onScroll = null;  // what the tooltip does when the page moves under it: follow a focused thing, or go
+  const hide = () => { tip.hidden = true; onScroll = null; };
   const show = (text, x, y) => {
     tip.textContent = text;
     tip.hidden = false;
@@ -20,24 +21,25 @@
   };
   const beside = (step) => {
     const box = step.getBoundingClientRect();
-    if (box.bottom < 0 || box.top > innerHeight) return hide();
+    if (box.bottom < 0 || box.top > innerHeight) { tip.hidden = true; return; }
     show(told(step), Math.max(box.left + 40, box.right - 230), box.bottom - 14);
   };
   const focused = (step) => {
     beside(step);
+    onScroll = () => beside(step);
     live.textContent = tip.textContent;
   };
   document.addEventListener("mousemove", (event) => {
     const step = stepOf(event);
-    if (step) show(told(step), event.clientX, event.clientY);
+    if (!step) return;
+    show(told(step), event.clientX, event.clientY);
+    onScroll = null;
   });
   document.addEventListener("mouseout", (event) => { if (stepOf(event)) hide(); });
   document.addEventListener("focusin", (event) => { const step = stepOf(event); if (step) focused(step); });
   document.addEventListener("focusout", hide);
   document.addEventListener("scroll", () => {
-    if (tip.hidden) return;
-    const step = document.activeElement.closest(".step");
-    if (step) beside(step); else hide();
+    if (onScroll) onScroll(); else hide();
   }, { passive: true });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") return hide();
@@ -66,6 +68,7 @@
       cursor.setAttribute("transform", `translate(${pixels[at]} 0)`);
       cursor.style.opacity = 0.55;
       show(rows[at].map((cell, i) => `${heads[i]}: ${cell}`).join("\n"), box.left + pixels[at] * scale, box.top + box.height / 3);
+      onScroll = speak ? () => point(at, true) : null;
       if (speak) live.textContent = tip.textContent;
     };
     const leave = () => { cursor.style.opacity = 0; hide(); };

@@ -85,15 +85,16 @@ class Browser:
             self.events.append(self._receive())
 
     def js(self, expression: str):
-        """The value of a JavaScript expression."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression; a promise is waited for."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
         return answer["result"].get("value")
 
     def hover(self, selector: str) -> None:
-        """Move the mouse to the middle of the first element that matches."""
+        """Move the mouse to the middle of the first element that matches, once scrolling to it is over."""
         self.js(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
+        self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
         x, y = self.js(
             f"(b => [b.left + b.width / 2, b.top + b.height / 2])"
             f"(document.querySelector({selector!r}).getBoundingClientRect())"

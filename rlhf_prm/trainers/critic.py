@@ -1,0 +1,165 @@
+"""The critic of PPO: a value head on a trunk of its own, or on the policy's; it lives inside the policy's module.
+
+One module means one DDP wrapper, one DeepSpeed engine and one optimizer for both. What is saved for others to load is the
+policy alone (``policy_state``); the critic goes to a file of its own beside it.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+CRITIC_FILE = "critic.safetensors"
+PREFIX = "critic."
+
+
+class Critic(nn.Module):
+    """V(s) per token from hidden states; the head starts at zero, so the first advantages are the rewards-to-go.
+
+    Args:
+        hidden_size: width of the hidden states.
+        trunk: a headless decoder of its own; None = the policy's hidden states.
+        detach: with the policy's trunk, the value loss moves only the head.
+    """
+
+    def __init__(self, hidden_size: int, trunk: PreTrainedModel | None, *, detach: bool = False) -> None:
+        super().__init__()
+        self.trunk, self.detach = trunk, detach
+        self.head = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, hidden: Float[Tensor, "B L H"] | None, input_ids: Int[Tensor, "B L"], attention_mask: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L"]:
+        """The value of each prefix: position i has seen tokens 0 … i. ``hidden`` is the policy's last hidden state."""
+        if self.trunk is not None:
+            outputs = self.trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            hidden = outputs.last_hidden_state
+        elif self.detach:
+            hidden = hidden.detach()
+        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
+
+
+class ValueTap:
+    """Makes a policy's forward also compute values, in the same call, when asked to.
+
+    A second forward of the policy's engine per micro-batch would break DDP's and ZeRO's bookkeeping of what ran; this
+    is one forward for both models. Works for a ``PreTrainedModel`` and for a ``PeftModel``.
+
+    Args:
+        model: the policy, not yet wrapped; gets the critic as ``model.critic``.
+    """
+
+    def __init__(self, model: nn.Module, critic: Critic) -> None:
+        model.critic = critic
+        self._collecting = False
+        self._hidden: Tensor | None = None
+        self._values: list[Tensor] = []
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if critic.trunk is None:
+            base.base_model.register_forward_hook(self._keep_hidden)
+        model.register_forward_hook(self._compute_values, with_kwargs=True)
+
+    @contextmanager
+    def collecting(self) -> Iterator[list[Tensor]]:
+        """Within it every forward of the policy appends its (B, L) values to the list."""
+        self._collecting, self._values = True, []
+        try:
+            yield self._values
+        finally:
+            self._collecting, self._hidden = False, None
+
+    def _keep_hidden(self, module, args, output) -> None:
+        if self._collecting:
+            self._hidden = output.last_hidden_state
+
+    def _compute_values(self, module, args, kwargs, output) -> None:
+        if self._collecting:
+            values = module.critic(self._hidden, kwargs["input_ids"], kwargs["attention_mask"])
+            self._values.append(values.float())
+
+
+def state_values(values: list[Tensor], num_tokens: int) -> Float[Tensor, "B T"]:
+    """Values (B, L) of micro-batches → V(s_t) of the T completion tokens: what was known before token t."""
+    return torch.cat(values)[:, -num_tokens - 1 : -1]
+
+
+def critic_trunk(source: str | PreTrainedModel, **load_arguments) -> PreTrainedModel:
+    """A trainable headless copy of a policy in memory, or of any checkpoint: a policy's or a PRM's.
+
+    Raises:
+        ValueError: the checkpoint lacks weights of the trunk, or the policy in memory cannot be copied.
+    """
+    if isinstance(source, str):
+        trunk, report = AutoModel.from_pretrained(source, output_loading_info=True, **load_arguments)
+        if report["missing_keys"]:
+            raise ValueError(
+                f"critic_init: {source!r} lacks {len(report['missing_keys'])} weights of a {type(trunk).__name__}, such "
+                f"as {sorted(report['missing_keys'])[0]!r}; expected a checkpoint whose trunk is complete"
+            )
+        return trunk
+    if not isinstance(source, PreTrainedModel) or any(hasattr(p, "ds_id") for p in source.parameters()):
+        raise ValueError(
+            f"critic_init='policy': got a {type(source).__name__} in memory that cannot be copied (PEFT or ZeRO-3); "
+            "pass the policy by name, or critic_init=<name or folder of a checkpoint>"
+        )
+    trunk = copy.deepcopy(source.base_model)
+    return trunk.requires_grad_(True)
+
+
+def check_vocabulary(trunk: PreTrainedModel, source: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """The critic reads the policy's token ids, so both must mean the same by them.
+
+    Raises:
+        ValueError: the trunk's embedding is too small, or its tokenizer gives an id another token.
+    """
+    known = trunk.config.get_text_config().vocab_size
+    if known < len(tokenizer):
+        raise ValueError(f"critic_init: {source!r} embeds {known} tokens, expected the policy's {len(tokenizer)}")
+    if not any((Path(source) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return
+    theirs = AutoTokenizer.from_pretrained(source).get_vocab()
+    for token, index in tokenizer.get_vocab().items():
+        if theirs.get(token, index) != index:
+            raise ValueError(
+                f"critic_init: {source!r} has token {token!r} at {theirs[token]}, the policy at {index}; expected one "
+                "vocabulary (the critic reads the policy's ids)"
+            )
+
+
+def policy_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a joint state dict that is the policy's."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
+
+
+def save_critic(state: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Write the critic's part of a joint state dict to ``folder``; nothing when it holds none."""
+    tensors = {
+        name.removeprefix(PREFIX): tensor.detach().cpu().contiguous()
+        for name, tensor in state.items()
+        if name.startswith(PREFIX)
+    }
+    if tensors:
+        save_file(tensors, Path(folder) / CRITIC_FILE, metadata={"format": "pt"})
+
+
+def load_critic(critic: Critic, folder: str | Path) -> None:
+    """Read what ``save_critic`` wrote.
+
+    Raises:
+        ValueError: no such file, or another critic's weights.
+    """
+    path = Path(folder) / CRITIC_FILE
+    if not path.exists():
+        raise ValueError(f"{path}: not there; expected a checkpoint of ProcessPPOTrainer (was it saved by another one?)")
+    try:
+        critic.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: does not fit this critic; were critic or critic_init changed? {error}") from error

@@ -1,7 +1,7 @@
 """The critic of PPO: a value head on a trunk of its own, or on the policy's; it lives inside the policy's module.
 
-One module means one DDP wrapper, one DeepSpeed engine and one optimizer for both. What is saved for others to load is the
-policy alone (``policy_state``); the critic goes to a file of its own beside it.
+One module means one DDP wrapper, one DeepSpeed engine and one optimizer for both. What is saved for others to load is
+the policy alone (``policy_state``); the critic goes to a file of its own beside it.
 """
 
 import copy
@@ -101,8 +101,8 @@ def critic_trunk(source: str | PreTrainedModel, **load_arguments) -> PreTrainedM
         trunk, report = AutoModel.from_pretrained(source, output_loading_info=True, **load_arguments)
         if report["missing_keys"]:
             raise ValueError(
-                f"critic_init: {source!r} lacks {len(report['missing_keys'])} weights of a {type(trunk).__name__}, such "
-                f"as {sorted(report['missing_keys'])[0]!r}; expected a checkpoint whose trunk is complete"
+                f"critic_init: {source!r} lacks {len(report['missing_keys'])} weights of a {type(trunk).__name__}, "
+                f"such as {sorted(report['missing_keys'])[0]!r}; expected a checkpoint whose trunk is complete"
             )
         return trunk
     if not isinstance(source, PreTrainedModel) or any(hasattr(p, "ds_id") for p in source.parameters()):
@@ -158,7 +158,9 @@ def load_critic(critic: Critic, folder: str | Path) -> None:
     """
     path = Path(folder) / CRITIC_FILE
     if not path.exists():
-        raise ValueError(f"{path}: not there; expected a checkpoint of ProcessPPOTrainer (was it saved by another one?)")
+        raise ValueError(
+            f"{path}: not there; expected a checkpoint of ProcessPPOTrainer (was it saved by another one?)"
+        )
     try:
         critic.load_state_dict(load_file(path))
     except RuntimeError as error:

@@ -112,20 +112,22 @@ class ProcessGRPOTrainer(GRPOTrainer):
         rows: list[ScoredRollout] = gather_object(self._rows)
         num_generations = self.num_generations if mode == "train" else self.num_generations_eval
         rollouts = step_rollouts(rows, self._outcome_rewards, num_generations)
-        advantages = self.step_advantages(rollouts, self.state.global_step, self.process_scale)
-        self.last_rollouts = ScoredBatch(rows, rollouts, advantages, mode, self.state.global_step)
+        first = self.accelerator.process_index * len(inputs)
+        step_advantages, output["advantages"] = self._advantages(output, rollouts, slice(first, first + len(inputs)))
+        self.last_rollouts = ScoredBatch(rows, rollouts, step_advantages, mode, self.state.global_step)
         if self.state.global_step == 0:
             self._warn_without_separator(rows)
         self._log_rollouts(mode)
-        first = self.accelerator.process_index * len(inputs)
-        output["advantages"] = self._token_advantages(output, slice(first, first + len(inputs)))
         return output
 
-    def _token_advantages(self, output: dict[str, Tensor], local: slice) -> Float[Tensor, "B T"]:
-        """This rank's token advantages: every token takes its step's, tokens outside the completion take 0."""
-        batch, mask = self.last_rollouts, output["completion_mask"]
-        tokens = step_to_token(batch.step_advantages[local], batch.rollouts.step_lengths[local], mask.size(1))
-        return tokens * mask
+    def _advantages(
+        self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice
+    ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "B T"]]:
+        """Step advantages of all ranks, and this rank's token advantages: every token takes its step's, others 0."""
+        step_advantages = self.step_advantages(rollouts, self.state.global_step, self.process_scale)
+        mask = output["completion_mask"]
+        tokens = step_to_token(step_advantages[local], rollouts.step_lengths[local], mask.size(1))
+        return step_advantages, tokens * mask
 
     def _log_rollouts(self, mode: str) -> None:
         """Our metrics beside TRL's, and the dense advantages in TRL's completions table."""

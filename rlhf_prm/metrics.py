@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import rankdata
 
 WRONG_AT_OR_BELOW = 0.5  # ProcessBench's rule for a PRM that emits probabilities (arXiv 2501.07301)
 
@@ -21,7 +22,19 @@ def predicted_first_error(step_scores: Sequence[float], threshold: float = WRONG
     return next((index for index, score in enumerate(step_scores) if score <= threshold), -1)
 
 
-def expected_calibration_error(scores: Sequence[float], labels: Sequence[bool | int], num_bins: int = 10) -> float:
+def auroc(scores: Sequence[float] | np.ndarray, labels: Sequence[bool | int] | np.ndarray) -> float:
+    """P(a right step scores above a wrong one), ties counted half; NaN if there is only one class."""
+    truth = np.asarray(labels, dtype=bool)
+    rights, wrongs = int(truth.sum()), int((~truth).sum())
+    if rights == 0 or wrongs == 0:
+        return math.nan
+    ranks = rankdata(np.asarray(scores, dtype=float))
+    return float((ranks[truth].sum() - rights * (rights + 1) / 2) / (rights * wrongs))
+
+
+def expected_calibration_error(
+    scores: Sequence[float] | np.ndarray, labels: Sequence[bool | int] | np.ndarray, num_bins: int = 10
+) -> float:
     """Σ_bins (n_bin / n)·|mean score − share of right steps| over equal-width bins of [0, 1]; NaN without any score.
 
     A score of exactly 1 falls into the last bin.

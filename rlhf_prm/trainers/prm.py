@@ -22,10 +22,14 @@ from transformers import (
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.metrics import auroc, expected_calibration_error, first_error, predicted_first_error
 from rlhf_prm.prm import losses
+from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+from rlhf_prm.prm.texts import Texts
 from rlhf_prm.trainers.prm_config import PRMConfig
 from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, encode_dataset
 from rlhf_prm.trainers.prm_stages import hold_body, split_head_groups
+
+FAMILY = FAMILIES["qwen_prm"]  # how steps are marked in training, and how load_prm marks them in what is saved here
 
 
 class PRMTrainer(Trainer):
@@ -42,7 +46,7 @@ class PRMTrainer(Trainer):
         train_dataset: stepwise-supervision rows: ``prompt``, ``completions`` (steps), ``labels`` (True = right), and
             ``soft_labels`` for loss "mse".
         eval_dataset: such rows, or a dict of named datasets.
-        processing_class: the tokenizer; from the model's path when left out. A step separator it lacks is added.
+        processing_class: the tokenizer; from the model's path when left out. A step tag ``<extra_0>`` it lacks is added.
         peft_config: LoRA on the body; the head is trained whole.
     """
 
@@ -62,15 +66,16 @@ class PRMTrainer(Trainer):
         else:
             processing_class = processing_class or AutoTokenizer.from_pretrained(model)
             model = _model_from(model, args)
-        _make_room_for_separator(model, processing_class)
+        _make_room_for_tag(model, processing_class)
         if peft_config is not None:
             model = _with_adapters(model, peft_config)
         encoded = partial(
             encode_dataset,
-            encode=step_encoder(processing_class),
+            encode=partial(FAMILY.rendered, Texts(processing_class, FAMILY.tag)),
             drop_after_error=args.steps_after_error == "drop",
             max_length=args.max_length,
             soft=args.loss == "mse",
+            num_proc=args.dataset_num_proc,
         )
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: encoded(rows, name=name) for name, rows in eval_dataset.items()}
@@ -189,7 +194,7 @@ def merge_adapter(model: str | Path, adapter: str | Path, output: str | Path) ->
 
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     base = _model_from(model, None)
-    _make_room_for_separator(base, tokenizer)
+    _make_room_for_tag(base, tokenizer)
     PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(output)
     tokenizer.save_pretrained(output)
 
@@ -203,9 +208,9 @@ def _model_from(name_or_path: str | Path, args: PRMConfig | None) -> Qwen2ForPro
     return Qwen2ForProcessRewardModel.with_new_head(name_or_path, **options)
 
 
-def _make_room_for_separator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the step separator to a tokenizer that lacks it, and embedding rows where the model has none for it."""
-    tokenizer.add_tokens([AddedToken(SEPARATOR, special=True)], special_tokens=True)
+def _make_room_for_tag(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Add the family's step tag to a tokenizer that lacks it, and embedding rows where the model has none for it."""
+    tokenizer.add_tokens([AddedToken(FAMILY.tag, special=True)], special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
 
@@ -216,21 +221,3 @@ def _with_adapters(model: PreTrainedModel, peft_config: Any) -> nn.Module:
     peft_config = copy.copy(peft_config)
     peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), "score"})
     return get_peft_model(model, peft_config)
-
-
-SEPARATOR = "<extra_0>"
-SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
-
-
-def step_encoder(tokenizer):
-    separator = tokenizer.convert_tokens_to_ids(SEPARATOR)
-
-    def encode(problem: str, steps: list[str]) -> tuple[list[int], list[int]]:
-        tagged = "".join(step + SEPARATOR for step in steps)
-        messages = [("system", SYSTEM), ("user", problem), ("assistant", tagged)]
-        chat = [{"role": role, "content": content} for role, content in messages]
-        text = tokenizer.apply_chat_template(chat, tokenize=False)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids, [index for index, token in enumerate(ids) if token == separator]
-
-    return encode

@@ -29,6 +29,7 @@ class PRMConfig(TrainingArguments):
     max_length: int | None = field(
         default=4096, metadata={"help": "Tokens kept of a solution, problem included; later steps are left out."}
     )
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that tokenize the dataset."})
     head_updates: int = field(
         default=0, metadata={"help": "First stage: so many updates move the head only. 0 trains everything at once."}
     )

@@ -33,11 +33,11 @@ def encode_row(
     error = first_error([label is None or label for label in labels])
     kept = error + 1 if drop_after_error and error >= 0 else len(steps)
     steps, labels = steps[:kept], labels[:kept]
-    ids, ends = encode(row["prompt"], steps)
-    fitting = [end for end in ends if max_length is None or end < max_length]
-    labels = (labels + [None] * len(ends))[: len(fitting)]
+    rendered = encode(row["prompt"], steps)
+    fitting = [end for end in rendered.ends if max_length is None or end < max_length]
+    labels = (labels + [None] * len(steps))[: len(fitting)]
     encoded = {  # not "labels": datasets would cast them to the booleans that the column held before
-        "input_ids": ids[:max_length],
+        "input_ids": rendered.ids[:max_length],
         "step_ends": fitting,
         "step_labels": [IGNORE if label is None else int(label) for label in labels],
     }
@@ -57,7 +57,9 @@ def _soft_labels(row: Mapping[str, Any], labels: list[Any]) -> list[float]:
     return [0.0 if label is None else float(value) for label, value in zip(labels, given, strict=False)]
 
 
-def encode_dataset(dataset: Dataset, encode: Encoder, name: str, **options: Any) -> Dataset:
+def encode_dataset(
+    dataset: Dataset, encode: Encoder, name: str, num_proc: int | None = None, **options: Any
+) -> Dataset:
     """Every row through :func:`encode_row`; rows without a labelled step left are dropped.
 
     Raises:
@@ -69,7 +71,10 @@ def encode_dataset(dataset: Dataset, encode: Encoder, name: str, **options: Any)
             f"completions (one string per step) and labels (one per step), got {', '.join(dataset.column_names)}"
         )
     encoded = dataset.map(
-        lambda row: encode_row(row, encode, **options), remove_columns=dataset.column_names, desc=f"Tokenizing {name}"
+        lambda row: encode_row(row, encode, **options),
+        remove_columns=dataset.column_names,
+        desc=f"Tokenizing {name}",
+        num_proc=num_proc,
     )
     usable = encoded.filter(lambda row: any(label != IGNORE for label in row["step_labels"]))
     if len(usable) == 0:

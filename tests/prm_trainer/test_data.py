@@ -3,14 +3,16 @@
 import pytest
 from datasets import Dataset
 
+from rlhf_prm.prm.texts import Rendered
 from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, encode_dataset, encode_row
 
 OPTIONS = {"drop_after_error": True, "max_length": None, "soft": False}
 
 
-def encode(problem: str, steps: list[str]) -> tuple[list[int], list[int]]:
+def encode(problem: str, steps: list[str]) -> Rendered:
     """One token for the problem, two per step; the second is the step's end."""
-    return [9] + [token for _ in steps for token in (1, 2)], [2 * k + 2 for k in range(len(steps))]
+    ids = [9] + [token for _ in steps for token in (1, 2)]
+    return Rendered(ids, [2 * k + 2 for k in range(len(steps))], 1)
 
 
 def row(labels, soft=None, steps=4):

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoTokenizer, EvalPrediction
 
+from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.losses import pqm_ranking, step_values
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.trainers.prm import PRMTrainer, merge_adapter, step_metrics
@@ -105,6 +106,12 @@ def test_saved_model_scores_as_the_trained_one(language_model_folder, tokenizer,
     ids = torch.tensor([trainer.train_dataset[0]["input_ids"]])
     trainer.model.eval()
     torch.testing.assert_close(loaded(ids).logits, trainer.model(ids).logits)
+    rows = stepwise_rows(16, seed=3)
+    scores = load_prm(tmp_path / "prm").score(rows["prompt"], rows["completions"])
+    predicted = PRMTrainer(trainer.model, config(tmp_path, steps_after_error="keep"), None, rows, tokenizer)
+    evaluated = predicted.predict(predicted.eval_dataset.select(range(len(rows))))
+    order = sorted(tuple(round(float(p), 4) for p in row if p != -100) for row in evaluated.predictions)
+    assert order == sorted(tuple(round(score, 4) for score in row) for row in scores)
     written = json.loads((tmp_path / "prm" / "config.json").read_text())
     assert written["architectures"] == ["Qwen2ForProcessRewardModel"] and written["model_type"] == "qwen2"
     assert AutoTokenizer.from_pretrained(tmp_path / "prm").convert_tokens_to_ids("<extra_0>") == 3

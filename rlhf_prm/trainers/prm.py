@@ -46,7 +46,7 @@ class PRMTrainer(Trainer):
         train_dataset: stepwise-supervision rows: ``prompt``, ``completions`` (steps), ``labels`` (True = right), and
             ``soft_labels`` for loss "mse".
         eval_dataset: such rows, or a dict of named datasets.
-        processing_class: the tokenizer; from the model's path when left out. A step tag ``<extra_0>`` it lacks is added.
+        processing_class: the tokenizer; by default from the path. A step tag ``<extra_0>`` that it lacks is added.
         peft_config: LoRA on the body; the head is trained whole.
     """
 

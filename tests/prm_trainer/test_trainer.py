@@ -107,7 +107,7 @@ def test_saved_model_scores_as_the_trained_one(language_model_folder, tokenizer,
     trainer.model.eval()
     torch.testing.assert_close(loaded(ids).logits, trainer.model(ids).logits)
     rows = stepwise_rows(16, seed=3)
-    scores = load_prm(tmp_path / "prm").score(rows["prompt"], rows["completions"])
+    scores = load_prm(tmp_path / "prm").score(list(rows["prompt"]), list(rows["completions"]))
     predicted = PRMTrainer(trainer.model, config(tmp_path, steps_after_error="keep"), None, rows, tokenizer)
     evaluated = predicted.predict(predicted.eval_dataset.select(range(len(rows))))
     order = sorted(tuple(round(float(p), 4) for p in row if p != -100) for row in evaluated.predictions)

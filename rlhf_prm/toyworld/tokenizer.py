@@ -2,7 +2,7 @@
 
 import re
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rlhf_prm.toyworld.problems import ANSWER, FILLERS, HEADER, OPERATIONS, SEPARATOR
@@ -28,7 +28,7 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
     pattern = Regex("|".join(re.escape(word) for word in longest_first))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=EOS,
@@ -39,3 +39,7 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=256,
         chat_template=CHAT_TEMPLATE,
     )
+    # Beside a qwen2 config.json AutoTokenizer rebuilds a byte-level BPE from the vocabulary and drops this pre-tokenizer:
+    # added tokens are found in the text before any of that, so the words survive.
+    fast.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
+    return fast

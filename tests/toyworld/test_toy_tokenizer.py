@@ -5,6 +5,7 @@ from transformers import AutoTokenizer
 
 from rlhf_prm.steps import StepSplitter, step_lengths
 from rlhf_prm.toyworld.demonstrator import Demonstrator
+from rlhf_prm.toyworld.policy import new_policy
 from rlhf_prm.toyworld.problems import SEPARATOR, Problem, draw_splits
 from rlhf_prm.toyworld.tokenizer import STEP_TAG, WORDS, toy_tokenizer
 
@@ -32,6 +33,14 @@ def test_any_ids_go_there_and_back(tokenizer):
     for _ in range(200):
         ids = rng.choices(words, k=30)
         assert tokenizer(tokenizer.decode(ids)).input_ids == ids
+
+
+def test_a_qwen2_config_beside_it_changes_nothing(tmp_path):
+    new_policy(toy_tokenizer(), seed=0).save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    loaded, text = AutoTokenizer.from_pretrained(tmp_path), PROBLEM.prompt + "7 Add 5 = 2\n\nAnswer: \\boxed{2}"
+    assert loaded(text).input_ids == toy_tokenizer()(text).input_ids
+    assert loaded.decode(loaded(text).input_ids) == text and len(loaded) == 25
 
 
 def test_token_count_and_special_tokens(tokenizer):

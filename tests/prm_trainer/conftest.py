@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
@@ -18,10 +18,13 @@ TEMPLATE = "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['content']
 def tokenizer():
     inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
         extra_special_tokens=["<extra_0>"], chat_template=TEMPLATE,
     )  # fmt: skip
+    # AutoTokenizer makes a byte-level BPE of it beside a qwen2 config; added tokens survive that
+    fast.add_tokens([AddedToken(word, normalized=False) for word in WORDS[4:]])
+    return fast
 
 
 @pytest.fixture

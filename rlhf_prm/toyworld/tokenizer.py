@@ -39,7 +39,7 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=256,
         chat_template=CHAT_TEMPLATE,
     )
-    # Beside a qwen2 config.json AutoTokenizer rebuilds a byte-level BPE from the vocabulary and drops this pre-tokenizer:
-    # added tokens are found in the text before any of that, so the words survive.
+    # Beside a qwen2 config.json AutoTokenizer rebuilds a byte-level BPE of the vocabulary, without this pre-tokenizer;
+    # added tokens are found in the text before that, so the words survive.
     fast.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
     return fast

@@ -80,6 +80,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.process_scale = 1.0
         self.last_rollouts: ScoredBatch | None = None
         self._rows: list[ScoredRollout] = []
+        self._first_batch_seen = False
         self._outcome_rewards: Tensor | None = None
         super().__init__(
             model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
@@ -115,8 +116,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         first = self.accelerator.process_index * len(inputs)
         step_advantages, output["advantages"] = self._advantages(output, rollouts, slice(first, first + len(inputs)))
         self.last_rollouts = ScoredBatch(rows, rollouts, step_advantages, mode, self.state.global_step)
-        if self.state.global_step == 0:
-            self._warn_without_separator(rows)
+        self._warn_without_separator(rows)
         self._log_rollouts(mode)
         return output
 
@@ -152,8 +152,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
         extra["verifier_status"].extend(row.status for row in batch.rows)
 
     def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
-        splitter = self.scoring.splitter
-        if not any(splitter.occurs_in(row.text) for row in rows):
+        """Once, on the first batch."""
+        splitter, self._first_batch_seen, seen = self.scoring.splitter, True, self._first_batch_seen
+        if not seen and not any(splitter.occurs_in(row.text) for row in rows):
             wanted = f"pattern {splitter.pattern!r}" if splitter.pattern else f"separator {splitter.separator!r}"
             warnings.warn(
                 f"the step {wanted} occurs in none of the first {len(rows)} completions, so each is one step; "

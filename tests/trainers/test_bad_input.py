@@ -24,6 +24,7 @@ def build(folder, *, dataset=None, scorer=HashScorer, verifier=DigitVerifier, **
         ({"method": "pured"}, "unknown method 'pured'.*outcome"),
         ({"method": "no.such.module.f"}, "cannot be imported"),
         ({"method_kwargs": {"proces_weight": 0.1}}, "no keyword 'proces_weight'.*process_weight"),
+        ({"method": "pure", "method_kwargs": {"baseline": "tokens"}}, "baseline"),
         ({"method_kwargs": {"process_weight": {"start": 1, "end": 0}}}, "schedule"),
         ({"method_kwargs": "gamma=0.9"}, "method_kwargs.*mapping"),
         ({"loss_type": "drgrpo"}, "loss_type.*dr_grpo"),

@@ -96,7 +96,7 @@ def test_metrics_and_completions_table(tmp_path):
     log = rows[0]
     for name in ("process/step_score/mean", "process/step_score/min", "process/num_steps/mean", "advantage/frac_zero"):
         assert math.isfinite(log[name])
-    assert log["prm/seconds"] >= 0 and log["verifier/seconds"] >= 0
+    assert "process/auroc" in log and log["prm/seconds"] >= 0 and log["verifier/seconds"] >= 0
     assert log["verifier/correct_frac"] == pytest.approx(log["rewards/verifier/mean"])
     assert log["verifier/correct_frac"] + log["verifier/incorrect_frac"] == pytest.approx(1)
     table = pd.read_parquet(tmp_path / "completions" / "completions_00003.parquet")
@@ -120,7 +120,7 @@ def test_prompts_without_gold_learn_from_the_process(tmp_path):
 
 
 def test_process_scale_zero_is_outcome_only(tmp_path):
-    dense = process_trainer(tmp_path / "a", method="immediate")
+    dense = process_trainer(tmp_path / "a", method="grpo_ps")
     dense.process_scale = 0.0
     dense.train()
     plain = process_trainer(tmp_path / "b", method="outcome")
@@ -190,7 +190,7 @@ def test_empty_completions_and_single_steps(tmp_path):
     """A policy that stops at once gives rollouts of one token and one empty step."""
     policy = tiny_policy()
     policy.generation_config.eos_token_id = list(range(len(tiny_tokenizer())))  # whatever it says ends it
-    trainer = process_trainer(tmp_path, model=policy, method="immediate", max_steps=2)
+    trainer = process_trainer(tmp_path, model=policy, method="pure", max_steps=2)
     trainer.train()
     batch = trainer.last_rollouts
     assert all(row.lengths == [1] for row in batch.rows)
@@ -202,7 +202,7 @@ def test_unscored_steps_do_not_poison_the_batch(tmp_path):
         def score(self, problems, steps):
             return [[row[0], *[math.nan] * (len(row) - 1)] for row in super().score(problems, steps)]
 
-    trainer = process_trainer(tmp_path, scorer=PastContext(), method="immediate", max_steps=2, max_completion_length=60)
+    trainer = process_trainer(tmp_path, scorer=PastContext(), method="grpo_ps", max_steps=2, max_completion_length=60)
     trainer.train()
     assert trainer.state.log_history[0]["process/unscored_frac"] > 0
     assert trainer.last_rollouts.step_advantages.isfinite().all()

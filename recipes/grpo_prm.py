@@ -1,0 +1,44 @@
+"""GRPO with dense step rewards from a PRM and outcomes from a verifier.
+
+accelerate launch recipes/grpo_prm.py                                      # the embedded toy world
+accelerate launch recipes/grpo_prm.py --config recipes/configs/gsm8k_smoke.yaml
+accelerate launch recipes/grpo_prm.py --config recipes/configs/qwen2.5-math-1.5b_prm-7b.yaml
+"""
+
+from pathlib import Path
+
+from trl import ModelConfig, get_peft_config
+
+from rlhf_prm.experiment.arguments import RecipeArguments, parse, user_errors
+from rlhf_prm.experiment.rl import run_and_compare
+from rlhf_prm.experiment.sources import load_sources
+from rlhf_prm.trainers.config import ProcessGRPOConfig
+from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+
+TOY_WORLD = Path(__file__).parent / "configs" / "grpo_toyworld.yaml"
+
+
+def main() -> None:
+    with user_errors():
+        recipe, config, model_args = parse((RecipeArguments, ProcessGRPOConfig, ModelConfig), default_config=TOY_WORLD)
+        sources = load_sources(recipe, model_args, config.seed)
+
+    def build_trainer(config: ProcessGRPOConfig, callbacks: list) -> ProcessGRPOTrainer:
+        return ProcessGRPOTrainer(
+            model=sources.policy(),
+            args=config,
+            train_dataset=sources.train_dataset,
+            eval_dataset=sources.eval_dataset,
+            processing_class=sources.tokenizer,
+            step_scorer=sources.step_scorer,
+            verifier=sources.verifier,
+            callbacks=callbacks,
+            peft_config=get_peft_config(model_args),
+        )
+
+    with sources:
+        run_and_compare(recipe, config, sources, build_trainer)
+
+
+if __name__ == "__main__":
+    main()

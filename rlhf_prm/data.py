@@ -1,0 +1,97 @@
+"""Prompts with gold answers, from the Hub or from local files, whatever their columns are called."""
+
+import random
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+
+_LOCAL = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+def load_prompts(
+    source: str,
+    *,
+    columns: dict[str, str] | None = None,
+    config: str | None = None,
+    split: str = "train",
+    chat: bool = False,
+    system_prompt: str | None = None,
+    limit: int | None = None,
+) -> Dataset:
+    """A dataset with ``prompt``, ``problem`` and ``solution`` (and nothing else) for the trainers.
+
+    Args:
+        source: a local ``.jsonl``, ``.json``, ``.parquet`` or ``.csv`` file, a folder that ``datasets`` saved, or a Hub
+            name.
+        columns: our name → theirs, e.g. ``{"prompt": "question", "solution": "answer"}``. ``prompt`` may hold text or
+            messages. ``solution`` may be any text with the gold answer (a worked solution too) or null.
+        config, split: of the Hub dataset.
+        chat: turn text prompts into a user message, after ``system_prompt`` where given.
+        limit: the first so many rows only.
+
+    Raises:
+        ValueError: nothing at ``source``, or a column that is not there; the message lists the columns.
+    """
+    dataset = _load(source, config, split)
+    names = {"prompt": "prompt", "solution": "solution", **(columns or {})}
+    missing = sorted(theirs for theirs in names.values() if theirs not in dataset.column_names)
+    if missing:
+        raise ValueError(
+            f"dataset {source}: has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
+            "Map them: columns={'prompt': 'question', 'solution': 'answer'}"
+        )
+    if limit is not None:
+        dataset = dataset.select(range(min(limit, len(dataset))))
+
+    def ours(row: dict) -> dict:
+        prompt = row[names["prompt"]]
+        problem = row[names["problem"]] if "problem" in names else _last_user_message(prompt)
+        if chat and isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+            if system_prompt:
+                prompt = [{"role": "system", "content": system_prompt}, *prompt]
+        gold = row[names["solution"]]
+        return {"prompt": prompt, "problem": problem, "solution": None if gold is None else str(gold)}
+
+    return dataset.map(ours, remove_columns=dataset.column_names, desc="prompts")
+
+
+def keep_gold(dataset: Dataset, fraction: float, seed: int) -> Dataset:
+    """``dataset`` with the ``solution`` of a random share of 1 − ``fraction`` of its rows removed.
+
+    Raises:
+        ValueError: ``fraction`` outside [0, 1].
+    """
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(f"gold_fraction: got {fraction}, expected a share between 0 and 1")
+    if fraction == 1.0:
+        return dataset
+    kept = set(random.Random(seed).sample(range(len(dataset)), round(fraction * len(dataset))))
+    solutions = [gold if i in kept else None for i, gold in enumerate(dataset["solution"])]
+    return dataset.remove_columns("solution").add_column("solution", solutions)
+
+
+def _load(source: str, config: str | None, split: str) -> Dataset:
+    path = Path(source)
+    if path.is_dir():
+        from datasets import load_from_disk
+
+        loaded = load_from_disk(source)
+        return loaded[split] if not isinstance(loaded, Dataset) else loaded
+    if path.suffix in _LOCAL:
+        if not path.is_file():
+            raise ValueError(f"dataset: no file at {source}")
+        return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
+    try:
+        return load_dataset(source, config, split=split)
+    except Exception as error:
+        raise ValueError(
+            f"dataset {source!r}: neither a local .jsonl/.json/.parquet/.csv file or folder, nor loadable from the Hub "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        ) from error
+
+
+def _last_user_message(prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")

@@ -1,0 +1,103 @@
+"""The arguments of the RL recipes, beside TRL's own."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trl import TrlParser
+
+
+@dataclass
+class RecipeArguments:
+    """Where policy data, PRM and verifier come from, and what a run is compared with.
+
+    Without a dataset the recipe runs the embedded toy world: policy, problems and PRM are built locally.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    world_settings: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Toy world: JSON of ToyWorldSettings, e.g. '{\"filler\": true}'."}
+    )
+    stage_cache: str = field(default="runs/cache", metadata={"help": "Toy world: folder of the cached stages."})
+    dataset: str | None = field(default=None, metadata={"help": "Hub name or local .jsonl/.parquet/.csv of problems."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_split: str = field(default="train", metadata={"help": "Split to train on."})
+    dataset_limit: int | None = field(default=None, metadata={"help": "Train on the first so many problems only."})
+    eval_dataset: str | None = field(default=None, metadata={"help": "Held-out problems, for before and after."})
+    eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
+    eval_limit: int | None = field(
+        default=None, metadata={"help": "Evaluate on the first so many problems (toy world: 2048)."}
+    )
+    columns: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": 'JSON, our column → theirs: \'{"prompt": "question", "solution": "answer"}\'.'}
+    )
+    chat: bool = field(default=False, metadata={"help": "Wrap text prompts into a user message."})
+    system_prompt: str | None = field(default=None, metadata={"help": "System message before it."})
+    gold_fraction: float = field(
+        default=1.0, metadata={"help": "Share of training problems that keep their gold answer."}
+    )
+    prm: str | None = field(default=None, metadata={"help": "PRM: Hub name or local folder."})
+    prm_family: str = field(default="auto", metadata={"help": "How the PRM is read; auto recognises the public ones."})
+    prm_placement: str = field(default="replicate", metadata={"help": "replicate, zero3, offload or server."})
+    prm_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "JSON of further keywords of load_prm."}
+    )
+    verifier: str = field(default="math", metadata={"help": "math, or the dotted path of a verifier class."})
+    verifier_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "JSON of its keywords."})
+    baseline: str | None = field(
+        default=None, metadata={"help": "A method trained on the same seed for comparison, e.g. outcome."}
+    )
+    eval_every: int = field(default=0, metadata={"help": "Updates between evaluations on the way; 0 = none."})
+    eval_every_limit: int = field(default=256, metadata={"help": "Problems for each evaluation on the way."})
+
+    def __post_init__(self) -> None:
+        for name in ("world_settings", "columns", "prm_kwargs", "verifier_kwargs"):
+            setattr(self, name, _mapping(name, getattr(self, name)))
+        if not 0.0 <= self.gold_fraction <= 1.0:
+            raise ValueError(f"gold_fraction: got {self.gold_fraction}, expected a share between 0 and 1")
+        if self.eval_every < 0:
+            raise ValueError(f"eval_every: got {self.eval_every}, expected 0 (never) or a number of updates")
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping given as YAML, as JSON on the command line, or not at all."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name}: got {value!r}, expected a JSON object ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: got {value!r}, expected a mapping")
+    return value
+
+
+def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
+    """The dataclasses from the command line over ``--config file.yaml``, or over ``default_config`` without one.
+
+    Raises:
+        ValueError: no such file, or keys and values nobody knows.
+    """
+    arguments = sys.argv[1:]
+    if "--config" not in arguments:
+        arguments = ["--config", str(default_config), *arguments]
+    path = Path(arguments[arguments.index("--config") + 1])
+    if not path.is_file():
+        raise ValueError(f"--config: no file at {path}")
+    return TrlParser(dataclasses).parse_args_and_config(arguments)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Bad input ends the program with one line instead of a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        sys.exit(f"error: {error}")

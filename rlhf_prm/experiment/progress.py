@@ -1,0 +1,48 @@
+"""One progress line for a run instead of a page of numbers per update: those are in metrics.jsonl."""
+
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+_SHOWN = {
+    "reward": "reward",
+    "process/step_score/mean": "score",
+    "process/num_steps/mean": "steps",
+    "completions/mean_length": "tokens",
+    "eval/accuracy": "accuracy",
+}
+
+
+class ProgressLine(TrainerCallback):
+    """A bar over the updates with the newest reward, step score, steps, tokens and accuracy."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.bar: tqdm | None = None
+        self.shown: dict[str, str] = {}
+
+    def on_train_begin(self, args, state, control, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, unit="update")
+
+    def on_step_end(self, args, state, control, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if self.bar is not None and logs:
+            self.shown |= {short: f"{logs[name]:.3g}" for name, short in _SHOWN.items() if logs.get(name) is not None}
+            self.bar.set_postfix(self.shown)
+
+    def on_train_end(self, args, state, control, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def show_one_line(trainer: Any, label: str) -> None:
+    """Puts a ``ProgressLine`` in the place of transformers' own progress and printing callbacks."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ProgressLine(label))

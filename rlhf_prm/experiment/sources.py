@@ -1,0 +1,134 @@
+"""Where the parts of an RL run come from: the embedded toy world, or models and data of one's own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from trl import ModelConfig
+
+from reward import resolve
+from reward.verifier import MathVerifier, Verifier
+from rlhf_prm.data import keep_gold, load_prompts
+from rlhf_prm.experiment.arguments import RecipeArguments
+from rlhf_prm.prm import load_prm
+from rlhf_prm.prm.scorer import StepScorer
+
+TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
+VERIFIERS: dict[str, Callable[..., Verifier]] = {"math": MathVerifier}
+
+
+@dataclass
+class Sources:
+    """Everything a trainer needs.
+
+    ``policy_path`` loads a fresh policy with ``policy()``, so that a baseline starts from the same weights.
+    ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the trainer
+    evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building.
+    """
+
+    policy_path: str
+    model_kwargs: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase
+    step_scorer: StepScorer | None
+    verifier: Verifier
+    train_dataset: Dataset
+    eval_dataset: Dataset | None = None
+    evaluate: Callable[[PreTrainedModel, int | None], dict[str, float]] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def policy(self) -> PreTrainedModel:
+        """A fresh copy of the policy."""
+        return AutoModelForCausalLM.from_pretrained(self.policy_path, **self.model_kwargs)
+
+    def __enter__(self) -> "Sources":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the verifier's workers, where it has any."""
+        close = getattr(self.verifier, "close", None)
+        if close:
+            close()
+
+
+def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sources:
+    """The toy world where no dataset is named, otherwise the models and data the arguments name.
+
+    Raises:
+        ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
+    """
+    if recipe.dataset is None:
+        return _toy_world(recipe, seed)
+    return _named(recipe, model_args, seed)
+
+
+def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
+    from rlhf_prm.toyworld import ToyWorldSettings, build_world, evaluate_policy
+    from rlhf_prm.toyworld.verifier import ExactMatchVerifier
+
+    settings = {"seed": seed, "gold_fraction": recipe.gold_fraction, **recipe.world_settings}
+    try:
+        world_settings = ToyWorldSettings(**settings)
+    except TypeError as error:
+        raise ValueError(f"world_settings: {error}") from error
+    world = build_world(world_settings, recipe.stage_cache)
+    tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
+
+    def evaluate(model: PreTrainedModel, limit: int | None) -> dict[str, float]:
+        prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
+        return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
+
+    return Sources(
+        policy_path=str(world.policy_path),
+        model_kwargs={"dtype": "float32"},
+        tokenizer=tokenizer,
+        step_scorer=load_prm(str(recipe.prm or world.prm_path), placement=recipe.prm_placement, **recipe.prm_kwargs),
+        verifier=ExactMatchVerifier(),
+        train_dataset=world.train_dataset,
+        evaluate=evaluate,
+        seconds=dict(world.seconds),
+    )
+
+
+def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sources:
+    columns, chat = recipe.columns, {"chat": recipe.chat, "system_prompt": recipe.system_prompt}
+    train = load_prompts(
+        recipe.dataset,
+        columns=columns,
+        config=recipe.dataset_config,
+        split=recipe.dataset_split,
+        limit=recipe.dataset_limit,
+        **chat,
+    )
+    held_out = recipe.eval_dataset and load_prompts(
+        recipe.eval_dataset,
+        columns=columns,
+        config=recipe.dataset_config,
+        split=recipe.eval_split,
+        limit=recipe.eval_limit,
+        **chat,
+    )
+    verifier = resolve(recipe.verifier, VERIFIERS, "verifier")(**recipe.verifier_kwargs)
+    policy_path, prm = model_args.model_name_or_path, recipe.prm
+    if policy_path is None:
+        raise ValueError("model_name_or_path: got nothing, expected the policy's Hub name or folder")
+    if policy_path == TINY_RANDOM:
+        from rlhf_prm.toyworld.tiny import tiny_random_models
+
+        policy_path, tiny_prm = tiny_random_models([str(row) for row in train["problem"]], recipe.stage_cache, seed)
+        prm = tiny_prm if prm == TINY_RANDOM else prm
+    scorer = prm and load_prm(prm, family=recipe.prm_family, placement=recipe.prm_placement, **recipe.prm_kwargs)
+    return Sources(
+        policy_path=str(policy_path),
+        model_kwargs={
+            "dtype": model_args.dtype,
+            "revision": model_args.model_revision,
+            "attn_implementation": model_args.attn_implementation,
+        },
+        tokenizer=AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left"),
+        step_scorer=scorer or None,
+        verifier=verifier,
+        train_dataset=keep_gold(train, recipe.gold_fraction, seed),
+        eval_dataset=held_out or None,
+    )

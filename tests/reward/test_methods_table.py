@@ -1,0 +1,42 @@
+"""The README's table of methods is the one generated from the docstrings."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reward import METHODS
+from reward.methods.table import methods_table, sections
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_readme_holds_the_generated_table():
+    _, _, after = (ROOT / "README.md").read_text().partition("<!-- methods -->\n")
+    table, marker, _ = after.partition("\n<!-- /methods -->")
+    assert marker, "README.md lacks the markers <!-- methods --> and <!-- /methods -->"
+    assert table == methods_table(), "run `python -m reward.methods` and put its output between the markers"
+
+
+def test_every_method_has_a_row_with_four_filled_cells():
+    rows = methods_table().splitlines()[2:]
+    assert len(rows) == len(METHODS)
+    for row, name in zip(rows, METHODS, strict=True):
+        cells = row.strip("| ").split(" | ")
+        assert len(cells) == 4 and all(cells) and cells[0].startswith(f"`{name}`")
+
+
+def test_the_command_prints_the_table():
+    printed = subprocess.run(
+        [sys.executable, "-m", "reward.methods"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert printed.stdout.strip() == methods_table()
+
+
+def test_a_docstring_without_its_paragraphs_is_refused():
+    def bare(rollouts):
+        """Formula: A = 0"""
+
+    with pytest.raises(ValueError, match="bare: its docstring has no paragraph Use when, Known failure, Source"):
+        sections(bare)

@@ -7,11 +7,11 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
-from rlhf_prm.prm.placement import Offload, Replicate
+from rlhf_prm.prm.placement import Offload, Replicate, Zero3, loading_for
 from rlhf_prm.prm.scorer import PRMScorer
 from rlhf_prm.prm.texts import Texts
 
-PLACEMENTS = ("replicate", "offload")
+PLACEMENTS = {"replicate": Replicate, "offload": Offload, "zero3": Zero3}
 
 
 def load_prm(
@@ -36,6 +36,7 @@ def load_prm(
         family: a name of :data:`~rlhf_prm.prm.families.FAMILIES`, an entry made with ``dataclasses.replace``, or
             ``"auto"``: recognised from config and tokenizer.
         placement: ``"replicate"``: a copy on every rank's device. ``"offload"``: in CPU memory except while scoring.
+            ``"zero3"``: sharded over the ranks with DeepSpeed; every rank must then call ``score`` equally often.
         reference: the reference model of an implicit PRM.
         tag, good, bad: what a causal LM of family ``"causal_tag"`` was trained with; elsewhere in place of the
             family's own.
@@ -56,11 +57,15 @@ def load_prm(
     chosen = chosen_family(checkpoint, family, tag=tag, good=good, bad=bad)
     texts = Texts(tokenizer, chosen.tag)
     device = this_device() if device is None else torch.device(device)
-    kwargs = {"dtype": {"auto": torch.bfloat16 if device.type == "cuda" else torch.float32}.get(dtype, dtype)}
+    precision = (
+        (torch.bfloat16 if device.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype)
+    )
+    kwargs = {"dtype": precision}
     if attn_implementation is not None:
         kwargs["attn_implementation"] = attn_implementation
-    reader = chosen.build(checkpoint, chosen, texts, **kwargs)
-    place = {"replicate": Replicate, "offload": Offload}[placement](reader, device)
+    with loading_for(placement, precision):
+        reader = chosen.build(checkpoint, chosen, texts, **kwargs)
+    place = PLACEMENTS[placement](reader, device)
     context = min(max_length or config.max_position_embeddings, config.max_position_embeddings)
     return PRMScorer(chosen, texts, place, context=context, max_batch_tokens=max_batch_tokens)
 

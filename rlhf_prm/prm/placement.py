@@ -1,11 +1,13 @@
-"""Where a PRM's weights live beside the policy's: a copy on each device, or in CPU memory between calls."""
+"""Where a PRM's weights live beside the policy's: a copy on each device, in CPU memory between calls, or sharded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from transformers.integrations import deepspeed as hf_deepspeed
 
 
 @runtime_checkable
@@ -57,3 +59,58 @@ class Offload(Replicate):
         finally:
             for tensor, home in self.home.items():
                 tensor.data = home
+
+
+class Zero3:
+    """Sharded over the ranks with DeepSpeed's stage 3, whatever stage the policy is at.
+
+    Every forward gathers weights from all ranks, so all ranks must make the same number of forwards: they agree on the
+    largest, and those with less to do make up the difference with a dummy.
+    """
+
+    def __init__(self, reader: nn.Module, device: torch.device):
+        import deepspeed
+
+        self.device = device
+        dtype = next(reader.parameters()).dtype
+        self.reader, *_ = deepspeed.initialize(model=reader.eval().requires_grad_(False), config=zero3_config(dtype))
+
+    @contextmanager
+    def resident(self) -> Iterator[nn.Module]:
+        yield self.reader
+
+    def agreed(self, forwards: int, failure: Exception | None) -> int:
+        """The largest number of forwards of any rank; raises on every rank where one has failed, so that none waits."""
+        numbers = torch.tensor([forwards, int(failure is not None)], device=self.device)
+        dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+        if numbers[1] and failure is None:
+            raise RuntimeError("scoring stopped: another rank could not prepare its rollouts (see its error).")
+        return int(numbers[0])
+
+
+def zero3_config(dtype: torch.dtype) -> dict:
+    """DeepSpeed's settings for a frozen model that is sharded and only read."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        "fp16": {"enabled": dtype == torch.float16},
+        # small parameters are sharded too: a frozen model has no update that would refresh the ranks' copies
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+    }
+
+
+@contextmanager
+def loading_for(placement: str, dtype: torch.dtype) -> Iterator[None]:
+    """Lets ``from_pretrained`` shard as it loads for ``"zero3"``, and keeps it from doing so for the others.
+
+    A policy at stage 3 makes transformers shard every model that is loaded after it; whether the PRM is sharded is the
+    placement's decision.
+    """
+    policys = hf_deepspeed._hf_deepspeed_config_weak_ref  # the setting itself: its public getter gives a plain dict
+    hf_deepspeed.unset_hf_deepspeed_config()
+    own = hf_deepspeed.HfDeepSpeedConfig(zero3_config(dtype)) if placement == "zero3" else None
+    try:
+        yield
+    finally:
+        del own  # transformers holds it by a weak reference only, so it had to live until here
+        hf_deepspeed._hf_deepspeed_config_weak_ref = policys

@@ -1,10 +1,21 @@
 """Read-outs: torch modules that turn token ids into the log-odds that a step is right, at the step ends only."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 CHUNK = 1024  # positions whose full vocabulary row exists at one time (implicit PRMs only)
+
+
+def whole(parameter: nn.Parameter) -> AbstractContextManager:
+    """A context in which ``parameter`` has all its rows, also where DeepSpeed has sharded it while loading."""
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters([parameter])
 
 
 class HeadReader(nn.Module):
@@ -33,9 +44,10 @@ class HeadReader(nn.Module):
 class TwoTokenHead(nn.Module):
     """The two vocabulary rows that a causal-LM PRM compares: (N, H) → (N, 2) logits of bad and good, in fp32."""
 
-    def __init__(self, output_weight: Float[Tensor, "V H"], bad_id: int, good_id: int):
+    def __init__(self, output_weight: nn.Parameter, bad_id: int, good_id: int):
         super().__init__()
-        self.weight = nn.Parameter(output_weight[[bad_id, good_id]].detach().float(), requires_grad=False)
+        with whole(output_weight):
+            self.weight = nn.Parameter(output_weight[[bad_id, good_id]].detach().float(), requires_grad=False)
 
     def forward(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N 2"]:
         return nn.functional.linear(hidden.to(self.weight.dtype), self.weight)

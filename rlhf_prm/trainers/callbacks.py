@@ -1,0 +1,239 @@
+"""HackGuard: watches live rollouts for reward hacking, asks the verifier, and acts."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+
+from reward.hacking import measurements
+from rlhf_prm.trainers.alarms import RULES, Arbiter, Rule, Trip, Watch
+from rlhf_prm.trainers.last_good import LastGood
+
+ACTIONS = ("off", "warn", "anneal", "rollback", "stop")
+STATE_FILE = "hack_guard.json"
+logger = logging.getLogger(__name__)
+
+
+class HackGuard(TrainerCallback):
+    """Detectors of ``reward.hacking`` on the trainer's newest rollouts, windowed, with an action for an alarm.
+
+    Every batch is measured and logged as ``hack/<measure>``. A measure that leaves what it was in the first updates is
+    a suspicion; held-out accuracy, by the verifier alone, decides whether it is an alarm (``alarms.Arbiter``). Every
+    suspicion, verdict and action is a line of ``hack_guard.jsonl`` in the run's folder, with its evidence.
+
+    Actions at an alarm:
+        ``warn``: log it. ``anneal``: also multiply ``trainer.process_scale`` by ``shrink``. ``rollback``: put the last
+        good weights and optimizer state back and shrink. ``stop``: end the training. ``off``: measure and log only.
+
+    Args:
+        trainer: a ``ProcessGRPOTrainer``; may be set later as ``guard.trainer``, before training starts.
+        action: one of the above, for every detector; ``actions`` overrides it for single ones.
+        held_out: () → accuracy of the present policy on held-out problems by the verifier. None: the outcome reward of
+            the training rollouts takes its place, which is free and noisier.
+        problems: how many problems stand behind that accuracy.
+        every: updates between asking ``held_out`` while something is suspected; ten times that otherwise.
+        rules: measure → ``Rule``, over the defaults in ``alarms.RULES``; None switches a measure off.
+        watch: keywords of ``alarms.Watch``; arbiter: keywords of ``alarms.Arbiter``.
+        shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
+        texts: most rollouts whose text is measured per batch (the measures of repetition are linear, but in Python).
+
+    Raises:
+        ValueError: an unknown action or measure, a number outside its range.
+    """
+
+    def __init__(
+        self,
+        trainer: Any = None,
+        action: str = "warn",
+        *,
+        actions: Mapping[str, str] | None = None,
+        held_out: Callable[[], float] | None = None,
+        problems: int = 256,
+        every: int = 3,
+        rules: Mapping[str, Rule | None] | None = None,
+        watch: Mapping[str, Any] | None = None,
+        arbiter: Mapping[str, Any] | None = None,
+        shrink: float = 0.25,
+        floor: float = 0.05,
+        texts: int = 64,
+    ) -> None:
+        self.trainer, self.action, self.actions = trainer, action, dict(actions or {})
+        self.held_out, self.every, self.shrink, self.floor, self.texts = held_out, every, shrink, floor, texts
+        _check(action, self.actions, rules or {}, shrink, every)
+        kept = {name: rule for name, rule in {**RULES, **(rules or {})}.items() if rule is not None}
+        self.watch = Watch(rules=kept, **(watch or {}))
+        self.arbiter = Arbiter(problems=problems, **(arbiter or {}))
+        self.last_good: LastGood | None = None
+        self._batch = None
+        self._asked = self._suspected = self._quiet_until = 0
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.trainer.args.output_dir)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Begin the log, or go on with the state of the checkpoint that training resumes from."""
+        if self.trainer is None:
+            raise ValueError("HackGuard has no trainer: pass HackGuard(trainer=…) or set guard.trainer before train()")
+        if "rollback" in {self.action, *self.actions.values()}:
+            self.last_good = LastGood(self.trainer, self.folder / "hack_guard")
+        saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
+        if state.global_step and saved.exists():
+            self._load(json.loads(saved.read_text()), state.global_step)
+            return
+        self._write_log([])
+        if self.held_out is not None:
+            self.arbiter.begin(self._accuracy())
+        if self.last_good:
+            self.last_good.save(state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Measure the batch of this update; ask the arbiter if there is cause; act."""
+        batch = self.trainer.last_rollouts
+        if batch is None or batch is self._batch or batch.mode != "train":
+            return
+        self._batch = batch
+        measures, process, outcome = self._measure(batch)
+        trips = self.watch.observe(measures, process, outcome)
+        logged = self.trainer._metrics["train"]
+        for name, value in {**measures, "process_scale": self.trainer.process_scale, "suspicions": len(trips)}.items():
+            logged[f"hack/{name}"].append(value)
+        if self.action == "off" and not self.actions:
+            return
+        if trips and state.global_step >= self._quiet_until:
+            self._suspect(trips, state.global_step, control)
+        elif not trips:
+            self._all_quiet(state.global_step)
+
+    def on_save(self, args, state, control, **kwargs):
+        """Leave the guard's state in the checkpoint."""
+        if self.trainer.accelerator.is_main_process:
+            saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
+            saved.write_text(json.dumps(self._state()))
+
+    def _measure(self, batch) -> tuple[dict[str, float], float, float]:
+        rollouts, rows = batch.rollouts, batch.rows[:: max(1, math.ceil(len(batch.rows) / self.texts))]
+        measures = measurements(
+            rollouts, [row.prompt for row in rows], [row.text for row in rows], [row.steps for row in rows]
+        )
+        scores = rollouts.step_scores[rollouts.step_mask]
+        outcomes = rollouts.outcome_rewards[~rollouts.outcome_rewards.isnan()]
+        outcome = float(outcomes.mean()) if len(outcomes) else math.nan
+        return measures, float(scores.mean()), outcome
+
+    def _accuracy(self) -> float:
+        """Held-out accuracy, the main process's on every rank; without an arbiter the newest outcomes'."""
+        if self.held_out is None:
+            newest = self.watch.outcome[-self.watch.window :]
+            accuracy = sum(newest) / len(newest) if newest else math.nan
+        else:
+            accuracy = float(self.held_out())
+        answer = [accuracy]
+        if self.trainer.accelerator.num_processes > 1:
+            broadcast_object_list(answer)
+        return answer[0]
+
+    def _all_quiet(self, update: int) -> None:
+        """Nothing is suspected: now and then measure accuracy, and keep weights that are as good as the best."""
+        if update - self._asked < 10 * self.every:
+            return
+        self._asked = update
+        accuracy = self._accuracy()
+        if math.isnan(self.arbiter.start):
+            self.arbiter.begin(accuracy)
+        if self.last_good and accuracy >= self.arbiter.best:
+            self.last_good.save(update)
+        self.arbiter.record(accuracy)
+
+    def _suspect(self, trips: list[Trip], update: int, control) -> None:
+        if update - self._asked < self.every:
+            return
+        waited = update - self._suspected if update - self._suspected <= 2 * self.every else 0
+        self._asked = self._suspected = update
+        if math.isnan(self.arbiter.start):  # no held-out problems, or the first suspicion comes early
+            early = self.watch.outcome[: self.watch.reference]
+            self.arbiter.begin(sum(early) / len(early))
+        accuracy, best = self._accuracy(), self.arbiter.best
+        verdict = self.arbiter.judge(accuracy, waited)
+        action = "none"
+        if verdict != "cleared":
+            action = self._action(trips)
+            self._act(action, update, control)
+        elif self.last_good and accuracy > best:
+            self.last_good.save(update)
+        self._log(update, trips, verdict, action, accuracy=accuracy, best_accuracy=best, start=self.arbiter.start)
+
+    def _action(self, trips: list[Trip]) -> str:
+        """The strongest action of the detectors that tripped; a warning once there is no process reward left."""
+        action = max((self.actions.get(trip.detector, self.action) for trip in trips), key=ACTIONS.index)
+        return "warn" if action in ("anneal", "rollback") and self.trainer.process_scale == 0.0 else action
+
+    def _act(self, action: str, update: int, control) -> None:
+        if action in ("anneal", "rollback"):
+            scale = self.trainer.process_scale * self.shrink
+            self.trainer.process_scale = scale if scale >= self.floor else 0.0
+        if action == "rollback":
+            self.last_good.restore()
+        if action == "stop":
+            control.should_training_stop = True
+        self.arbiter.waited = 0
+        self._quiet_until = update + self.watch.window  # let the window fill with rollouts of after the action
+        self.watch.newest.clear()
+
+    def _log(self, update: int, trips: list[Trip], verdict: str, action: str, **numbers: float) -> None:
+        entry = {
+            "step": update,
+            "verdict": verdict,
+            "action": action,
+            "detector": ", ".join(trip.detector for trip in trips),
+            "evidence": "; ".join(str(trip) for trip in trips),
+            **{name: round(value, 4) for name, value in numbers.items()},
+            "process_scale": self.trainer.process_scale,
+        }
+        if action not in ("none", "off"):
+            logger.warning("HackGuard at update %d: accuracy %s, %s (%s)", update, verdict, action, entry["evidence"])
+        self._write_log([*self._read_log(), entry])
+
+    def _read_log(self) -> list[dict[str, Any]]:
+        path = self.folder / "hack_guard.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _write_log(self, entries: list[dict[str, Any]]) -> None:
+        if self.trainer.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "hack_guard.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "watch": self.watch.state(),
+            "arbiter": self.arbiter.state(),
+            "process_scale": self.trainer.process_scale,
+            "asked": self._asked,
+            "suspected": self._suspected,
+            "quiet_until": self._quiet_until,
+        }
+
+    def _load(self, state: Mapping[str, Any], update: int) -> None:
+        self.watch.load(state["watch"])
+        self.arbiter = Arbiter(**state["arbiter"])
+        self.trainer.process_scale = state["process_scale"]
+        self._asked, self._suspected, self._quiet_until = (state[k] for k in ("asked", "suspected", "quiet_until"))
+        self._write_log([entry for entry in self._read_log() if entry["step"] <= update])
+
+
+def _check(
+    action: str, actions: Mapping[str, str], rules: Mapping[str, Rule | None], shrink: float, every: int
+) -> None:
+    for value in (action, *actions.values()):
+        if value not in ACTIONS:
+            raise ValueError(f"HackGuard action: got {value!r}, expected one of {', '.join(ACTIONS)}")
+    unknown = sorted({*actions, *rules} - set(RULES))
+    if unknown:
+        raise ValueError(f"HackGuard: unknown measures {', '.join(unknown)}; there are {', '.join(RULES)}")
+    if not 0.0 <= shrink < 1.0 or every < 1:
+        raise ValueError(f"HackGuard: got shrink={shrink}, every={every}, expected 0 ≤ shrink < 1 and every ≥ 1")

@@ -1,0 +1,57 @@
+"""The last good weights of a run, kept on disk and put back: what HackGuard rolls back to."""
+
+from pathlib import Path
+
+import torch
+
+
+class LastGood:
+    """Saves and restores the trained weights and the optimizer's state, on every rank.
+
+    Plain, DDP and PEFT models: one file per rank with the trainable parameters. DeepSpeed: the engine's own checkpoint.
+    The scheduler, the data order and the random state go on: a rollback gives other rollouts, not the same ones again.
+
+    Raises:
+        ValueError: under FSDP, which neither of the two serves.
+    """
+
+    def __init__(self, trainer, folder: Path) -> None:
+        if trainer.is_fsdp_enabled:
+            raise ValueError("HackGuard rollback: got FSDP, expected DDP or DeepSpeed; use action='anneal' under FSDP")
+        self.trainer, self.folder = trainer, folder
+        self.update: int | None = None
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"last_good_{self.trainer.accelerator.process_index}.pt"
+
+    def save(self, update: int) -> None:
+        """Keep the present weights as the good ones of ``update``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.trainer.is_deepspeed_enabled:
+            self.trainer.model_wrapped.save_checkpoint(str(self.folder), tag="last_good")
+        else:
+            unfinished = self._file.with_suffix(".part")
+            torch.save({"weights": self._weights(), "optimizer": self.trainer.optimizer.state_dict()}, unfinished)
+            unfinished.replace(self._file)
+        self.update = update
+
+    def restore(self) -> None:
+        """Put them back."""
+        if self.trainer.is_deepspeed_enabled:
+            self.trainer.model_wrapped.load_checkpoint(
+                str(self.folder), tag="last_good", load_lr_scheduler_states=False
+            )
+            return
+        kept = torch.load(self._file, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            for name, weight in self._weights().items():
+                weight.copy_(kept["weights"][name])
+        rates = [group["lr"] for group in self.trainer.optimizer.param_groups]
+        self.trainer.optimizer.load_state_dict(kept["optimizer"])
+        for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # the schedule has gone on
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        return {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}

@@ -1,0 +1,243 @@
+"""HackGuard on made-up rollouts: what trips, what accuracy says to it, what is done about it, and resuming."""
+
+import json
+import math
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from reward import StepRollouts
+from rlhf_prm.trainers.alarms import Arbiter, Rule, Watch
+from rlhf_prm.trainers.callbacks import HackGuard
+from rlhf_prm.trainers.rollout_scoring import ScoredRollout
+
+
+def batch(update: int, steps: int, share_right: float, rollouts: int = 20, mode: str = "train") -> SimpleNamespace:
+    """Rollouts with ``steps`` steps each, the first ``share_right`` of them right."""
+    right = [i < round(share_right * rollouts) for i in range(rollouts)]
+    texts = [
+        [f"{i} plus {k} is {7 * i + k}" for k in range(steps - 1)] + ["Answer: \\boxed{1}"] for i in range(rollouts)
+    ]
+    scores = [[0.9 if hit else 0.4] * steps for hit in right]
+    rows = [
+        ScoredRollout("2+2?", "\n\n".join(row), row, [3] * steps, score, float(hit), "correct" if hit else "incorrect")
+        for row, score, hit in zip(texts, scores, right, strict=True)
+    ]
+    ones = torch.ones(rollouts, steps)
+    data = StepRollouts(torch.tensor(scores), ones.bool(), 3 * ones.long(), torch.tensor(right).float(), 4)
+    return SimpleNamespace(rows=rows, rollouts=data, step_advantages=ones, mode=mode, update=update)
+
+
+class MadeUpRun:
+    """A trainer without training: its batches and its held-out accuracy follow two given functions of the update."""
+
+    def __init__(self, folder, steps, accuracy, **arguments):
+        self.steps, self.accuracy, self.update = steps, accuracy, 0
+        self.model = torch.nn.Linear(2, 1)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.1)
+        self.args = SimpleNamespace(output_dir=str(folder))
+        self.accelerator = SimpleNamespace(
+            is_main_process=True, num_processes=1, process_index=0, unwrap_model=lambda model: model
+        )
+        self.is_fsdp_enabled = self.is_deepspeed_enabled = False
+        self.process_scale, self.last_rollouts, self._metrics = 1.0, None, {"train": defaultdict(list)}
+        arguments.setdefault("texts", 4)
+        arguments.setdefault("held_out", lambda: self.accuracy(self.update))
+        self.guard = HackGuard(self, **arguments)
+        self.control = TrainerControl()
+
+    def begin(self, update: int = 0):
+        self.guard.on_train_begin(None, TrainerState(global_step=update), self.control)
+        return self
+
+    def go(self, first: int, last: int):
+        for self.update in range(first, last + 1):
+            self.last_rollouts = batch(self.update, self.steps(self.update), self.accuracy(self.update))
+            self.optimizer.zero_grad()
+            self.model(torch.full((1, 2), float(self.update))).sum().backward()
+            self.optimizer.step()
+            state = TrainerState(global_step=self.update)
+            self.guard.on_step_end(None, state, self.control)
+            if self.control.should_training_stop:
+                break
+        return self
+
+    @property
+    def log(self) -> list[dict]:
+        return self.guard._read_log()
+
+
+def inflating(update: int) -> int:
+    return 4 if update <= 10 else min(12, 4 + (update - 10))
+
+
+def collapsing(update: int) -> float:
+    return 0.5 if update <= 12 else max(0.0, 0.5 - 0.03 * (update - 12))
+
+
+def rising(update: int) -> float:
+    return min(0.9, 0.3 + 0.02 * update)
+
+
+def test_a_collapse_is_called_before_accuracy_has_halved(tmp_path):
+    run = MadeUpRun(tmp_path, inflating, collapsing).begin().go(1, 30)
+    alarms = [entry for entry in run.log if entry["action"] == "warn"]
+    assert alarms and collapsing(alarms[0]["step"]) > 0.25
+    assert "steps_per_rollout" in alarms[0]["detector"] and alarms[0]["verdict"] == "fallen"
+    assert "at first 4" in alarms[0]["evidence"] and alarms[0]["best_accuracy"] == 0.5
+    assert run.process_scale == 1.0 and not run.control.should_training_stop
+    assert run._metrics["train"]["hack/steps_per_rollout"][:12] == [4.0] * 10 + [5.0, 6.0]
+
+
+def test_the_same_rollouts_with_rising_accuracy_are_cleared(tmp_path):
+    run = MadeUpRun(tmp_path, inflating, rising).begin().go(1, 40)
+    assert {entry["verdict"] for entry in run.log} == {"cleared"} and {e["action"] for e in run.log} == {"none"}
+
+
+def test_without_a_change_nothing_is_suspected(tmp_path):
+    run = MadeUpRun(tmp_path, lambda _: 4, collapsing).begin().go(1, 12)
+    assert run.log == [] and run._metrics["train"]["hack/suspicions"] == [0] * 12
+
+
+def test_long_suspicion_without_a_rise_is_an_alarm(tmp_path):
+    run = MadeUpRun(tmp_path, inflating, lambda _: 0.5).begin().go(1, 40)
+    first = next(entry for entry in run.log if entry["action"] == "warn")
+    assert first["verdict"] == "stagnant" and 15 <= first["step"] - run.log[0]["step"] <= 18
+
+
+def test_without_held_out_problems_the_training_outcomes_decide(tmp_path):
+    run = MadeUpRun(tmp_path, inflating, collapsing, held_out=None).begin().go(1, 30)
+    alarms = [entry for entry in run.log if entry["action"] == "warn"]
+    assert alarms and alarms[0]["verdict"] == "fallen" and alarms[0]["start"] == 0.5
+
+
+def test_anneal_shrinks_until_the_process_is_off(tmp_path):
+    run = MadeUpRun(tmp_path, inflating, collapsing, action="anneal", shrink=0.2).begin().go(1, 40)
+    scales = [entry["process_scale"] for entry in run.log if entry["action"] == "anneal"]
+    assert scales == [0.2, 0.0] and run.process_scale == 0.0  # 0.04 is below the floor
+    assert run.log[-1]["action"] == "warn"  # nothing is left to shrink
+    assert run._metrics["train"]["hack/process_scale"][-1] == 0.0
+
+
+def test_rollback_puts_weights_and_optimizer_back_and_keeps_the_learning_rate(tmp_path):
+    run = MadeUpRun(tmp_path, inflating, collapsing, action="rollback").begin()
+    begun = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    run.go(1, 12)
+    assert not torch.equal(run.model.weight, begun["weight"])
+    run.guard.last_good.save(12)
+    good = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    moments = run.optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    run.optimizer.param_groups[0]["lr"] = 0.05
+    alarm = 13
+    while not [entry for entry in run.log if entry["action"] == "rollback"]:
+        run.go(alarm, alarm)
+        alarm += 1
+    assert all(torch.equal(weight, good[name]) for name, weight in run.model.state_dict().items())
+    assert torch.equal(run.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    assert run.optimizer.param_groups[0]["lr"] == 0.05 and run.process_scale == 0.25
+
+
+def test_the_best_weights_are_kept_while_all_is_quiet(tmp_path):
+    run = MadeUpRun(tmp_path, lambda _: 4, rising, action="rollback", every=1).begin().go(1, 25)
+    assert run.guard.last_good.update == 20 and run.guard.arbiter.best == pytest.approx(rising(20))
+
+
+def test_stop_ends_the_training_and_single_detectors_can_differ(tmp_path):
+    arguments = {"action": "warn", "actions": {"steps_per_rollout": "stop"}}
+    run = MadeUpRun(tmp_path, inflating, collapsing, **arguments).begin().go(1, 40)
+    assert run.control.should_training_stop and run.log[-1]["action"] == "stop" and run.update < 30
+
+
+def test_off_measures_and_never_asks(tmp_path):
+    asked = []
+    run = MadeUpRun(tmp_path, inflating, collapsing, action="off", held_out=lambda: asked.append(1) or 0.5)
+    run.begin().go(1, 30)
+    assert run.log == [] and len(asked) == 1
+    assert run._metrics["train"]["hack/suspicions"][-1] >= 1
+
+
+def test_batches_of_the_evaluation_and_batches_seen_before_are_left_out(tmp_path):
+    run = MadeUpRun(tmp_path, lambda _: 4, rising).begin().go(1, 3)
+    run.guard.on_step_end(None, TrainerState(global_step=4), run.control)
+    run.last_rollouts = batch(5, 9, 0.1, mode="eval")
+    run.guard.on_step_end(None, TrainerState(global_step=5), run.control)
+    assert len(run.guard.watch.first) == 3
+
+
+def test_resumed_in_the_middle_it_decides_the_same(tmp_path):
+    whole = MadeUpRun(tmp_path / "whole", inflating, collapsing, action="anneal").begin().go(1, 30)
+    cut = MadeUpRun(tmp_path / "cut", inflating, collapsing, action="anneal").begin().go(1, 15)
+    (tmp_path / "cut" / "checkpoint-15").mkdir()
+    cut.guard.on_save(None, TrainerState(global_step=15), cut.control)
+    cut.go(16, 22)  # lost with the process that was killed
+    resumed = MadeUpRun(tmp_path / "cut", inflating, collapsing, action="anneal").begin(15).go(16, 30)
+    assert resumed.log == whole.log and resumed.process_scale == whole.process_scale
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"action": "explode"}, "expected one of off, warn, anneal, rollback, stop"),
+        ({"actions": {"steps": "warn"}}, "unknown measures steps"),
+        ({"shrink": 1.0}, "0 ≤ shrink < 1"),
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, told):
+    with pytest.raises(ValueError, match=told):
+        HackGuard(None, **arguments)
+
+
+def test_rollback_is_refused_under_fsdp(tmp_path):
+    run = MadeUpRun(tmp_path, inflating, collapsing, action="rollback")
+    run.is_fsdp_enabled = True
+    with pytest.raises(ValueError, match="FSDP"):
+        run.begin()
+
+
+def test_a_guard_without_a_trainer_says_so():
+    with pytest.raises(ValueError, match="HackGuard has no trainer"):
+        HackGuard().on_train_begin(None, TrainerState(), TrainerControl())
+
+
+def watch(early: list[float], late: list[float], rule: Rule) -> list:
+    watch = Watch(rules={"x": rule}, reference=len(early), window=len(late))
+    return [watch.observe({"x": value}, 0.5, 0.5) for value in [*early, *late]][-1]
+
+
+def test_limits_by_hand():
+    # early mean 10, s = 1, n = 4; window of 4: standard error √(1/4 + 1/4) = 0.7071; 3 of them: 2.1213
+    early = [9.0, 11.0, 9.0, 11.0]  # s = √(4/3) = 1.1547, so 3 standard errors are 2.4495
+    assert watch(early, [12.4] * 4, Rule("up", 1.0)) == []
+    trip = watch(early, [12.5] * 4, Rule("up", 1.0))[0]
+    assert trip.limit == pytest.approx(12.44949) and trip.reference == 10.0 and trip.value == 12.5
+    assert watch(early, [12.9] * 4, Rule("up", 0.3, relative=True)) == []
+    assert watch(early, [13.1] * 4, Rule("up", 0.3, relative=True))[0].limit == pytest.approx(13.0)
+    assert watch(early, [7.5] * 4, Rule("down", 1.0))[0].limit == pytest.approx(7.55051)
+    assert watch(early, [12.5] * 4, Rule("down", 1.0)) == []
+
+
+def test_a_floor_below_which_nothing_trips():
+    assert watch([0.05, 0.05], [0.19, 0.19], Rule("up", 0.05, least=0.2)) == []
+    assert watch([0.05, 0.05], [0.21, 0.21], Rule("up", 0.05, least=0.2))[0].limit == 0.2
+    assert watch([0.9, 0.9], [0.7, 0.7], Rule("down", 0.15, least=0.65)) == []
+    assert watch([0.9, 0.9], [0.6, 0.6], Rule("down", 0.15, least=0.65))[0].limit == 0.65
+
+
+def test_missing_values_are_left_out():
+    nan = math.nan
+    assert watch([1.0, nan, 1.0], [nan, nan], Rule("up", 0.5)) == []
+    assert watch([1.0, nan, 1.0], [nan, 2.0], Rule("up", 0.5))[0].value == 2.0
+    assert watch([nan, nan], [2.0, 2.0], Rule("up", 0.5)) == []
+
+
+def test_arbiter_by_hand():
+    # best 0.5 on 200 problems: standard error of a difference √(2·0.25/200) = 0.05; a fall needs more than 0.10
+    arbiter = Arbiter(problems=200, patience=10)
+    arbiter.begin(0.5)
+    assert arbiter.judge(0.41, 3) == "cleared" and arbiter.waited == 3
+    assert arbiter.judge(0.39, 3) == "fallen"
+    assert arbiter.judge(0.62, 3) == "cleared" and arbiter.waited == 0 and arbiter.best == 0.62
+    assert json.dumps(arbiter.state())

@@ -2,44 +2,51 @@
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import and_
 
-from rlhf_prm.toyworld.problems import FILLERS, OPERATIONS, Problem
+from rlhf_prm.toyworld.problems import FILLERS, OPERATIONS, Problem, result
 
 _STEP = re.compile(rf"(\d) ({'|'.join(OPERATIONS)}) (\d) = (\d)")
 _ANSWER = re.compile(r"Answer: \\boxed\{(\d)\}")
 
 
-def step_labels(problem: Problem | str, steps: Sequence[str]) -> list[bool]:
-    """True for every step up to the first error, False from there on.
+def step_verdicts(problem: Problem | str, steps: Sequence[str]) -> list[bool]:
+    """Whether each step follows from the ones before it *as they stand*, right or wrong.
 
-    A step is right when it does the problem's next operation on the digit before it and gets the right digit; the
-    answer is right when it follows the last operation and repeats its digit. A filler line is right anywhere before
-    the answer. Anything else, and anything after the answer, is an error.
+    A step is right when it does the problem's next operation on the digit reached so far and gets the right digit; the
+    answer is right when it follows the last operation and repeats the digit reached. A filler line is right anywhere
+    before the answer. Anything else, and anything after the answer, is an error.
     """
     problem = problem if isinstance(problem, Problem) else Problem.parse(problem)
-    digits = (problem.start, *problem.values)
-    done, answered, labels = 0, False, []
+    chain, digit, done, answered, verdicts = problem.chain, problem.start, 0, False, []
     for step in steps:
         text = step.strip()
         if answered:
-            break
-        if text in FILLERS:
-            labels.append(True)
+            verdicts.append(False)
+        elif text in FILLERS:
+            verdicts.append(True)
         elif match := _ANSWER.fullmatch(text):
-            if done != len(problem.chain) or int(match[1]) != digits[-1]:
-                break
             answered = True
-            labels.append(True)
-        elif (match := _STEP.fullmatch(text)) and done < len(problem.chain):
-            operation, operand = problem.chain[done]
-            wanted = (str(digits[done]), operation, str(operand), str(digits[done + 1]))
-            if match.groups() != wanted:
-                break
-            done += 1
-            labels.append(True)
+            verdicts.append(done == len(chain) and int(match[1]) == digit)
+        elif facts := step_facts(text):
+            start, operation, operand, stated = facts
+            is_next = chain[done : done + 1] == ((operation, operand),)
+            verdicts.append(is_next and start == digit and stated == result(start, operation, operand))
+            digit, done = stated, _operations_done(chain, done, (operation, operand))
         else:
-            break
-    return labels + [False] * (len(steps) - len(labels))
+            verdicts.append(False)
+    return verdicts
+
+
+def _operations_done(chain: tuple[tuple[str, int], ...], done: int, link: tuple[str, int]) -> int:
+    """Operations behind us after ``link``: past its next place in the chain; without such a place, one more."""
+    return chain.index(link, done) + 1 if link in chain[done:] else done + 1
+
+
+def step_labels(problem: Problem | str, steps: Sequence[str]) -> list[bool]:
+    """True for every step up to the first error, False from there on."""
+    return list(accumulate(step_verdicts(problem, steps), and_))
 
 
 def step_facts(step: str) -> tuple[int, str, int, int] | None:

@@ -1,6 +1,5 @@
 """How good is a policy of the toy world? Exact accuracy of the answer and of the whole process."""
 
-import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -9,14 +8,7 @@ from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.checker import process_correct
 from rlhf_prm.toyworld.problems import SEPARATOR, Problem
 from rlhf_prm.toyworld.sampler import PolicySampler
-
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
-
-
-def final_answer(completion: str) -> str | None:
-    """What stands in the last box of a completion; None if there is no box."""
-    boxes = _BOXED.findall(completion)
-    return boxes[-1].strip() if boxes else None
+from rlhf_prm.toyworld.verifier import final_answer
 
 
 def evaluate_completions(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:

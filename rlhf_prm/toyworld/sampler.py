@@ -39,19 +39,34 @@ class PolicySampler:
         self.max_new_tokens, self.temperature, self.batch_size = max_new_tokens, temperature, batch_size
         self.progress = progress
 
-    def generate(self, prompts: Sequence[str], n: int = 1, *, seed: int | None = None) -> list[list[str]]:
-        """``n`` completions of every prompt, without special tokens. Equal arguments and a seed give equal samples."""
-        tokens = self.generate_ids([self.tokenizer(prompt).input_ids for prompt in prompts], n, seed=seed)
+    def generate(
+        self,
+        prompts: Sequence[str],
+        n: int = 1,
+        *,
+        seed: int | Sequence[int] | None = None,
+        stop: Sequence[str] | None = None,
+    ) -> list[list[str]]:
+        """``n`` completions of every prompt, without special tokens.
+
+        Args:
+            seed: one for the call, or one per prompt, which makes a prompt's samples independent of the others.
+            stop: a completion ends before the first of these texts.
+        """
+        if not prompts:
+            return []
+        tokens = self.generate_ids(self.tokenizer(list(prompts)).input_ids, n, seed=seed)
         flat = self.tokenizer.batch_decode([ids for group in tokens for ids in group], skip_special_tokens=True)
+        for text in stop or ():
+            flat = [completion.partition(text)[0] for completion in flat]
         return [flat[i : i + n] for i in range(0, len(flat), n)]
 
     @torch.inference_mode()
     def generate_ids(
-        self, prompts: Sequence[list[int]], n: int = 1, *, seed: int | None = None
+        self, prompts: Sequence[list[int]], n: int = 1, *, seed: int | Sequence[int] | None = None
     ) -> list[list[list[int]]]:
         """As ``generate``, from token ids to token ids; the end-of-sequence token is included where it was sampled."""
-        generator = torch.Generator(self.model.device)
-        generator.manual_seed(seed) if seed is not None else generator.seed()
+        uniforms = self._uniforms(len(prompts), n, seed)
         by_length = defaultdict(list)
         for index, ids in enumerate(prompts):
             by_length[len(ids)].append(index)
@@ -64,15 +79,26 @@ class PolicySampler:
                 indices = by_length[length]
                 for first in range(0, len(indices), at_once):
                     chunk = indices[first : first + at_once]
-                    sampled = self._decode([prompts[i] for i in chunk], n, generator)
+                    sampled = self._decode([prompts[i] for i in chunk], n, uniforms[chunk].flatten(0, 1))
                     for row, ids in enumerate(sampled):
                         completions[chunk[row // n]].append(ids)
                     bar.update(len(sampled))
         self.model.train(was_training)
         return completions
 
-    def _decode(self, prompts: list[list[int]], n: int, generator: torch.Generator) -> list[list[int]]:
-        """The samples of prompts of one length, those of a prompt adjacent."""
+    def _uniforms(self, prompts: int, n: int, seed: int | Sequence[int] | None) -> torch.Tensor:
+        """The random numbers of every sample: (prompts, n, tokens), uniform in [0, 1)."""
+        if seed is None or isinstance(seed, int):
+            generator = torch.Generator()
+            generator.seed() if seed is None else generator.manual_seed(seed)
+            return torch.rand(prompts, n, self.max_new_tokens, generator=generator)
+        if len(seed) != prompts:
+            raise ValueError(f"seed: got {len(seed)} seeds for {prompts} prompts, expected one for each")
+        generators = (torch.Generator().manual_seed(one) for one in seed)
+        return torch.stack([torch.rand(n, self.max_new_tokens, generator=generator) for generator in generators])
+
+    def _decode(self, prompts: list[list[int]], n: int, uniforms: torch.Tensor) -> list[list[int]]:
+        """The samples of prompts of one length, those of a prompt adjacent; ``uniforms``: (samples, tokens)."""
         device, eos = self.model.device, self.tokenizer.eos_token_id
         cache = DynamicCache(config=self.model.config)
         inputs = torch.tensor(prompts, device=device)
@@ -80,11 +106,12 @@ class PolicySampler:
         if n > 1:
             cache.batch_repeat_interleave(n)
             logits = logits.repeat_interleave(n, 0)
+        uniforms = uniforms.to(device)
         rows = torch.arange(len(logits), device=device)
         tokens = torch.full((len(logits), self.max_new_tokens), eos, device=device)
         lengths = torch.full((len(logits),), self.max_new_tokens, device=device)
         for position in range(self.max_new_tokens):
-            sampled = self._sampled(logits, generator)
+            sampled = self._sampled(logits, uniforms[rows, position])
             tokens[rows, position] = sampled
             ended = sampled == eos
             lengths[rows[ended]] = position + 1
@@ -98,8 +125,9 @@ class PolicySampler:
                 logits = self.model(sampled[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
         return [ids[:length] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
-    def _sampled(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _sampled(self, logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        """The token at which the cumulated probability passes the row's random number."""
         if self.temperature == 0:
             return logits.argmax(-1)
-        probabilities = (logits.float() / self.temperature).softmax(-1)
-        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        cumulated = (logits.float() / self.temperature).softmax(-1).cumsum(-1)
+        return torch.searchsorted(cumulated, uniforms[:, None] * cumulated[:, -1:], right=True)[:, 0]

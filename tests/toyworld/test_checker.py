@@ -1,6 +1,6 @@
 import pytest
 
-from rlhf_prm.toyworld.checker import process_correct, step_facts, step_labels
+from rlhf_prm.toyworld.checker import process_correct, step_facts, step_labels, step_verdicts
 from rlhf_prm.toyworld.problems import Problem
 
 PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))  # 2, 6, 8
@@ -40,6 +40,19 @@ def test_a_false_step_can_be_washed_out():
     steps = ["3 Times 5 = 0", "0 Times 2 = 0", "Answer: \\boxed{0}"]
     assert step_labels(problem, steps) == [False, False, False]
     assert problem.solution == "0" and not process_correct(problem, steps)
+
+
+@pytest.mark.parametrize(
+    ("steps", "verdicts"),
+    [
+        (["7 Add 5 = 3", "3 Minus 6 = 7", "7 Times 3 = 1", "Answer: \\boxed{1}"], "0111"),
+        ([ONE, "2 Times 3 = 6", "Answer: \\boxed{6}"], "101"),  # skipped: the chain is done all the same
+        ([ONE, "3 Minus 6 = 7", "7 Times 3 = 1", "Answer: \\boxed{1}"], "1011"),
+        (["8 Add 2 = 0", "0 Minus 6 = 4", "4 Times 3 = 2", "Answer: \\boxed{2}"], "0111"),
+    ],
+)
+def test_a_step_by_itself_takes_the_ones_before_as_they_stand(steps, verdicts):
+    assert step_verdicts(PROBLEM, steps) == [verdict == "1" for verdict in verdicts]
 
 
 def test_what_a_line_states():

@@ -21,7 +21,7 @@ def test_greedy_equals_transformers_generate(loaded, small_world):
     reference = tokenizer.batch_decode(generated, skip_special_tokens=True)
     sampled = PolicySampler(model, tokenizer, max_new_tokens=32, temperature=0.0, batch_size=7).generate(prompts)
     assert [group[0] for group in sampled] == reference
-    assert len(set(reference)) > 10
+    assert len(set(reference)) > 20
 
 
 def test_samples_follow_the_models_distribution(loaded, small_world):
@@ -49,6 +49,25 @@ def test_seeds(loaded, small_world):
     assert first == sampler.generate(prompts, 3, seed=1) != sampler.generate(prompts, 3, seed=2)
     assert [len(group) for group in first] == [3] * 20
     assert any(len(set(group)) > 1 for group in first)
+
+
+def test_a_seed_per_prompt_makes_its_samples_independent_of_the_others(loaded, small_world):
+    model, tokenizer = loaded
+    prompts = small_world.eval_dataset["prompt"][:20]
+    sampler = PolicySampler(model, tokenizer, max_new_tokens=32)
+    together = sampler.generate(prompts, 2, seed=list(range(20)))
+    assert sampler.generate(prompts[7:9], 2, seed=[7, 8]) == together[7:9]
+    assert sampler.generate(prompts[:1] * 2, 1, seed=[0, 1])[0] != together[1][:1]
+    with pytest.raises(ValueError, match="3 seeds for 20 prompts"):
+        sampler.generate(prompts, seed=[1, 2, 3])
+
+
+def test_stop_texts_end_a_completion(loaded, small_world):
+    sampler = PolicySampler(*loaded, max_new_tokens=32)
+    prompts = small_world.eval_dataset["prompt"][:20]
+    whole, cut = (sampler.generate(prompts, seed=0, stop=stop) for stop in (None, ["\n\n"]))
+    assert [text.split("\n\n")[0] for (text,) in whole] == [text for (text,) in cut]
+    assert sampler.generate([], 3) == []
 
 
 def test_a_limit_cuts_and_training_mode_is_restored(loaded, small_world):

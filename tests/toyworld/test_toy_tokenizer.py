@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from rlhf_prm.steps import StepSplitter, step_lengths
 from rlhf_prm.toyworld.demonstrator import Demonstrator
-from rlhf_prm.toyworld.policy import new_policy
+from rlhf_prm.toyworld.policy import new_policy, save_policy
 from rlhf_prm.toyworld.problems import SEPARATOR, Problem, draw_splits
 from rlhf_prm.toyworld.tokenizer import STEP_TAG, WORDS, toy_tokenizer
 
@@ -14,8 +14,10 @@ PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tokenizer")
-    toy_tokenizer().save_pretrained(folder)
+    """Loaded from a checkpoint: AutoTokenizer chooses the class by the model beside it."""
+    folder = tmp_path_factory.mktemp("policy")
+    tokenizer = toy_tokenizer()
+    save_policy(new_policy(tokenizer, seed=0), tokenizer, folder)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -24,7 +26,7 @@ def test_text_goes_there_and_back_through_a_saved_tokenizer(tokenizer):
     for problem in draw_splits(0, (3, 9), {"any": 100})["any"]:
         text = problem.prompt + SEPARATOR.join(demonstrator.solution(problem, rng))
         ids = tokenizer(text).input_ids
-        assert tokenizer.decode(ids) == text and tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids) == text and tokenizer.batch_decode([ids]) == [text]
 
 
 def test_any_ids_go_there_and_back(tokenizer):
@@ -35,20 +37,12 @@ def test_any_ids_go_there_and_back(tokenizer):
         assert tokenizer(tokenizer.decode(ids)).input_ids == ids
 
 
-def test_a_qwen2_config_beside_it_changes_nothing(tmp_path):
-    new_policy(toy_tokenizer(), seed=0).save_pretrained(tmp_path)
-    toy_tokenizer().save_pretrained(tmp_path)
-    loaded, text = AutoTokenizer.from_pretrained(tmp_path), PROBLEM.prompt + "7 Add 5 = 2\n\nAnswer: \\boxed{2}"
-    assert loaded(text).input_ids == toy_tokenizer()(text).input_ids
-    assert loaded.decode(loaded(text).input_ids) == text and len(loaded) == 25
-
-
 def test_token_count_and_special_tokens(tokenizer):
     assert len(tokenizer) == 25
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert tokenizer.bos_token_id is None and tokenizer(" = ").input_ids == [tokenizer.convert_tokens_to_ids(" = ")]
     assert tokenizer(f"0{STEP_TAG}").input_ids[1] == tokenizer.convert_tokens_to_ids(STEP_TAG) != tokenizer.unk_token_id
-    assert tokenizer("9 Divide 3").input_ids.count(tokenizer.unk_token_id) == 1
+    assert tokenizer.decode(tokenizer("9 Divide 3, hello").input_ids) == "93"
 
 
 def test_the_ordinary_step_splitter_serves(tokenizer):
@@ -62,4 +56,4 @@ def test_the_chat_template_is_problem_then_tagged_steps(tokenizer):
     steps = STEP_TAG.join(PROBLEM.gold_steps) + STEP_TAG
     roles = ("system", "user", "assistant")
     messages = [{"role": r, "content": c} for r, c in zip(roles, ("Reason.", PROBLEM.prompt, steps), strict=True)]
-    assert tokenizer.apply_chat_template(messages, tokenize=False) == PROBLEM.prompt + steps + "<eos>"
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == PROBLEM.prompt + steps

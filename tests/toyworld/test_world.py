@@ -2,7 +2,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_prm.toyworld.problems import Problem
+from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.settings import ToyWorldSettings
+from rlhf_prm.toyworld.verifier import final_answer
 from rlhf_prm.toyworld.world import build_world, problem_splits
 
 
@@ -30,10 +32,12 @@ def test_datasets_hold_prompts_and_right_gold_answers(small_world):
 def test_fine_tuning_teaches_the_form_and_evaluation_is_seeded(small_world):
     model = AutoModelForCausalLM.from_pretrained(small_world.policy_path)
     tokenizer = AutoTokenizer.from_pretrained(small_world.policy_path)
+    sampler = PolicySampler(model, tokenizer, max_new_tokens=small_world.settings.max_completion_length)
+    samples = sampler.generate(small_world.eval_dataset["prompt"], seed=0)
+    assert sum(final_answer(text) is not None for (text,) in samples) > 150
     scores = small_world.evaluate(model, tokenizer, seed=0)
     assert scores == small_world.evaluate(model, tokenizer, seed=0)
-    assert scores["accuracy"] >= scores["process_accuracy"] >= 0.0
-    assert scores["accuracy"] > 0.05  # a policy that has learned nothing never writes a box
+    assert scores["accuracy"] >= scores["process_accuracy"] >= 0
 
 
 def test_the_same_seed_gives_the_same_world_and_another_an_independent_one(small, small_world, tmp_path):

@@ -1,0 +1,63 @@
+"""The toy judge: it reads a solution in tagged paragraphs, as an LLM judge is asked to, and errs now and then."""
+
+import random
+import re
+from collections.abc import Sequence
+
+from rlhf_prm.toyworld.checker import step_facts, step_verdicts
+from rlhf_prm.toyworld.problems import HEADER
+
+_PARAGRAPH = re.compile(r"<paragraph_\d+>\n(.*?)\n?</paragraph_\d+>", re.DOTALL)
+_PROBLEM = re.compile(rf"^{re.escape(HEADER)}.*$", re.MULTILINE)
+
+
+class FallibleJudge:
+    """A ``Generator`` that answers the judge's question in the form of arXiv 2501.07301.
+
+    It looks at one paragraph after the other, takes the ones before as they stand, and stops at the first it believes
+    to be wrong. Half of its errors are random. The other half is systematic: about certain lines, the same for every
+    solution, it is always mistaken.
+
+    Args:
+        flips: share of verdicts on operations that are wrong; on other lines only the random half occurs.
+        seed: decides about which lines it is mistaken.
+    """
+
+    def __init__(self, flips: float, seed: int) -> None:
+        self.flips, self.seed = flips, seed
+
+    def generate(
+        self,
+        prompts: Sequence[list[dict[str, str]]],
+        n: int = 1,
+        *,
+        seed: int | Sequence[int] | None = None,
+        stop: Sequence[str] | None = None,
+    ) -> list[list[str]]:
+        """``n`` answers to every question; a list of seeds has one per question."""
+        seeds = seed if isinstance(seed, Sequence) else [f"{seed} {i}" for i in range(len(prompts))]
+        streams = [random.Random(one) for one in seeds]
+        return [[self._answer(chat, rng) for _ in range(n)] for chat, rng in zip(prompts, streams, strict=True)]
+
+    def _answer(self, chat: list[dict[str, str]], rng: random.Random) -> str:
+        question = chat[-1]["content"]
+        problem = _PROBLEM.search(question)
+        if problem is None:
+            raise ValueError(f"the toy judge knows problems that begin with {HEADER!r} only, got {question[:80]!r}")
+        steps = _PARAGRAPH.findall(question)
+        analyses = []
+        for number, (step, right) in enumerate(zip(steps, step_verdicts(problem[0], steps), strict=True), 1):
+            believed = right != self._errs(step, rng)
+            analysis = "This holds." if believed else "This is wrong."
+            analyses.append(f"<analysis_{number}>\n{analysis}\n</analysis_{number}>")
+            if not believed:
+                break
+        conclusion = "Correct" if believed else "Incorrect"
+        return "\n\n".join([*analyses, f"<conclusion>\n{conclusion}\n</conclusion>"])
+
+    def _errs(self, step: str, rng: random.Random) -> bool:
+        systematic = step_facts(step) is not None and self._opinion(step) < self.flips / 2
+        return systematic or rng.random() < self.flips / 2
+
+    def _opinion(self, step: str) -> float:
+        return random.Random(f"judge {self.seed} {step.strip()}").random()

@@ -3,6 +3,7 @@
 import math
 import time
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from typing import Protocol, runtime_checkable
 
@@ -49,30 +50,25 @@ class ScorerStats:
         return values
 
 
-class PRMScorer:
-    """Scores steps with a PRM: identical rollouts once, in micro-batches of like length, the head at step ends only.
+class BatchScorer(ABC):
+    """What the scorer in process and the one over HTTP share: rendering, duplicates, the context, NaN, counters.
 
     Args:
         family: how this PRM is rendered and read.
         texts: its tokenizer.
-        placement: where its weights live; see :mod:`rlhf_prm.prm.placement`.
         context: longest input in tokens. Steps past it get NaN, are counted and warned about.
-        max_batch_tokens: padded size of a micro-batch.
-        stats: counters of time and work, e.g. for a trainer's log.
     """
 
-    def __init__(self, family: Family, texts: Texts, placement: Placement, *, context: int, max_batch_tokens: int):
+    def __init__(self, family: Family, texts: Texts, context: int):
         self.family = family
         self.texts = texts
-        self.placement = placement
         self.context = context
-        self.max_batch_tokens = max_batch_tokens
         self.stats = ScorerStats()
 
     def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
         """See :meth:`StepScorer.score`. Scores do not depend on what else is in the call, nor on its order.
 
-        Where the model gives NaN or infinity for a rollout, that rollout's steps get NaN and a warning names it; the
+        Where the model gives NaN or infinity for a rollout, those steps get NaN and a warning names the rollout; the
         others keep their scores.
 
         Raises:
@@ -81,31 +77,84 @@ class PRMScorer:
         begun = time.perf_counter()
         rollouts, index = distinct(problems, steps)
         rendered, failure = self._rendered(rollouts)
-        lengths = [len(r.ids) for r in rendered]
-        scorable = [i for i, length in enumerate(lengths) if length]
-        batches = token_budget_batches([lengths[i] for i in scorable], self.max_batch_tokens)
-        forwards = self.placement.agreed(len(batches), failure)
-        if failure is not None:
-            raise failure
-        log_odds = self._run([[rendered[scorable[i]] for i in batch] for batch in batches], forwards)
-        order = [scorable[i] for batch in batches for i in batch]
-        scores = self._scores(rollouts, rendered, order, log_odds)
+        scorable = [i for i, r in enumerate(rendered) if r.ends]
+        found = self._probabilities([rendered[i] for i in scorable], failure)
+        scores = [[math.nan] * len(parts) for _, parts in rollouts]
+        for i, values in zip(scorable, found, strict=True):
+            scores[i][: len(values)] = values
+        self._report(rollouts, rendered, scores, scorable)
         self.stats.calls += 1
         self.stats.rollouts += len(problems)
         self.stats.duplicates += len(problems) - len(rollouts)
         self.stats.seconds += time.perf_counter() - begun
         return [list(scores[i]) for i in index]
 
+    @abstractmethod
+    def _probabilities(self, rendered: list[Rendered], failure: Exception | None) -> list[list[float]]:
+        """One score for each read position, NaN where the model gave no number; raises ``failure`` if there is one."""
+
     def _rendered(self, rollouts: list[tuple[str, list[str]]]) -> tuple[list[Rendered], Exception | None]:
         """Every rollout cut to the context; an exception is given back, for other ranks must hear of it first."""
         try:
-            nothing = Rendered([], [], 0)
             return [
-                within_context(self.family.rendered(self.texts, problem, steps), self.context) if steps else nothing
+                within_context(self.family.rendered(self.texts, problem, steps), self.context)
+                if steps
+                else Rendered([], [], 0)
                 for problem, steps in rollouts
             ], None
         except Exception as error:
             return [], error
+
+    def _report(self, rollouts, rendered: list[Rendered], scores: list[list[float]], scorable: list[int]) -> None:
+        broken = {i: sum(map(math.isnan, scores[i][: len(rendered[i].ends)])) for i in scorable}
+        broken = {i: count for i, count in broken.items() if count}
+        if broken:
+            names = "; ".join(_named(rollouts[i]) for i in list(broken)[:3])
+            if len(broken) == len(scorable) > 1:
+                raise ValueError(
+                    f"the PRM gave NaN or infinity for all {len(broken)} rollouts, e.g. {names}: its weights are "
+                    "damaged or do not bear this dtype (try dtype='bfloat16' or 'float32')."
+                )
+            self.stats.non_finite_steps += sum(broken.values())
+            _warn(f"the PRM gave NaN or infinity for {len(broken)} rollout(s): {names}. Their scores are NaN.")
+        past = [i for i, (_, steps) in enumerate(rollouts) if len(rendered[i].ends) < len(steps)]
+        if past:
+            missing = sum(len(rollouts[i][1]) - len(rendered[i].ends) for i in past)
+            self.stats.unscored_steps += missing
+            _warn(
+                f"{missing} step(s) of {len(past)} rollout(s) lie past the PRM's context of {self.context} tokens and "
+                f"have NaN for a score, e.g. {_named(rollouts[past[0]])}. Shorten the completions, or choose a PRM "
+                "with a longer context."
+            )
+
+
+class PRMScorer(BatchScorer):
+    """Scores steps with a PRM in this process: micro-batches of like length, the head at step ends only.
+
+    Args:
+        placement: where its weights live; see :mod:`rlhf_prm.prm.placement`.
+        max_batch_tokens: padded size of a micro-batch.
+        family, texts, context: see :class:`BatchScorer`.
+    """
+
+    def __init__(self, family: Family, texts: Texts, placement: Placement, *, context: int, max_batch_tokens: int):
+        super().__init__(family, texts, context)
+        self.placement = placement
+        self.max_batch_tokens = max_batch_tokens
+
+    def _probabilities(self, rendered: list[Rendered], failure: Exception | None) -> list[list[float]]:
+        batches = token_budget_batches([len(r.ids) for r in rendered], self.max_batch_tokens)
+        forwards = self.placement.agreed(len(batches), failure)
+        if failure is not None:
+            raise failure
+        log_odds = self._run([[rendered[i] for i in batch] for batch in batches], forwards)
+        values = torch.where(log_odds.isfinite(), log_odds.sigmoid(), math.nan).tolist()
+        found: list[list[float]] = [[] for _ in rendered]
+        begin = 0
+        for i in (i for batch in batches for i in batch):
+            found[i] = values[begin : begin + len(rendered[i].ends)]
+            begin += len(found[i])
+        return found
 
     def _run(self, batches: list[list[Rendered]], forwards: int) -> Tensor:
         """Log-odds at all read positions, batch by batch, in fp32 on the CPU: (N,)."""
@@ -125,45 +174,6 @@ class PRMScorer:
             self.stats.forwards += forwards
             return torch.cat(parts).float().cpu() if parts else torch.empty(0)
 
-    def _scores(self, rollouts, rendered: list[Rendered], order: list[int], log_odds: Tensor) -> list[list[float]]:
-        scores = [[math.nan] * len(steps) for _, steps in rollouts]
-        broken = []
-        begin = 0
-        for i in order:
-            count = len(rendered[i].ends)
-            part = log_odds[begin : begin + count]
-            begin += count
-            if not bool(part.isfinite().all()):
-                broken.append(i)
-                self.stats.non_finite_steps += int((~part.isfinite()).sum())
-            part = torch.where(part.isfinite(), part, math.nan)
-            scores[i][:count] = part.sigmoid().tolist()
-        self._report(rollouts, rendered, order, broken)
-        return scores
-
-    def _report(self, rollouts, rendered: list[Rendered], order: list[int], broken: list[int]) -> None:
-        if broken:
-            names = "; ".join(_named(rollouts[i]) for i in broken[:3])
-            if len(broken) == len(order) > 1:
-                raise ValueError(
-                    f"the PRM gave NaN or infinity for all {len(broken)} rollouts, e.g. {names}: its weights are "
-                    "damaged or do not bear this dtype (try dtype='bfloat16' or 'float32')."
-                )
-            warnings.warn(
-                f"the PRM gave NaN or infinity for {len(broken)} rollout(s): {names}. Their scores are NaN.",
-                stacklevel=4,
-            )
-        past = [i for i, (_, steps) in enumerate(rollouts) if len(rendered[i].ends) < len(steps)]
-        if past:
-            missing = sum(len(rollouts[i][1]) - len(rendered[i].ends) for i in past)
-            self.stats.unscored_steps += missing
-            warnings.warn(
-                f"{missing} step(s) of {len(past)} rollout(s) lie past the PRM's context of {self.context} tokens and "
-                f"have NaN for a score, e.g. {_named(rollouts[past[0]])}. Shorten the completions, or choose a PRM "
-                "with a longer context.",
-                stacklevel=4,
-            )
-
 
 def distinct(problems: list[str], steps: list[list[str]]) -> tuple[list[tuple[str, list[str]]], list[int]]:
     """The different rollouts, and for each rollout given its place among them."""
@@ -172,6 +182,10 @@ def distinct(problems: list[str], steps: list[list[str]]) -> tuple[list[tuple[st
     places: dict[tuple, int] = {}
     index = [places.setdefault((p, tuple(s)), len(places)) for p, s in zip(problems, steps, strict=True)]
     return [(problem, list(parts)) for problem, parts in places], index
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=5)  # the caller of score
 
 
 def _named(rollout: tuple[str, list[str]]) -> str:

@@ -3,5 +3,6 @@
 from rlhf_prm.prm.families import FAMILIES, Family
 from rlhf_prm.prm.load import load_prm
 from rlhf_prm.prm.scorer import PRMScorer, ScorerStats, StepScorer
+from rlhf_prm.prm.server import PRMServerError, ServerScorer
 
-__all__ = ["FAMILIES", "Family", "PRMScorer", "ScorerStats", "StepScorer", "load_prm"]
+__all__ = ["FAMILIES", "Family", "PRMScorer", "PRMServerError", "ScorerStats", "ServerScorer", "StepScorer", "load_prm"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.load import PLACEMENTS, load_prm
-from rlhf_prm.prm.scorer import PRMScorer
+from rlhf_prm.prm.scorer import BatchScorer
 from rlhf_prm.steps import StepSplitter
 
 PROBLEM_KEYS = ("problem", "prompt", "question")
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="default: the input's name with .scored.jsonl")
     parser.add_argument("--family", default="auto", help=f"how the PRM is read: auto, {', '.join(FAMILIES)}")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
+    parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
     parser.add_argument("--tag", help="step tag of a causal_tag PRM")
     parser.add_argument("--good", help="good answer of a causal_tag PRM")
@@ -42,7 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write each input row with ``step_scores`` added (null where a step could not be scored); print a summary."""
     rows = read_rollouts(args.input, StepSplitter(args.separator.encode().decode("unicode_escape")))
-    keywords = ("family", "placement", "reference", "tag", "good", "bad", "max_length", "max_batch_tokens")
+    keywords = (
+        "family",
+        "placement",
+        "reference",
+        "tag",
+        "good",
+        "bad",
+        "max_length",
+        "max_batch_tokens",
+        "server_url",
+    )
     scorer = load_prm(args.prm, **{name: getattr(args, name) for name in keywords})
     output = args.output or args.input.with_suffix(".scored.jsonl")
     with output.open("w") as file:
@@ -81,7 +92,7 @@ def read_rollouts(path: Path, splitter: StepSplitter) -> Iterator[tuple[dict, st
             yield row, problem, steps
 
 
-def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: PRMScorer, chunk: int) -> Iterator[dict]:
+def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: BatchScorer, chunk: int) -> Iterator[dict]:
     """The rows in their order, each with ``step_scores``; a chunk is scored as one call."""
     rollouts = iter(rollouts)
     while part := list(islice(rollouts, chunk)):

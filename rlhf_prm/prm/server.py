@@ -1,0 +1,148 @@
+"""A PRM that vLLM serves (pooling over HTTP), behind the same Protocol as one in this process."""
+
+import json
+import math
+import random
+import shlex
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from rlhf_prm.prm.families import Family
+from rlhf_prm.prm.scorer import BatchScorer
+from rlhf_prm.prm.texts import Rendered, Texts
+
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses of a server that starts, restarts or is full
+
+
+class PRMServerError(ConnectionError):
+    """The PRM server gave no answer before the deadline; the message says how to start it."""
+
+
+class ServerScorer(BatchScorer):
+    """Scores steps over vLLM's ``/pooling``: token ids out, one row of label probabilities per step back.
+
+    A request that fails because the server is down, restarting or full is sent again, after waits that double, until
+    ``deadline`` seconds have passed since its first failure: a server that is restarted in mid-run costs time and
+    nothing else.
+
+    Args:
+        url: where the server listens, e.g. ``"http://127.0.0.1:8000"``.
+        model: the checkpoint's name, for the command in error messages.
+        deadline: seconds for which a failing request is tried again.
+        timeout: seconds that one answer may take.
+        in_flight: requests under way at once.
+        request_tokens: tokens that one request carries at most, unless a single rollout is longer.
+        family, texts, context: see :class:`BatchScorer`; the server's own limit lowers ``context``.
+
+    Raises:
+        PRMServerError: no answer before the deadline.
+        ValueError: the server refuses the request, or does not serve this PRM as its family needs.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        texts: Texts,
+        *,
+        url: str,
+        model: str,
+        context: int,
+        deadline: float = 600.0,
+        timeout: float = 120.0,
+        in_flight: int = 16,
+        request_tokens: int = 8192,
+    ):
+        if family.served is None:
+            raise ValueError(f"vLLM does not serve PRMs of family {family.name!r}: choose another placement.")
+        super().__init__(family, texts, context)
+        self.url = url.rstrip("/")
+        self.model = model
+        self.deadline = deadline
+        self.request_tokens = request_tokens
+        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="prm-server")
+        limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
+        # no proxies from the environment: a PRM server stands in the same cluster
+        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0), limits=limits, trust_env=False)
+        self._greeted = False
+
+    def command(self) -> str:
+        """The shell command that serves this PRM."""
+        pooling = {"pooling_type": "STEP", "step_tag_id": self.texts.tag_id}
+        if self.family.served == "tokens":
+            pooling = {"pooling_type": "ALL"}
+        port = httpx.URL(self.url).port or 80
+        config = shlex.quote(json.dumps(pooling))
+        return f"vllm serve {shlex.quote(self.model)} --runner pooling --pooler-config {config} --port {port}"
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self._client.close()
+
+    def _rendered(self, rollouts):
+        if not self._greeted and rollouts:
+            served = self._answer("GET", "/v1/models")["data"][0]
+            self.context = min(self.context, served.get("max_model_len") or self.context)
+            self._greeted = True
+        return super()._rendered(rollouts)
+
+    def _probabilities(self, rendered: list[Rendered], failure: Exception | None) -> list[list[float]]:
+        if failure is not None:
+            raise failure
+        requests: list[list[Rendered]] = []
+        tokens = 0
+        for one in rendered:
+            tokens += len(one.ids)
+            if not requests or tokens > self.request_tokens:
+                requests.append([])
+                tokens = len(one.ids)
+            requests[-1].append(one)
+        self.stats.forwards += len(requests)
+        self.stats.tokens += sum(len(one.ids) for one in rendered)
+        return [scores for part in self._threads.map(self._scored, requests) for scores in part]
+
+    def _scored(self, rendered: list[Rendered]) -> list[list[float]]:
+        body = {"input": [one.ids for one in rendered], "task": "token_classify"}
+        data = sorted(self._answer("POST", "/pooling", body)["data"], key=lambda item: item["index"])
+        if len(data) != len(rendered):
+            raise ValueError(f"{self.url} gave {len(data)} answers to {len(rendered)} rollouts.")
+        return [self._right(item["data"], one) for item, one in zip(data, rendered, strict=True)]
+
+    def _right(self, rows: list[list[float | None]], one: Rendered) -> list[float]:
+        """Column 1 of the rows that belong to the step ends: all of them, or those among one row per token."""
+        if self.family.served == "tokens" and len(rows) == len(one.ids):
+            rows = [rows[end] for end in one.ends]
+        if len(rows) != len(one.ends) or any(len(row) != 2 for row in rows):
+            raise ValueError(
+                f"{self.url} gave {len(rows)} rows of {len(rows[0]) if rows else 0} for {len(one.ends)} steps in "
+                f"{len(one.ids)} tokens: it does not serve this PRM as it is read. Start it with: {self.command()}"
+            )
+        return [math.nan if row[1] is None else float(row[1]) for row in rows]
+
+    def _answer(self, method: str, path: str, body: dict | None = None) -> dict:
+        """The JSON answer to one request, which is repeated while the server's failure may pass."""
+        first_failure = None
+        wait = 0.25
+        while True:
+            try:
+                response = self._client.request(method, self.url + path, json=body)
+                if response.status_code not in PASSING:
+                    break
+                reason = f"status {response.status_code}: {response.text[:300]}"
+            except httpx.TransportError as error:
+                reason = f"{type(error).__name__}: {error}"
+            now = time.monotonic()
+            first_failure = first_failure or now
+            if now - first_failure + wait > self.deadline:
+                raise PRMServerError(
+                    f"the PRM server at {self.url} has given no answer for {self.deadline:g} s ({reason}). "
+                    f"Start it with: {self.command()}"
+                )
+            time.sleep(wait * random.uniform(0.75, 1.0))  # ranks that failed together do not come back together
+            wait = min(2 * wait, 10.0)
+        if response.status_code != 200:
+            raise ValueError(
+                f"{self.url}{path} refused the request, status {response.status_code}: {response.text[:500]}"
+            )
+        return response.json()

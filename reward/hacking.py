@@ -213,19 +213,18 @@ def _split(moves: list[dict], links: list[int], lengths: list[int], back: int, s
     return clone
 
 
-def near_duplicate_share(steps: Sequence[Sequence[str]], similarity: float = 0.8) -> float:
+def near_duplicate_share(steps: Sequence[Sequence[str]], similarity: float = 0.8, window: int = 64) -> float:
     """Share of steps, of those that have one before them, that nearly repeat an earlier step of the same rollout.
 
-    Nearly: Jaccard similarity of the character 4-grams, case and spacing aside, of at least ``similarity``.
+    Nearly: Jaccard similarity of the character 4-grams, case and spacing aside, of at least ``similarity`` with one of
+    the ``window`` steps before.
     """
     repeats = []
     for rollout in steps:
-        seen: list[set[str]] = []
-        for step in rollout:
-            grams = _grams(step)
-            if seen:
-                repeats.append(any(_jaccard_at_least(grams, other, similarity) for other in seen))
-            seen.append(grams)
+        grams = [_grams(step) for step in rollout]
+        for k in range(1, len(grams)):
+            before = grams[max(k - window, 0) : k]
+            repeats.append(any(_jaccard_at_least(grams[k], other, similarity) for other in before))
     return _mean(repeats)
 
 

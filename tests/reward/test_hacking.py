@@ -145,6 +145,8 @@ def test_near_duplicate_share():
     # Different arithmetic of the same form is not a repetition.
     assert hacking.near_duplicate_share([["7 plus 4 is 1", "1 plus 9 is 0", "0 plus 5 is 5"]]) == 0.0
     assert math.isnan(hacking.near_duplicate_share([["only one"]]))
+    assert hacking.near_duplicate_share([["first thing", "second point", "first thing"]], window=1) == 0.0
+    assert hacking.near_duplicate_share([["first thing", "second point", "first thing"]], window=2) == 0.5
 
 
 def test_prompt_overlap():

@@ -19,7 +19,7 @@ def fails(copy: Path) -> bool:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode in (0, 1), result.stdout[-2000:] + result.stderr[-2000:]
+    assert result.returncode in (0, 1) and "ERROR" not in result.stdout, result.stdout[-2000:] + result.stderr[-2000:]
     return result.returncode == 1
 
 
@@ -28,7 +28,8 @@ def copy(tmp_path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "reward", tmp_path / "reward", ignore=ignored)
     shutil.copytree(ROOT / "tests" / "reward", tmp_path / "tests" / "reward", ignore=ignored)
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    for name in ("__init__.py", "conftest.py"):
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 

@@ -15,12 +15,13 @@ from rlhf_prm.experiment.sources import load_sources
 from rlhf_prm.trainers.config import ProcessGRPOConfig
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 
+ARGUMENTS = (RecipeArguments, ProcessGRPOConfig, ModelConfig)
 TOY_WORLD = Path(__file__).parent / "configs" / "grpo_toyworld.yaml"
 
 
 def main() -> None:
     with user_errors():
-        recipe, config, model_args = parse((RecipeArguments, ProcessGRPOConfig, ModelConfig), default_config=TOY_WORLD)
+        recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
         sources = load_sources(recipe, model_args, config.seed)
 
     def build_trainer(config: ProcessGRPOConfig, callbacks: list) -> ProcessGRPOTrainer:

@@ -1,7 +1,9 @@
 """Prompts with gold answers, from the Hub or from local files, whatever their columns are called."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, load_dataset
 
@@ -43,7 +45,7 @@ def load_prompts(
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
 
-    def ours(row: dict) -> dict:
+    def ours(row: Mapping[str, Any]) -> dict[str, Any]:
         prompt = row[names["prompt"]]
         problem = row[names["problem"]] if "problem" in names else _last_user_message(prompt)
         if chat and isinstance(prompt, str):

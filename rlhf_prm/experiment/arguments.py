@@ -91,7 +91,9 @@ def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
     path = Path(arguments[arguments.index("--config") + 1])
     if not path.is_file():
         raise ValueError(f"--config: no file at {path}")
-    return TrlParser(dataclasses).parse_args_and_config(arguments)
+    parser = TrlParser(dataclasses)
+    parser.print_usage = lambda file=None: None  # two hundred arguments would bury the error
+    return parser.parse_args_and_config(arguments)
 
 
 @contextmanager

@@ -1,0 +1,124 @@
+"""What a PRM costs a training update: outcome-only against dense on the same policy, and what hides behind what.
+
+    python benchmarks/training_update.py [--updates 6] [--data ../shared/data]
+
+Two measurements. (1) GRPO updates of a random policy on GSM8K problems, outcome-only and dense in turn, split into the
+trainer's parts. (2) Scoring 256 real completions: PRM alone, verifier alone, and both as the trainer runs them
+(submit → score → collect); "hidden" is the share of the verifier's time that no longer shows.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reward import MathVerifier
+from rlhf_prm.data import load_prompts
+from rlhf_prm.experiment.run_folder import versions
+from rlhf_prm.prm import load_prm
+from rlhf_prm.steps import StepSplitter
+from rlhf_prm.toyworld.tiny import tiny_random_models
+from rlhf_prm.trainers.config import ProcessGRPOConfig
+from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+from rlhf_prm.trainers.rollout_scoring import RolloutScoring
+
+PARTS = ("prm/seconds", "verifier/seconds", "steps/seconds")
+
+
+def update_seconds(dataset, policy, prm, verifier, updates: int) -> dict[str, dict[str, float]]:
+    """Median seconds of an update and of its parts, per method, after one warm-up update."""
+    result = {}
+    for method, scorer in (("outcome", None), ("immediate", prm)):
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = ProcessGRPOTrainer(
+                model=AutoModelForCausalLM.from_pretrained(policy),
+                args=ProcessGRPOConfig(
+                    output_dir=folder,
+                    method=method,
+                    max_steps=updates + 1,
+                    per_device_train_batch_size=16,
+                    num_generations=8,
+                    max_completion_length=128,
+                    logging_steps=1,
+                    save_strategy="no",
+                    use_cpu=not torch.cuda.is_available(),
+                    bf16=torch.cuda.is_available(),
+                    gradient_checkpointing=False,
+                    disable_tqdm=True,
+                ),
+                train_dataset=dataset,
+                processing_class=AutoTokenizer.from_pretrained(policy),
+                step_scorer=scorer,
+                verifier=verifier,
+            )
+            trainer.train()
+        logs = [log for log in trainer.state.log_history if "step_time" in log][1:]
+        result[method] = {
+            name: statistics.median(log[name] for log in logs) for name in ("step_time", *PARTS) if name in logs[0]
+        }
+    return result
+
+
+def scoring_seconds(rows: list[dict], policy, prm, verifier_class) -> dict[str, float]:
+    """Wall seconds for the same completions: PRM alone, verifier alone, both together."""
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    problems = [row["problem"] for row in rows]
+    solutions = [row["solution"] for row in rows]
+    ids = [tokenizer(row["completion"], add_special_tokens=False)["input_ids"] for row in rows]
+    result = {}
+    for name, scorer, verified in (("prm", prm, False), ("verifier", None, True), ("together", prm, True)):
+        with verifier_class() as verifier:  # a fresh one each time: nothing remembered
+            verifier.verify(["\\boxed{1}"], ["2"])
+            scoring = RolloutScoring(StepSplitter("\n"), tokenizer, scorer, verifier if verified else None)
+            start = time.perf_counter()
+            scoring(problems, problems, solutions, ids)
+            result[name] = time.perf_counter() - start
+            result[f"{name}_waiting_for_verifier"] = scoring.seconds["verifier"]
+    result["verifier_hidden_share"] = 1 - result["together_waiting_for_verifier"] / result["verifier"]
+    return result
+
+
+def real_completions(path: Path, count: int) -> list[dict]:
+    rows = []
+    for line in path.read_text().splitlines()[: count // 2]:
+        row = json.loads(line)
+        for model in ("175b_verification", "6b_verification"):
+            steps, _, answer = row[model]["solution"].rpartition("A:")
+            gold = row["ground_truth"].rpartition("A:")[2].strip()
+            text = f"{steps}\\boxed{{{answer.strip()}}}"
+            rows.append({"problem": row["question"], "solution": gold, "completion": text})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--updates", type=int, default=6)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    args = parser.parse_args()
+    columns = {"prompt": "question", "solution": "answer"}
+    dataset = load_prompts(str(args.data / "gsm8k_train_2000.jsonl"), columns=columns, limit=256)
+    rows = real_completions(args.data / "gsm8k_example_model_solutions.jsonl", 256)
+    with tempfile.TemporaryDirectory() as folder:
+        policy, prm_path = tiny_random_models(list(dataset["problem"]), folder, seed=0)
+        prm = load_prm(prm_path)
+        with MathVerifier() as verifier:
+            updates = update_seconds(dataset, policy, prm, verifier, args.updates)
+        scoring = scoring_seconds(rows, policy, prm, MathVerifier)
+    extra = updates["immediate"]["step_time"] - updates["outcome"]["step_time"]
+    report = {"update": updates, "extra_seconds": extra, "scoring": scoring, "versions": versions()}
+    for method, seconds in updates.items():
+        print(f"{method:<10}", "  ".join(f"{name} {value:.3f} s" for name, value in seconds.items()))
+    print(f"dense costs {extra:+.3f} s an update ({extra / updates['outcome']['step_time']:+.0%})")
+    print("  ".join(f"{name} {value:.3f}" for name, value in scoring.items()))
+    if args.out:
+        args.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

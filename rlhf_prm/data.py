@@ -53,9 +53,11 @@ def load_prompts(
             if system_prompt:
                 prompt = [{"role": "system", "content": system_prompt}, *prompt]
         gold = row[names["solution"]]
-        return {"prompt": prompt, "problem": problem, "solution": None if gold is None else str(gold)}
+        return {"_prompt": prompt, "_problem": problem, "_solution": None if gold is None else str(gold)}
 
-    return dataset.map(ours, remove_columns=dataset.column_names, desc="prompts")
+    # Fresh names: a column that keeps its name keeps its old type too, and a gold answer may be a number there.
+    mapped = dataset.map(ours, remove_columns=dataset.column_names, desc="prompts")
+    return mapped.rename_columns({name: name[1:] for name in mapped.column_names})
 
 
 def keep_gold(dataset: Dataset, fraction: float, seed: int) -> Dataset:

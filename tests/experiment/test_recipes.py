@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pandas as pd
 import pytest
 import yaml
@@ -19,7 +20,13 @@ RL_CONFIGS = [path for path in CONFIGS if "recipes/grpo_prm.py" in path.read_tex
 
 
 @pytest.fixture
-def recipe(monkeypatch):
+def unchecked_types(monkeypatch):
+    """The argument parser fills transformers' own fields with values outside their annotations."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def recipe(monkeypatch, unchecked_types):
     """Runs a recipe in this process as if from the command line, in the project's root."""
     monkeypatch.chdir(ROOT)
 
@@ -31,7 +38,7 @@ def recipe(monkeypatch):
 
 
 @pytest.mark.parametrize("path", RL_CONFIGS, ids=lambda path: path.stem)
-def test_every_config_parses(path, monkeypatch):
+def test_every_config_parses(path, monkeypatch, unchecked_types):
     arguments = runpy.run_path(str(ROOT / "recipes" / "grpo_prm.py"), run_name="recipe")["ARGUMENTS"]
     monkeypatch.setattr(sys, "argv", ["recipe", "--config", str(path), "--use_cpu", "true"])
     recipe, config, _ = parse(arguments, default_config=path)

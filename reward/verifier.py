@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from reward.answers.extract import MAX_TEXT, final_answer, gold_answer
+from reward.answers.quick import quick_status
 from reward.worker_pool import Outcome, PoolSettings, WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,8 @@ class MathVerifier:
             raise ValueError(
                 f"got {len(completions)} completions and {len(solutions)} solutions: one solution for each"
             )
+        if self._pool.closed:
+            raise RuntimeError("this verifier is closed: make a new one")
         parts = [self._start(row, *pair) for row, pair in enumerate(zip(completions, solutions, strict=True))]
         return PendingVerdicts(parts, self._pay)
 
@@ -157,6 +160,9 @@ class MathVerifier:
             return Verdict(self._pay["bad_gold"], "bad_gold", extracted.text, 0.0)
         if extracted.text is None:
             return Verdict(self._pay["no_answer"], "no_answer", None, 0.0)
+        status = quick_status(extracted.text, gold)
+        if status is not None:
+            return Verdict(self._pay[status], status, extracted.text, 0.0)
         return extracted.text, self._compared(extracted.text, gold)
 
     def _compared(self, answer: str, gold: str) -> Future:

@@ -212,9 +212,13 @@ class WorkerPool:
             ).start()
         self.close = weakref.finalize(self, _shut_down, self._nursery, self._jobs, workers)
 
+    @property
+    def closed(self) -> bool:
+        return not self.close.alive
+
     def submit(self, *arguments: str) -> "Future[Outcome]":
         """Queue one item."""
-        if not self.close.alive:
+        if self.closed:
             raise RuntimeError("this pool is closed: make a new one")
         job = _Job(arguments)
         self._jobs.put(job)

@@ -96,6 +96,7 @@ def nursery(target_name: str, control: socket.socket, parent: int, memory_limit:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
     module, _, function = target_name.partition(":")
     target = getattr(importlib.import_module(module), function)
+    getattr(sys.modules[module], "warm_up", lambda: None)()
     gc.collect()
     gc.freeze()
     control.sendall(b"ready")

@@ -9,7 +9,7 @@ MAX_BARE_GOLD = 400  # a solution longer than this must mark its answer
 OUTER_BOXES = 8  # how many boxes before the last are tried as enclosing it
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
-ANCHOR = re.compile(r"(?:final\s+answer|answer|result)\s{0,4}(?:is|are|=|:)\s{0,4}:?", re.IGNORECASE)
+ANCHOR = re.compile(r"(?:final\s+answer|answer|result|(?m:^)A)\s{0,4}(?:is|are|=|:)\s{0,4}:?", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!](?=\s|$)|\n")
 
 
@@ -112,4 +112,4 @@ def gold_answer(solution: str | None) -> str | None:
         answer = stated_answer(solution) if "####" in solution else solution.strip()
         if answer is not None and len(answer) > MAX_BARE_GOLD:
             return None
-    return answer if answer and answer.strip() else None
+    return answer if answer and any(character.isalnum() for character in answer) else None

@@ -1,18 +1,109 @@
-"""Compare an answer with a gold answer."""
+"""Compare an answer with a gold answer: the layers, cheapest first. Each says yes, no, or "not mine" (None).
 
-from latex2sympy2_extended import NormalizationConfig
-from math_verify import LatexExtractionConfig, parse, verify
+spelling → choice letter → words → calculus (sums, integrals, …: sympy) → shapes (numbers, lists, intervals, …).
+No layer guesses: an answer that none of them recognises as the gold is not correct.
+"""
+
+import re
+from functools import lru_cache
+
+from reward.answers.algebra import warm_up
+from reward.answers.compare import equivalent
+from reward.answers.evaluate import Undefined
+from reward.answers.grammar import MAX_DEPTH
+from reward.answers.reading import plain_words, read, stripped
+from reward.answers.shapes import Opaque, Shape, Words
+from reward.answers.tokens import Token, Unreadable, spelled, tokenize
+
+BARE_LETTER = re.compile(r"(?:option|choice|answer)?\s*[(\[]?\s*([A-J])\s*[)\]]?\.?", re.IGNORECASE)
+LETTER_AND_TEXT = re.compile(
+    r"(?:option|choice|answer)?\s*(?:[(\[]\s*([A-J])\s*[)\]][.:]?|([A-J])\s*[.):])\s*(.+)", re.DOTALL
+)
+CALCULUS = re.compile(r"\\(?:sum|prod|i{1,3}nt|oint|lim|det)(?![a-zA-Z])")
+OTHER_LETTER = re.compile(r"\s*(?:and|or|,|;|&|/)|.*\(\s*[A-J]\s*\)|[A-J]$", re.DOTALL)
+
+
+__all__ = ["judge", "warm_up"]
+
+
+def option(spelling: str) -> tuple[str, str] | None:
+    """The letter and the text of a multiple-choice answer: "(B) 7" → ("B", "7"); None for anything else."""
+    bare = BARE_LETTER.fullmatch(spelling)
+    if bare and bare[1].isupper():
+        return bare[1], ""
+    lettered = LETTER_AND_TEXT.fullmatch(spelling)
+    if lettered is None or OTHER_LETTER.match(lettered[3]):
+        return None
+    return lettered[1] or lettered[2], lettered[3].strip()
+
+
+@lru_cache(maxsize=16_384)
+def readable(text: str) -> tuple[tuple[Token, ...], Shape] | None:
+    """Tokens and shape of an answer or gold; None if it is no text that shows what it says."""
+    try:
+        tokens = stripped(tokenize(text))
+        if nesting(tokens) > MAX_DEPTH:
+            return None
+        return tuple(tokens), read(tokens)
+    except (Unreadable, RecursionError):
+        return None
+
+
+def nesting(tokens: list[Token]) -> int:
+    """How deep brackets are nested."""
+    depth = deepest = 0
+    for token in tokens:
+        if token.kind == "op":
+            depth += (token.value in "([{⦃⟨⌊⌈") - (token.value in ")]}⦄⟩⌋⌉")
+            deepest = max(deepest, depth)
+    return deepest
+
+
+def calculus(text: str) -> bool:
+    """Whether an answer has a sum, product, integral, limit or determinant, which the grammar has not."""
+    return CALCULUS.search(text) is not None
+
+
+def same_choice(answer: str, gold: str) -> bool | None:
+    """Multiple choice: the letters decide; texts beside them must not contradict."""
+    wanted = option(gold)
+    if wanted is None:
+        return None
+    given = option(answer)
+    if given is None:
+        return False if not wanted[1] else None
+    return given[0] == wanted[0] and (not given[1] or not wanted[1] or given[1] == wanted[1])
 
 
 def judge(answer: str, gold: str) -> str:
-    """ "correct", "incorrect", "unparseable" or "bad_gold"."""
+    """ "correct", "incorrect" or "unparseable": an answer's status against a gold answer."""
     if answer.strip() == gold.strip():
         return "correct"
-    config = [LatexExtractionConfig(normalization_config=NormalizationConfig(units=True), boxed_match_priority=0)]
-    gold_parsed = parse(f"\\boxed{{{gold}}}", parsing_timeout=None)
-    if not gold_parsed:
-        return "bad_gold"
-    parsed = parse(f"\\boxed{{{answer}}}", extraction_config=config, parsing_timeout=None)
-    if not parsed:
+    gold_read, answer_read = readable(gold), readable(answer)
+    if answer_read is None or not answer_read[0]:
         return "unparseable"
-    return "correct" if verify(gold_parsed, parsed, timeout_seconds=None) else "incorrect"
+    if gold_read is None:
+        return "incorrect"
+    answer_spelling, gold_spelling = spelled(list(answer_read[0])), spelled(list(gold_read[0]))
+    if answer_spelling == gold_spelling:
+        return "correct"
+    choice = same_choice(answer_spelling, gold_spelling)
+    if choice is not None:
+        return "correct" if choice else "incorrect"
+    if isinstance(gold_read[1], Words):
+        return "correct" if plain_words(answer_spelling) == gold_read[1].text else "incorrect"
+    if calculus(answer) or calculus(gold):
+        from reward.answers.algebra import (
+            same_expression,
+        )  # the computer-algebra system is loaded only when it is needed
+
+        same = same_expression(answer, gold)
+        return "unparseable" if same is None else "correct" if same else "incorrect"
+    if isinstance(answer_read[1], Opaque):
+        return "unparseable"
+    try:
+        return "correct" if equivalent(answer_read[1], gold_read[1]) else "incorrect"
+    except Undefined:
+        return "incorrect"
+    except Unreadable:
+        return "unparseable"

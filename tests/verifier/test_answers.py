@@ -1,0 +1,112 @@
+"""Finding and comparing answers: hand-written pairs, labelled cases, and the cheap layer against the others."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from reward.answers.extract import MAX_TEXT, final_answer, gold_answer
+from reward.answers.judge import judge
+from reward.answers.quick import quick_status
+
+HERE = Path(__file__).parent
+
+
+def pairs(name):
+    lines = (HERE / name).read_text().splitlines()[1:]
+    return [tuple(line.split(" | ", 1)) for line in lines]
+
+
+@pytest.mark.parametrize(("gold", "answer"), pairs("same_answers.txt"))
+def test_same_answer(gold, answer):
+    assert judge(final_answer(f"So it is $\\boxed{{{answer}}}$.").text, gold_answer(gold)) == "correct"
+
+
+@pytest.mark.parametrize(("gold", "answer"), pairs("other_answers.txt"))
+def test_other_answer(gold, answer):
+    assert judge(final_answer(f"So it is $\\boxed{{{answer}}}$.").text, gold_answer(gold)) != "correct"
+
+
+@pytest.fixture(scope="module")
+def cases(shared_data):
+    return [json.loads(line) for line in (shared_data / "verifier_cases.jsonl").read_text().splitlines()]
+
+
+def test_labelled_cases(cases):
+    wrong = Counter()
+    for case in cases:
+        answer = final_answer(case["completion"]).text
+        accepted = answer is not None and judge(answer, gold_answer(case["gold"])) == "correct"
+        if accepted != case["expected"]:
+            wrong["false positive" if accepted else "false negative"] += 1
+    assert wrong["false positive"] <= 1 and wrong.total() <= 0.01 * len(cases)
+
+
+def test_cheap_comparison_never_changes_a_verdict(cases):
+    decided = 0
+    golds = sorted({gold_answer(case["gold"]) for case in cases})
+    for case in cases:
+        answer = final_answer(case["completion"]).text
+        for gold in {gold_answer(case["gold"]), *golds[::20]}:
+            quick = answer and quick_status(answer, gold)
+            if quick is not None:
+                decided += 1
+                assert quick == judge(answer, gold), (answer, gold)
+    assert decided > 500
+
+
+def test_a_gold_solution_agrees_with_its_answer(shared_data):
+    rows = [json.loads(line) for line in (shared_data / "math500.jsonl").read_text().splitlines()]
+    statuses = Counter(judge(final_answer(row["solution"]).text, row["answer"]) for row in rows)
+    assert statuses == {"correct": 500}
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (r"first \boxed{1}, then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}} \quad", r"\frac{1}{2}"),
+        (r"\boxed{\boxed{3}}", r"\boxed{3}"),
+        (r"\boxed{x = \boxed{3}}", r"x = \boxed{3}"),
+        (r"\boxed 7", "7"),
+        (r"\boxed {7}", "7"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed{1} but \boxed{2", None),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxedtimes{1}", None),
+        ("so\n#### 1,234\n", "1,234"),
+        ("The final answer is: $5$. I hope it is correct.", "$5$"),
+        ("The answer is 3.5 apples. Really.", "3.5 apples"),
+        ("**Answer:** 12", "12"),
+        ("x = 5", None),
+        ("", None),
+    ],
+)
+def test_where_the_answer_is(completion, answer):
+    assert final_answer(completion).text == answer
+
+
+def test_long_texts_are_cut_and_say_so():
+    text = "x " * MAX_TEXT + r"\boxed{1}"
+    assert final_answer(text).text == "1" and final_answer(text).cut
+    assert final_answer(r"\boxed{1}" + " " * MAX_TEXT).text is None
+    assert not final_answer(r"\boxed{1}").cut
+
+
+@pytest.mark.parametrize(
+    ("solution", "gold"),
+    [
+        ("7", "7"),
+        ("$7$", "$7$"),
+        (r"we get \boxed{7}", "7"),
+        ("2+5=<<2+5=7>>7\n#### 7", "7"),
+        ("", None),
+        (None, None),
+        ("???", None),
+        (r"\boxed{7", None),
+        ("word " * 200, None),
+    ],
+)
+def test_golds(solution, gold):
+    assert gold_answer(solution) == gold

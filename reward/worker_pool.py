@@ -67,9 +67,9 @@ class _Nursery:
             RuntimeError: the nursery does not start, so no answer can be verified at all.
         """
         with self.lock:
-            if self.closed:
-                raise RuntimeError("the verifier was closed while answers were waiting to be verified")
             for attempt in (1, 2):
+                if self.closed:
+                    raise RuntimeError("the verifier was closed while answers were waiting to be verified")
                 try:
                     return self._fork()
                 except OSError:
@@ -95,8 +95,11 @@ class _Nursery:
                 self._stop()
 
     def close(self) -> None:
+        self.closed = True
+        process = self.process
+        if process is not None:
+            process.kill()  # before the lock: a thread that holds it may be waiting for this process
         with self.lock:
-            self.closed = True
             self._stop()
 
     def _fork(self) -> _Worker:

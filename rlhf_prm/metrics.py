@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 WRONG_AT_OR_BELOW = 0.5  # ProcessBench's rule for a PRM that emits probabilities (arXiv 2501.07301)
 
@@ -20,16 +19,6 @@ def predicted_first_error(step_scores: Sequence[float], threshold: float = WRONG
     NaN (a step past the model's context) is no evidence of an error and never counts as one.
     """
     return next((index for index, score in enumerate(step_scores) if score <= threshold), -1)
-
-
-def auroc(scores: Sequence[float] | np.ndarray, labels: Sequence[bool | int] | np.ndarray) -> float:
-    """P(a right step scores above a wrong one), ties counted half; NaN if there is only one class."""
-    truth = np.asarray(labels, dtype=bool)
-    rights, wrongs = int(truth.sum()), int((~truth).sum())
-    if rights == 0 or wrongs == 0:
-        return math.nan
-    ranks = rankdata(np.asarray(scores, dtype=float))
-    return float((ranks[truth].sum() - rights * (rights + 1) / 2) / (rights * wrongs))
 
 
 def expected_calibration_error(

@@ -19,8 +19,9 @@ from transformers import (
     Trainer,
 )
 
+from reward.hacking import auroc
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.metrics import auroc, expected_calibration_error, first_error, predicted_first_error
+from rlhf_prm.metrics import expected_calibration_error, first_error, predicted_first_error
 from rlhf_prm.prm import losses
 from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel

@@ -1,0 +1,24 @@
+"""From step scores to one score per solution."""
+
+import math
+from collections.abc import Callable, Sequence
+
+AGGREGATIONS: dict[str, Callable[[Sequence[float]], float]] = {
+    "product": math.prod,
+    "min": min,
+    "last": lambda scores: scores[-1],
+    "mean": lambda scores: sum(scores) / len(scores),
+}
+
+
+def solution_score(step_scores: Sequence[float], how: str) -> float:
+    """``step_scores`` aggregated by a name of AGGREGATIONS; −∞ with an unscorable (NaN) step, so it is never chosen.
+
+    Raises:
+        ValueError: an unknown aggregation.
+    """
+    if how not in AGGREGATIONS:
+        raise ValueError(f"unknown aggregation {how!r}: expected one of {', '.join(AGGREGATIONS)}")
+    if any(math.isnan(score) for score in step_scores):
+        return -math.inf
+    return AGGREGATIONS[how](step_scores)

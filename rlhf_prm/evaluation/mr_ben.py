@@ -1,0 +1,76 @@
+"""MR-Ben (arXiv 2406.13975): judging whole solutions, and naming the first wrong step of the wrong ones."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
+from rlhf_prm.prm.scorer import StepScorer
+
+
+@dataclass(frozen=True)
+class MRBenItem:
+    """One solution: ``label`` is the 0-based index of its first wrong step, −1 for a correct solution."""
+
+    problem: str
+    steps: list[str]
+    label: int
+    subject: str
+
+
+def load_mr_ben(path: str | Path) -> list[MRBenItem]:
+    """The published JSONL rows. Raises ``ValueError`` for a row whose columns or step number cannot be read."""
+    items = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            correct = row["Model_Solution_Correctness"].strip().lower() == "correct"
+            label = -1 if correct else int(row["Model_Solution_First_Error_Step"]) - 1
+            options = f"\n{row['Options']}" if row.get("Options") else ""
+            items.append(MRBenItem(row["Question"] + options, list(row["Model_Solution_Steps"]), label, row["Subject"]))
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path}, row {number}: {error!r}, expected a row of MR-Ben with a 1-based step"
+            ) from error
+    return items
+
+
+def matthews_correlation(predicted: Sequence[bool], truth: Sequence[bool]) -> float:
+    """(TP·TN − FP·FN)/√((TP+FP)(TP+FN)(TN+FP)(TN+FN)); 0 where the denominator is 0."""
+    pairs = list(zip(predicted, truth, strict=True))
+    tp, tn = sum(p and t for p, t in pairs), sum(not p and not t for p, t in pairs)
+    fp, fn = sum(p and not t for p, t in pairs), sum(t and not p for p, t in pairs)
+    denominator = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return (tp * tn - fp * fn) / denominator if denominator else 0.0
+
+
+def mr_score_parts(predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
+    """``mcc`` of calling solutions correct, ``acc_step`` over incorrect solutions, and the MR-Score they can give.
+
+    MR-Score = 0.2·max(0, MCC) + 0.3·ACC_step + 0.5·ACC_reason. A PRM explains nothing, so ACC_reason is not measured:
+    ``mr_score_without_reason`` is the sum of the first two terms, at most 0.5, and no MR-Score.
+    """
+    mcc = matthews_correlation([p == -1 for p in predictions], [label == -1 for label in labels])
+    wrong = [prediction == label for prediction, label in zip(predictions, labels, strict=True) if label >= 0]
+    acc_step = sum(wrong) / len(wrong) if wrong else 0.0
+    return {"mcc": mcc, "acc_step": acc_step, "mr_score_without_reason": 0.2 * max(0.0, mcc) + 0.3 * acc_step}
+
+
+def mr_ben(
+    scorer: StepScorer, items: Sequence[MRBenItem], threshold: float = WRONG_AT_OR_BELOW
+) -> dict[str, dict[str, float]]:
+    """Parts of the MR-Score for each subject and for ``"all"`` samples together, with the number of samples."""
+    scores = scorer.score([item.problem for item in items], [item.steps for item in items])
+    predictions = [predicted_first_error(row, threshold) for row in scores]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        groups[item.subject].append(index)
+    groups["all"] = list(range(len(items)))
+    return {
+        name: mr_score_parts([predictions[i] for i in indices], [items[i].label for i in indices])
+        | {"samples": len(indices)}
+        for name, indices in groups.items()
+    }

@@ -1,0 +1,77 @@
+"""PRMBench (arXiv 2501.03124): are planted errors of many kinds found at their steps?"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_prm.metrics import WRONG_AT_OR_BELOW
+from rlhf_prm.prm.scorer import StepScorer
+
+
+@dataclass(frozen=True)
+class PRMBenchItem:
+    """One modified solution: ``labels[k]`` False = an error was planted in step k."""
+
+    problem: str
+    steps: list[str]
+    labels: list[bool]
+    category: str
+
+
+def load_prmbench(path: str | Path) -> list[PRMBenchItem]:
+    """The published JSONL rows; ``error_steps`` are 1-based; those past the last step (there are some) are left out.
+
+    Raises ``ValueError`` for a row that lacks a column.
+    """
+    items = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        row = json.loads(line)
+        try:
+            steps, errors = list(row["modified_process"]), set(row["error_steps"])
+            labels = [step not in errors for step in range(1, len(steps) + 1)]
+            items.append(PRMBenchItem(row["modified_question"], steps, labels, row["classification"]))
+        except KeyError as error:
+            raise ValueError(f"{path}, row {number} lacks {error}, expected a row of PRMBench") from error
+    return items
+
+
+def f1(predicted: Sequence[bool], truth: Sequence[bool]) -> float:
+    """2TP/(2TP + FP + FN) of the class True; 0 when it is neither predicted nor there."""
+    hits = sum(p and t for p, t in zip(predicted, truth, strict=True))
+    denominator = sum(predicted) + sum(truth)
+    return 2 * hits / denominator if denominator else 0.0
+
+
+def step_report(predicted: Sequence[bool], truth: Sequence[bool]) -> dict[str, float]:
+    """``f1_right`` and ``f1_wrong`` over steps, accuracy, and PRMScore = their mean.
+
+    A category without planted errors has no wrong steps to find: its PRMScore is ``f1_right`` alone.
+    """
+    right = f1(predicted, truth)
+    wrong = f1([not p for p in predicted], [not t for t in truth])
+    has_errors = not all(truth)
+    return {
+        "f1_right": right,
+        "f1_wrong": wrong,
+        "accuracy": sum(p == t for p, t in zip(predicted, truth, strict=True)) / max(len(truth), 1),
+        "prm_score": (right + wrong) / 2 if has_errors else right,
+    }
+
+
+def prmbench(
+    scorer: StepScorer, items: Sequence[PRMBenchItem], threshold: float = WRONG_AT_OR_BELOW
+) -> dict[str, dict[str, float]]:
+    """Step-level report of each category and of ``"all"`` steps; a step is right when its score > threshold."""
+    scores = scorer.score([item.problem for item in items], [item.steps for item in items])
+    predicted: dict[str, list[bool]] = defaultdict(list)
+    truth: dict[str, list[bool]] = defaultdict(list)
+    count: dict[str, int] = defaultdict(int)
+    for item, row in zip(items, scores, strict=True):
+        for name in (item.category, "all"):
+            predicted[name] += [not score <= threshold for score in row]
+            truth[name] += item.labels
+            count[name] += 1
+    names = [*sorted(name for name in predicted if name != "all"), "all"]
+    return {name: step_report(predicted[name], truth[name]) | {"samples": count[name]} for name in names if count[name]}

@@ -1,0 +1,193 @@
+"""Step-wise search: decode one step at a time and let the PRM accept it (HGS-PRM, arXiv 2310.10080), at equal tokens
+with best-of-n.
+
+A step that the PRM scores above the threshold is accepted. Otherwise another one is sampled in its place, a few times;
+then the search takes the last accepted step back and goes on from there. It ends when an accepted step is final, or
+when the token budget is used up.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reward.verifier import Verifier
+from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.evaluation.aggregation import solution_score
+from rlhf_prm.metrics import WRONG_AT_OR_BELOW
+from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.steps import StepSplitter
+
+CountTokens = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How the search goes.
+
+    Args:
+        token_budget: generated tokens per problem, thrown-away ones included; a step in progress may go over it.
+        threshold: a step is accepted when its score is above.
+        tries: samples of one step before the step before it is taken back.
+        max_steps: longest solution.
+        separator: ends a step.
+        is_final: whether a step ends the solution; a final answer in a box by default.
+        aggregation: what best-of-n chooses by.
+    """
+
+    token_budget: int = 2048
+    threshold: float = WRONG_AT_OR_BELOW
+    tries: int = 3
+    max_steps: int = 40
+    separator: str = "\n\n"
+    is_final: Callable[[str], bool] = field(default=lambda step: "\\boxed" in step)
+    aggregation: str = "product"
+
+    def __post_init__(self) -> None:
+        for name in ("token_budget", "tries", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
+
+
+@dataclass
+class Search:
+    """The state of one problem's search; ``best`` is the furthest it got, in case the budget ends before it does."""
+
+    problem: str
+    prompt: str
+    steps: list[str] = field(default_factory=list)
+    misses: int = 0
+    tokens: int = 0
+    resampled: int = 0
+    taken_back: int = 0
+    finished: bool = False
+    best: list[str] = field(default_factory=list)
+
+    def open(self, settings: SearchSettings) -> bool:
+        return not self.finished and self.tokens < settings.token_budget
+
+    def advance(self, step: str, tokens: int, score: float, settings: SearchSettings) -> None:
+        """Take a sampled step and its score: accept it, or count a miss and take a step back after too many."""
+        self.tokens += tokens
+        if step and score > settings.threshold:
+            self.steps.append(step)
+            self.misses = 0
+            if len(self.steps) >= len(self.best):
+                self.best = list(self.steps)
+            self.finished = settings.is_final(step) or len(self.steps) >= settings.max_steps
+            return
+        self.misses += 1
+        self.resampled += 1
+        if self.misses >= settings.tries and self.steps:
+            self.steps.pop()
+            self.taken_back += 1
+            self.misses = 0
+
+
+def step_search(
+    generator: Generator,
+    scorer: StepScorer,
+    problems: Sequence[str],
+    count_tokens: CountTokens,
+    settings: SearchSettings,
+    *,
+    prompts: Sequence[str] | None = None,
+    seed: int = 0,
+) -> list[Search]:
+    """Search all problems side by side, one step of each at a time.
+
+    Args:
+        prompts: the text whose continuation is a solution; the problem's own text by default.
+        count_tokens: tokens of a piece of text, for the budget.
+    """
+    searches = [Search(p, prompt) for p, prompt in zip(problems, prompts or problems, strict=True)]
+    turn = 0
+    while indices := [index for index, search in enumerate(searches) if search.open(settings)]:
+        going = [searches[index] for index in indices]
+        texts = [search.prompt + "".join(step + settings.separator for step in search.steps) for search in going]
+        seeds = [_seed(seed, index, turn) for index in indices]
+        drawn = [texts[0] for texts in generator.generate(texts, 1, seed=seeds, stop=[settings.separator])]
+        candidates = [step.strip() for step in drawn]
+        scores = scorer.score(
+            [search.problem for search in going],
+            [[*search.steps, step or " "] for search, step in zip(going, candidates, strict=True)],
+        )
+        for search, step, row in zip(going, candidates, scores, strict=True):
+            search.advance(step, max(1, count_tokens(step + settings.separator)), row[-1], settings)
+        turn += 1
+    return searches
+
+
+def _seed(seed: int, problem: int, turn: int) -> int:
+    return (seed * 1_000_003 + problem * 10_007 + turn) % (2**31 - 1)
+
+
+def best_of_budget(
+    generator: Generator,
+    scorer: StepScorer,
+    problems: Sequence[str],
+    count_tokens: CountTokens,
+    settings: SearchSettings,
+    *,
+    prompts: Sequence[str] | None = None,
+    seed: int = 0,
+) -> tuple[list[str], list[int]]:
+    """For each problem the best-scored of as many whole samples as the token budget pays for, and the tokens used.
+
+    As in the search, the sample in progress when the budget ends is finished.
+    """
+    splitter = StepSplitter(settings.separator)
+    samples: list[list[str]] = [[] for _ in problems]
+    used = [0] * len(problems)
+    turn = 0
+    while going := [index for index, tokens in enumerate(used) if tokens < settings.token_budget]:
+        seeds = [_seed(seed, index, turn) for index in going]
+        drawn = generator.generate([(prompts or problems)[index] for index in going], 1, seed=seeds)
+        for index, texts in zip(going, drawn, strict=True):
+            samples[index].append(texts[0])
+            used[index] += max(1, count_tokens(texts[0]))
+        turn += 1
+    flat = [(index, text) for index, texts in enumerate(samples) for text in texts]
+    rows = scorer.score([problems[index] for index, _ in flat], [splitter.split(text) for _, text in flat])
+    chosen: list[tuple[float, str]] = [(-float("inf"), texts[0]) for texts in samples]
+    for (index, text), row in zip(flat, rows, strict=True):
+        score = solution_score(row, settings.aggregation)
+        if score > chosen[index][0]:
+            chosen[index] = (score, text)
+    return [text for _, text in chosen], used
+
+
+def compare_search(
+    generator: Generator,
+    scorer: StepScorer,
+    verifier: Verifier,
+    problems: Sequence[str],
+    solutions: Sequence[str],
+    count_tokens: CountTokens,
+    settings: SearchSettings | None = None,
+    *,
+    prompts: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Accuracy and mean tokens of step-wise search and of best-of-n under the same token budget per problem."""
+    settings = settings or SearchSettings()
+    common: dict[str, Any] = {"prompts": prompts, "seed": seed}
+    searches = step_search(generator, scorer, problems, count_tokens, settings, **common)
+    texts, used = best_of_budget(generator, scorer, problems, count_tokens, settings, **common)
+    found = [settings.separator.join(search.best) for search in searches]
+    size = len(problems)
+    return {
+        "step_search": {
+            "accuracy": _accuracy(verifier, found, solutions),
+            "tokens": sum(search.tokens for search in searches) / size,
+            "finished": sum(search.finished for search in searches) / size,
+            "resampled": sum(search.resampled for search in searches) / size,
+            "taken_back": sum(search.taken_back for search in searches) / size,
+        },
+        "best_of_n": {"accuracy": _accuracy(verifier, texts, solutions), "tokens": sum(used) / size},
+    }
+
+
+def _accuracy(verifier: Verifier, completions: Sequence[str], solutions: Sequence[str]) -> float:
+    rewards = [verdict.reward for verdict in verifier.verify(list(completions), list(solutions))]
+    readable = [reward for reward in rewards if reward is not None]
+    return sum(readable) / len(readable) if readable else float("nan")

@@ -1,0 +1,95 @@
+"""MR-Ben, PRMBench and RMB by hand and on the real files."""
+
+import json
+
+import pytest
+
+from rlhf_prm.evaluation.mr_ben import MRBenItem, load_mr_ben, matthews_correlation, mr_ben, mr_score_parts
+from rlhf_prm.evaluation.prmbench import PRMBenchItem, load_prmbench, prmbench, step_report
+from rlhf_prm.evaluation.rmb import BestOfNItem, load_rmb, rmb
+from tests.evaluation.fakes import RuleScorer
+
+good_steps = RuleScorer(lambda problem, before, step: "bad" not in step)
+
+
+def test_matthews_correlation_by_hand():
+    # TP 2, TN 1, FP 1, FN 1: (2·1 − 1·1)/√(3·3·2·2) = 1/6
+    assert matthews_correlation([True, True, False, True, False], [True, True, False, False, True]) == pytest.approx(
+        1 / 6
+    )
+    assert matthews_correlation([True, True], [True, False]) == 0.0
+
+
+def test_mr_score_leaves_the_reason_out():
+    perfect = mr_score_parts([-1, 2, 0], [-1, 2, 0])
+    assert perfect == {"mcc": 1.0, "acc_step": 1.0, "mr_score_without_reason": 0.5}
+    inverted = mr_score_parts([0, -1], [-1, 0])
+    assert inverted["mcc"] == -1.0 and inverted["mr_score_without_reason"] == 0.0  # max(0, MCC)
+    # wrong solution recognised, wrong step named: MCC 1, ACC_step 0
+    assert mr_score_parts([-1, 1], [-1, 0])["mr_score_without_reason"] == pytest.approx(0.2)
+
+
+def test_mr_ben_by_subject_and_on_the_real_file(shared_data, tmp_path):
+    items = [MRBenItem("p", ["good", "bad"], 1, "algebra"), MRBenItem("p", ["good"], -1, "logic")]
+    results = mr_ben(good_steps, items)
+    assert results["all"]["mr_score_without_reason"] == 0.5 and results["algebra"]["samples"] == 1
+    real = load_mr_ben(shared_data / "mrben_math.jsonl")
+    assert len(real) == 918 and sum(item.label == -1 for item in real) == 149
+    assert all(item.label < len(item.steps) for item in real)
+    assert real[0].label == 0 and real[0].problem.endswith("D: 2sqrt(2) ")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"Question": "p"}')
+    with pytest.raises(ValueError, match="row 1"):
+        load_mr_ben(broken)
+
+
+def test_prmbench_by_hand():
+    # right: predicted TTF F, truth TFF T → TP 1, FP 1, FN 1: ½; wrong class: TP 1, FP 1, FN 1: ½
+    report = step_report([True, True, False, False], [True, False, False, True])
+    assert report == {"f1_right": 0.5, "f1_wrong": 0.5, "accuracy": 0.5, "prm_score": 0.5}
+    assert step_report([True, False], [True, True])["prm_score"] == pytest.approx(2 / 3)  # nothing wrong to find
+
+
+def test_prmbench_categories_and_the_real_file(shared_data):
+    items = [
+        PRMBenchItem("p", ["good", "bad"], [True, False], "deception"),
+        PRMBenchItem("p", ["good", "good"], [True, False], "circular"),
+    ]
+    results = prmbench(good_steps, items)
+    assert list(results) == ["circular", "deception", "all"]
+    assert results["deception"]["prm_score"] == 1.0
+    assert results["circular"]["f1_wrong"] == 0.0 and results["circular"]["f1_right"] == pytest.approx(2 / 3)
+    assert results["all"]["samples"] == 2 and results["all"]["accuracy"] == 0.75
+    real = load_prmbench(shared_data / "prmbench_subset_394.jsonl")
+    assert len(real) == 394
+    always_right = prmbench(RuleScorer(lambda *_: 1.0), real)
+    assert len(always_right) == 10 and always_right["multi_solutions"]["prm_score"] == 1.0
+    wrong_share = sum(not label for item in real for label in item.labels) / sum(len(item.labels) for item in real)
+    assert always_right["all"]["accuracy"] == pytest.approx(1 - wrong_share)
+
+
+def test_rmb_counts_an_item_iff_the_winner_outscores_every_loser(tmp_path):
+    scorer = RuleScorer(lambda problem, before, step: float(step))
+    items = [
+        BestOfNItem("p", "0.9\n\n0.9", ["0.8", "0.7"], "math"),  # .81 beats .8 and .7
+        BestOfNItem("p", "0.5", ["0.4", "0.5"], "math"),  # a tie does not outscore
+        BestOfNItem("p", "0.3", ["0.2"], "code"),
+    ]
+    assert rmb(scorer, items) == {
+        "math": {"accuracy": 0.5, "items": 2}, "code": {"accuracy": 1.0, "items": 1},
+        "all": {"accuracy": pytest.approx(2 / 3), "items": 3},
+    }  # fmt: skip
+    assert rmb(scorer, items, how="last")["math"]["accuracy"] == 0.5
+    path = tmp_path / "rmb.json"
+    published = {
+        "conversation_input": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}],
+        "bon_best": {"answer": "a"}, "loser_list": [{"answer": "b"}, {"answer": "c"}], "category_path": "Chat/Small",
+    }  # fmt: skip
+    path.write_text(json.dumps([published, {"prompt": "p", "winner": "w", "losers": ["l"]}]))
+    assert load_rmb(path) == [
+        BestOfNItem("hi\n\nyes?", "a", ["b", "c"], "Chat/Small"),
+        BestOfNItem("p", "w", ["l"], "all"),
+    ]
+    path.write_text('{"prompt": "p"}')
+    with pytest.raises(ValueError, match="row 1"):
+        load_rmb(path)

@@ -1,0 +1,167 @@
+"""``rlhf-prm evaluate NAME``: a PRM against the public benchmarks, and as the judge among a policy's samples."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf_prm.evaluation import arguments as shared
+from rlhf_prm.evaluation.aggregation import AGGREGATIONS
+from rlhf_prm.evaluation.best_of_n import best_of_n
+from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
+from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
+from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, load_processbench, processbench
+from rlhf_prm.evaluation.rmb import load_rmb, rmb
+from rlhf_prm.evaluation.samples import load_samples, policy_samples, scored
+from rlhf_prm.evaluation.step_search import SearchSettings, compare_search
+from rlhf_prm.metrics import WRONG_AT_OR_BELOW
+from rlhf_prm.steps import StepSplitter
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="evaluation", required=True)
+    for name, (summary, add, _) in EVALUATIONS.items():
+        kind = kinds.add_parser(name, help=summary, description=summary)
+        shared.add_prm_arguments(kind)
+        kind.add_argument("--output", type=Path, help="write the results there as JSON too")
+        kind.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
+        add(kind)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table of one evaluation; ``--output`` keeps it as JSON."""
+    _, _, evaluate = EVALUATIONS[args.evaluation]
+    results = evaluate(args)
+    print(shared.table(results))
+    shared.write_results({"evaluation": args.evaluation, "prm": args.prm, "results": results}, args.output)
+
+
+def _splitter(args: argparse.Namespace) -> StepSplitter:
+    return StepSplitter(args.separator.encode().decode("unicode_escape"))
+
+
+def _threshold(text: str) -> float | str:
+    return text if text == TUNING_SUBSET else float(text)
+
+
+def _data(what: str) -> Callable[[argparse.ArgumentParser], None]:
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--data", required=True, type=Path, help=what)
+        parser.add_argument("--threshold", type=float, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
+
+    return add
+
+
+def _add_processbench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, type=Path, help="folder with the subsets' .jsonl files")
+    parser.add_argument("--subsets", nargs="+", default=list(SUBSETS), choices=SUBSETS)
+    parser.add_argument(
+        "--threshold",
+        type=_threshold,
+        default=WRONG_AT_OR_BELOW,
+        help=f"a step is wrong at or below this score; {TUNING_SUBSET!r}: the best one there, for all subsets",
+    )
+
+
+def _processbench(args: argparse.Namespace) -> Results:
+    subsets = load_processbench(args.data, args.subsets)
+    if missing := [name for name in args.subsets if name not in subsets]:
+        print(f"not in {args.data}, so not in the mean: {', '.join(missing)}")
+    return processbench(shared.scorer_from(args), subsets, args.threshold)
+
+
+def _add_best_of_n(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, in place of --policy")
+    parser.add_argument("--n", type=int, nargs="+", default=[8], help="subset sizes")
+    parser.add_argument("--num-samples", type=int, help="samples per problem from the policy (default: the largest n)")
+    shared.add_policy_arguments(parser, required=False)
+    shared.add_verifier_argument(parser)
+
+
+def samples_from(args: argparse.Namespace, num_samples: int) -> list[Any]:
+    """Checked samples from ``--samples``, or drawn from ``--policy`` on ``--problems``."""
+    verifier, splitter = shared.verifier_from(args), _splitter(args)
+    if (args.samples is None) == (args.policy is None):
+        raise ValueError("expected either --samples FILE or --policy MODEL with --problems FILE")
+    if args.samples is not None:
+        return load_samples(args.samples, verifier, splitter)
+    problems, solutions = shared.problems_from(args)
+    generator, template, _ = shared.policy_from(args)
+    prompts = [template(problem) for problem in problems]
+    return policy_samples(
+        generator, problems, solutions, verifier, num_samples, prompts=prompts, splitter=splitter, seed=args.seed
+    )
+
+
+def _best_of_n(args: argparse.Namespace) -> Results:
+    samples = scored(samples_from(args, args.num_samples or max(args.n)), shared.scorer_from(args))
+    results: dict[str, Any] = {}
+    for n in args.n:
+        results |= best_of_n(samples, n, seed=args.seed)
+    return results
+
+
+def _rmb_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, type=Path, help="RMB's best-of-n JSON, or rows of prompt, winner, losers")
+    parser.add_argument("--aggregation", default="product", choices=list(AGGREGATIONS))
+
+
+def _add_step_search(parser: argparse.ArgumentParser) -> None:
+    defaults = SearchSettings()
+    shared.add_policy_arguments(parser, required=True)
+    shared.add_verifier_argument(parser)
+    parser.add_argument("--token-budget", type=int, default=defaults.token_budget, help="generated tokens per problem")
+    parser.add_argument("--threshold", type=float, default=defaults.threshold, help="a step is accepted above this")
+    parser.add_argument("--tries", type=int, default=defaults.tries, help="samples of a step before one is taken back")
+    parser.add_argument("--aggregation", default=defaults.aggregation, choices=list(AGGREGATIONS))
+
+
+def _step_search(args: argparse.Namespace) -> Results:
+    from transformers import AutoTokenizer
+
+    settings = SearchSettings(
+        token_budget=args.token_budget,
+        threshold=args.threshold,
+        tries=args.tries,
+        separator=args.separator.encode().decode("unicode_escape"),
+        aggregation=args.aggregation,
+    )
+    problems, solutions = shared.problems_from(args)
+    generator, template, tokenizer_name = shared.policy_from(args)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_name)
+    return compare_search(
+        generator,
+        shared.scorer_from(args),
+        shared.verifier_from(args),
+        problems,
+        solutions,
+        lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        settings,
+        prompts=[template(problem) for problem in problems],
+        seed=args.seed,
+    )
+
+
+Evaluation = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Results]]
+EVALUATIONS: dict[str, Evaluation] = {
+    "processbench": ("first wrong step of real solutions: F1 per subset and mean", _add_processbench, _processbench),
+    "best_of_n": ("accuracy when the PRM chooses among n samples of a policy", _add_best_of_n, _best_of_n),
+    "mr_ben": (
+        "MR-Score without its reason part, which needs a grader of explanations",
+        _data("MR-Ben's .jsonl"),
+        lambda args: mr_ben(shared.scorer_from(args), load_mr_ben(args.data), args.threshold),
+    ),
+    "prmbench": (
+        "planted errors by category",
+        _data("PRMBench's .jsonl"),
+        lambda args: prmbench(shared.scorer_from(args), load_prmbench(args.data), args.threshold),
+    ),
+    "rmb": (
+        "best-of-n accuracy: the winner must outscore every loser",
+        _rmb_arguments,
+        lambda args: rmb(shared.scorer_from(args), load_rmb(args.data), args.aggregation, _splitter(args)),
+    ),
+    "step_search": ("step-wise search against best-of-n at equal tokens", _add_step_search, _step_search),
+}

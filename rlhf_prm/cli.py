@@ -10,7 +10,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "memory per GPU and seconds per update of a run, and what to change when it does not fit",
     ),
     "score": ("rlhf_prm.prm.command", "score the reasoning steps of a file of rollouts with a process reward model"),
-    "evaluate": ("rlhf_prm.evaluation.command", "measure a PRM: ProcessBench, best-of-n, PRMBench, MR-Ben, RMB, search"),
+    "evaluate": (
+        "rlhf_prm.evaluation.command",
+        "measure a PRM: ProcessBench, best-of-n, PRMBench, MR-Ben, RMB, search",
+    ),
     "report": ("rlhf_prm.report.cli", "write the HTML page of a run, or of several runs compared"),
 }
 

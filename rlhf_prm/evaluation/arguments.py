@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from reward.verifier import Verifier
-from rlhf_prm.annotate.config import GeneratorConfig
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.data import load_prompts
 from rlhf_prm.prm import FAMILIES, StepScorer, load_prm
 from rlhf_prm.prm.load import PLACEMENTS
 
-SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
+SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens")
 
 
 def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> None:
@@ -24,7 +23,6 @@ def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> No
         parser.add_argument("--prm", required=True, help=help_text)
     parser.add_argument("--family", default="auto", help=f"how the PRM is read: auto, {', '.join(FAMILIES)}")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
-    parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
     parser.add_argument("--max-length", type=int, help="longest input in tokens (default: the PRM's context)")
     parser.add_argument("--max-batch-tokens", type=int, default=16384, help="tokens of a micro-batch, padding counted")
@@ -39,7 +37,9 @@ def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
     parser.add_argument("--policy", required=required, help="the policy's folder, Hub name, or name it is served under")
     parser.add_argument("--endpoint", nargs="*", default=[], help="OpenAI-compatible base URLs that serve the policy")
     parser.add_argument("--backend", default="auto", help="auto, hf, vllm, endpoint, or a dotted path")
-    parser.add_argument("--template", default="chat", help="chat (the tokenizer's), plain, chatml, or text with {problem}")
+    parser.add_argument(
+        "--template", default="chat", help="chat (the tokenizer's), plain, chatml, or text with {problem}"
+    )
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--max-tokens", type=int, default=2048, help="longest sample, in tokens")
     parser.add_argument("--concurrency", type=int, default=128, help="requests in flight, or prompts per call")
@@ -53,6 +53,8 @@ def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
 
 def policy_from(args: argparse.Namespace) -> tuple[Generator, Callable[[str], str], str]:
     """The policy's generator, its prompt template, and the name of its tokenizer."""
+    from rlhf_prm.annotate.config import GeneratorConfig
+
     config = GeneratorConfig(
         args.policy,
         backend=args.backend,

@@ -104,7 +104,9 @@ def _best_of_n(args: argparse.Namespace) -> Results:
 
 
 def _rmb_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, type=Path, help="RMB's best-of-n JSON, or rows of prompt, winner, losers")
+    parser.add_argument(
+        "--data", required=True, type=Path, help="RMB's best-of-n JSON, or rows of prompt, winner, losers"
+    )
     parser.add_argument("--aggregation", default="product", choices=list(AGGREGATIONS))
 
 

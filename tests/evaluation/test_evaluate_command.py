@@ -1,0 +1,81 @@
+"""``rlhf-prm evaluate``: every evaluation from the command line, against its own function."""
+
+import json
+
+import pytest
+
+from rlhf_prm.cli import main
+from rlhf_prm.evaluation.best_of_n import best_of_n
+from rlhf_prm.evaluation.processbench import load_processbench, processbench
+from rlhf_prm.evaluation.samples import load_samples, scored
+from rlhf_prm.prm import load_prm
+from tests.evaluation.fakes import BoxVerifier
+
+
+def write(path, rows):
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return str(path)
+
+
+def evaluate(*arguments) -> int:
+    return main(["evaluate", *map(str, arguments)])
+
+
+def test_processbench(prm_folder, tmp_path, capsys):
+    rows = [
+        {"problem": "step 1", "steps": ["good 1", "bad 2"], "label": 1},
+        {"problem": "step 2", "steps": ["good 1", "good 2"], "label": -1},
+    ]
+    write(tmp_path / "processbench_gsm8k.jsonl", rows)
+    write(tmp_path / "math.jsonl", rows[:1])
+    out = tmp_path / "out" / "results.json"
+    assert (
+        evaluate("processbench", "--prm", prm_folder, "--data", tmp_path, "--threshold", "gsm8k", "--output", out) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "not in" in printed and "olympiadbench, omnimath" in printed and "error_accuracy" in printed
+    expected = processbench(load_prm(prm_folder), load_processbench(tmp_path), "gsm8k")
+    assert json.loads(out.read_text())["results"] == expected
+    assert evaluate("processbench", "--prm", prm_folder, "--data", tmp_path / "none") == 2
+    assert "no ProcessBench file" in capsys.readouterr().err
+
+
+def test_best_of_n_from_a_file_of_samples(prm_folder, tmp_path, capsys):
+    texts = ["good\n\n\\boxed{1}", "bad\n\n\\boxed{2}", "\\boxed{1}"]
+    path = write(tmp_path / "samples.jsonl", [{"problem": "step 1", "completions": texts, "solution": "1"}])
+    out = tmp_path / "results.json"
+    arguments = ("best_of_n", "--prm", prm_folder, "--samples", path, "--n", 2, 3, "--output", out)
+    assert evaluate(*arguments, "--verifier", "tests.evaluation.fakes.BoxVerifier") == 0
+    samples = scored(load_samples(path, BoxVerifier()), load_prm(prm_folder))
+    results = json.loads(out.read_text())["results"]
+    assert results == best_of_n(samples, 2) | best_of_n(samples, 3)
+    assert "weighted-maj-product@3" in capsys.readouterr().out
+    assert evaluate("best_of_n", "--prm", prm_folder) == 2
+    assert "either --samples FILE or --policy MODEL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column"),
+    [
+        (
+            "mr_ben",
+            {
+                "Question": "step", "Subject": "math", "Model_Solution_Steps": ["good", "bad"],
+                "Model_Solution_Correctness": "incorrect", "Model_Solution_First_Error_Step": "2",
+            },
+            "mr_score_without_reason",
+        ),
+        (
+            "prmbench",
+            {
+                "modified_question": "step", "modified_process": ["good", "bad"], "error_steps": [2],
+                "classification": "circular",
+            },
+            "prm_score",
+        ),
+        ("rmb", {"prompt": "step", "winner": "good\n\n1", "losers": ["bad"]}, "accuracy"),
+    ],
+)  # fmt: skip
+def test_benchmark_files(name, row, column, prm_folder, tmp_path, capsys):
+    assert evaluate(name, "--prm", prm_folder, "--data", write(tmp_path / "rows.jsonl", [row])) == 0
+    assert column in capsys.readouterr().out

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf_prm.metrics import first_error
+
 COLUMNS = ("prompt", "completions", "labels", "soft_labels", "source")
 
 
@@ -44,7 +46,7 @@ class StepLabels:
     @property
     def first_error(self) -> int:
         """0-based index of the first wrong step; −1 where there is none."""
-        return self.labels.index(False) if False in self.labels else -1
+        return first_error(self.labels)
 
     def row(self, prompt: str, steps: list[str]) -> dict[str, Any]:
         """The stepwise row. Steps that were not looked at come after a wrong one: label False, soft label 0.

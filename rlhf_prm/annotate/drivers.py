@@ -1,10 +1,13 @@
-"""Run many labelling tasks at once on an in-process generator."""
+"""Run many labelling tasks at once: in batches on any generator, or concurrently on endpoints."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from reward.verifier import Verdict, Verifier
 from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.annotate.generators.endpoint import EndpointGenerator
 from rlhf_prm.annotate.tasks import Emit, Generate, GenerationError, RejectedRow, Rejection, Task, Verify
 
 Sink = Callable[[Any, dict[str, Any]], None]
@@ -43,7 +46,7 @@ class _Live:
 def run_batched(
     tasks: Iterable[tuple[Any, Task]],
     generator: Generator,
-    verifier: Any = None,
+    verifier: Verifier | None = None,
     *,
     window: int = 256,
     sink: Sink | None = None,
@@ -66,14 +69,19 @@ def run_batched(
         live = [one for one in live if not one.done]
 
 
-def _verify_all(waiting: list[_Live], verifier: Any) -> None:
-    if not waiting:
-        return
-    completions = [text for one in waiting for text in one.request.completions]
-    golds = [one.request.solution for one in waiting for _ in one.request.completions]
+def _verify_all(waiting: list[_Live], verifier: Verifier | None) -> None:
+    if waiting:
+        answers = _verdicts(verifier, [one.request for one in waiting])
+        for one, verdicts in zip(waiting, answers, strict=True):
+            one.answer(verdicts)
+
+
+def _verdicts(verifier: Verifier | None, requests: list[Verify]) -> list[list[Verdict]]:
+    """The verdicts of each request, from one call."""
+    completions = [text for request in requests for text in request.completions]
+    golds = [request.solution for request in requests for _ in request.completions]
     verdicts = iter(verifier.verify(completions, golds))
-    for one in waiting:
-        one.answer(list(islice(verdicts, len(one.request.completions))))
+    return [list(islice(verdicts, len(request.completions))) for request in requests]
 
 
 def _generate_all(waiting: list[_Live], generator: Generator) -> None:
@@ -85,8 +93,79 @@ def _generate_all(waiting: list[_Live], generator: Generator) -> None:
             if len(same) == 1:
                 same[0].reject(error)
                 continue
-            for one in same:  # one bad prompt must not take its batch with it
-                _generate_all([one], generator)
+            middle = len(same) // 2  # one bad prompt must not take its batch with it
+            _generate_all(same[:middle], generator)
+            _generate_all(same[middle:], generator)
             continue
         for one, texts in zip(same, answers, strict=True):
             one.answer(texts)
+
+
+async def run_concurrent(
+    tasks: Iterable[tuple[Any, Task]],
+    generator: EndpointGenerator,
+    verifier: Verifier | None = None,
+    *,
+    window: int = 256,
+    sink: Sink | None = None,
+    finished: Callable[[Any, Any], None],
+) -> None:
+    """Call ``finished(key, result)`` for every task as it ends; a rejected task's result is a ``Rejection``.
+
+    At most ``window`` tasks are alive, and each goes on as soon as its own answer is there. Verdicts are fetched in a
+    thread, everything that waits for one in the same call.
+    """
+    source = iter(tasks)
+    verifying = _VerifyQueue(verifier)
+
+    async def work() -> None:
+        for key, task in source:
+            one = _Live(key, task, sink)
+            while not one.done:
+                if isinstance(one.request, Verify):
+                    one.answer(await verifying.verdicts(one.request))
+                    continue
+                try:
+                    texts = await generator.complete(one.request)
+                except GenerationError as error:
+                    one.reject(error)
+                else:
+                    one.answer(texts)
+            finished(one.key, one.result)
+
+    try:
+        async with generator, asyncio.TaskGroup() as group:
+            for _ in range(window):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:  # the first one cancelled the rest
+        raise errors.exceptions[0] from None
+
+
+class _VerifyQueue:
+    """Verdicts from a verifier that is called by one thread at a time."""
+
+    def __init__(self, verifier: Verifier | None):
+        self.verifier = verifier
+        self.waiting: list[tuple[Verify, asyncio.Future]] = []
+        self.running: asyncio.Task | None = None
+
+    async def verdicts(self, request: Verify) -> list[Verdict]:
+        answer = asyncio.get_running_loop().create_future()
+        self.waiting.append((request, answer))
+        if self.running is None:
+            self.running = asyncio.create_task(self._drain())
+        return await answer
+
+    async def _drain(self) -> None:
+        while self.waiting:
+            batch, self.waiting = self.waiting, []
+            try:
+                answers = await asyncio.to_thread(_verdicts, self.verifier, [request for request, _ in batch])
+            except Exception as error:  # the verifier's own failure: raised where the verdicts are awaited
+                for _, answer in batch:
+                    answer.set_exception(error)
+                continue
+            for (_, answer), verdicts in zip(batch, answers, strict=True):
+                if not answer.cancelled():
+                    answer.set_result(verdicts)
+        self.running = None

@@ -9,8 +9,8 @@ the answer itself: it is verified, not continued.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from reward.verifier import Verdict, Verifier
 from rlhf_prm.annotate.drivers import run_batched
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.annotate.tasks import Emit, Generate, RejectedRow, Rejection, Task, Verify, unit_seed
@@ -92,7 +92,7 @@ def monte_carlo_task(
     return labels_from_estimates(estimates, settings)
 
 
-def step_estimate(step: int, verdicts: Sequence[Any]) -> StepEstimate:
+def step_estimate(step: int, verdicts: Sequence[Verdict]) -> StepEstimate:
     """Counts of one prefix's verdicts.
 
     Raises:
@@ -121,7 +121,7 @@ def monte_carlo(
     steps: list[list[str]],
     solutions: list[str],
     generator: Generator,
-    verifier: Any,
+    verifier: Verifier,
     *,
     settings: MonteCarloSettings | None = None,
     template: Callable[[str], str] | None = None,

@@ -15,11 +15,15 @@ Prompt = str | list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Generate:
-    """Answer: ``n`` continuations of ``prompt`` (``list[str]``)."""
+    """Answer: ``n`` continuations of ``prompt`` (``list[str]``).
+
+    Requests of one ``group`` begin alike: an endpoint's prefix cache serves them best on one host.
+    """
 
     prompt: Prompt
     n: int
     seed: int
+    group: str = ""
 
 
 @dataclass(frozen=True)

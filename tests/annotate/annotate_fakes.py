@@ -1,8 +1,8 @@
 """Generators and verifiers whose every answer is known beforehand."""
 
 import re
-from types import SimpleNamespace
 
+from reward.verifier import Verdict
 from rlhf_prm.annotate.tasks import GenerationError
 
 
@@ -37,5 +37,5 @@ class BoxVerifier:
             boxes = re.findall(r"\[(.*?)\]", text)
             status = "bad_gold" if gold == "?" else "correct" if boxes and boxes[-1] == gold else "incorrect"
             reward = None if gold == "?" else float(status == "correct")
-            verdicts.append(SimpleNamespace(reward=reward, status=status, answer=None, seconds=0.0))
+            verdicts.append(Verdict(reward=reward, status=status, answer=None, seconds=0.0))
         return verdicts

@@ -12,7 +12,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from rlhf_prm.annotate.tasks import GenerationError, Prompt, unit_seed
+from rlhf_prm.annotate.generators.prompts import prompt_ids, prompt_seeds
+from rlhf_prm.annotate.tasks import Prompt, unit_seed
 
 
 class SeededSampling(LogitsProcessor):
@@ -86,8 +87,9 @@ class HFGenerator:
         self, prompts: list[Prompt], n: int, *, seed: int | list[int] | None = None, stop: list[str] | None = None
     ) -> list[list[str]]:
         """See ``Generator``."""
-        ids = [self._token_ids(prompt) for prompt in prompts]
-        seeds = self._row_seeds(seed, len(prompts), n)
+        limit = self.model.config.max_position_embeddings
+        ids = [prompt_ids(self.tokenizer, prompt, limit) for prompt in prompts]
+        seeds = [[unit_seed(base, j) for j in range(n)] for base in prompt_seeds(seed, len(prompts))]
         rows = [(i, j) for i in range(len(prompts)) for j in range(n)]
         rows.sort(key=lambda row: len(ids[row[0]]))  # rows of similar length pad each other least
         texts: dict[tuple[int, int], str] = {}
@@ -96,24 +98,6 @@ class HFGenerator:
             batch = self._continue([ids[i] for i, _ in chunk], [seeds[i][j] for i, j in chunk], stop)
             texts.update(zip(chunk, batch, strict=True))
         return [[texts[i, j] for j in range(n)] for i in range(len(prompts))]
-
-    def _token_ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            ids = self.tokenizer(prompt)["input_ids"]
-        else:
-            text = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        limit = self.model.config.max_position_embeddings
-        if len(ids) >= limit:
-            raise GenerationError(f"the prompt has {len(ids)} tokens, the model's context {limit}")
-        return ids
-
-    @staticmethod
-    def _row_seeds(seed: int | list[int] | None, num_prompts: int, n: int) -> list[list[int]]:
-        if seed is None:
-            return torch.randint(2**31 - 1, (num_prompts, n)).tolist()
-        bases = [unit_seed(seed, i) for i in range(num_prompts)] if isinstance(seed, int) else seed
-        return [[unit_seed(base, j) for j in range(n)] for base in bases]
 
     @torch.no_grad()
     def _continue(self, ids: list[list[int]], seeds: list[int], stop: list[str] | None) -> list[str]:

@@ -1,0 +1,220 @@
+"""Any OpenAI-compatible endpoint, on one host or many: ``vllm serve``, SGLang, llama.cpp, hosted services.
+
+Text prompts go to ``/completions`` (so that a step prefix is continued as it stands), chats to ``/chat/completions``.
+"""
+
+import asyncio
+import email.utils
+import os
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from rlhf_prm.annotate.generators.hosts import Host, Hosts
+from rlhf_prm.annotate.generators.prompts import prompt_seeds
+from rlhf_prm.annotate.tasks import Generate, GenerationError, Prompt
+
+_RETRIED = {408, 409, 425, 429}
+_MISCONFIGURED = {401, 403, 404, 405}
+
+
+class EndpointError(ValueError):
+    """No host can be worked with: all are down, or refuse this model or key. Not the fault of a row."""
+
+
+class _Retry(Exception):
+    """This attempt failed in a way that another may not; ``after`` is the server's Retry-After in seconds."""
+
+    def __init__(self, reason: str, after: float | None = None):
+        super().__init__(reason)
+        self.after = after
+
+
+@dataclass
+class Usage:
+    """What was asked of the hosts so far. ``failures`` counts the attempts that were repeated, by reason."""
+
+    answered: int = 0
+    attempts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failures: Counter = field(default_factory=Counter)
+
+    def count(self, reported: Any) -> None:
+        """Add the tokens that a host reports, if it does."""
+        if isinstance(reported, dict):
+            for name in ("prompt_tokens", "completion_tokens"):
+                tokens = reported.get(name)
+                setattr(self, name, getattr(self, name) + (tokens if isinstance(tokens, int) else 0))
+
+
+class EndpointGenerator:
+    """``Generator`` over HTTP, with an async ``complete`` for many requests at once.
+
+    Args:
+        model: the name it is served under.
+        urls: base URLs such as ``http://host:8000/v1``; each serves ``model``.
+        max_tokens, temperature, top_p: sampling.
+        concurrency: requests in flight over all hosts.
+        timeout: seconds an attempt may take.
+        deadline: seconds a request may take with all its attempts.
+        first_wait, longest_wait: back-off between the attempts of a request: doubled each time, with full jitter.
+        api_key_env: the environment variable that holds the key, if the hosts want one.
+        extra_body: further fields of the request body, such as ``{"top_k": 20}``.
+
+    Raises:
+        ValueError: no URL.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        urls: list[str],
+        *,
+        max_tokens: int = 1024,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        concurrency: int = 64,
+        timeout: float = 600.0,
+        deadline: float = 3600.0,
+        first_wait: float = 0.5,
+        longest_wait: float = 30.0,
+        api_key_env: str = "OPENAI_API_KEY",
+        extra_body: dict[str, Any] | None = None,
+    ):
+        if not urls:
+            raise ValueError("endpoint: got no URL, expected at least one such as http://localhost:8000/v1")
+        self.sampling = {"model": model, "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+        self.sampling |= extra_body or {}
+        self.concurrency, self.timeout, self.deadline = concurrency, timeout, deadline
+        self.first_wait, self.longest_wait = first_wait, longest_wait
+        self.hosts = Hosts(urls, -(-concurrency // len(urls)), first_wait, longest_wait)
+        key = os.environ.get(api_key_env)
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.usage = Usage()
+        self._newest_success = 0.0
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> "EndpointGenerator":
+        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        self._client = httpx.AsyncClient(headers=self.headers, timeout=self.timeout, limits=limits)
+        self._slots = asyncio.Semaphore(self.concurrency)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    def generate(
+        self, prompts: list[Prompt], n: int, *, seed: int | list[int] | None = None, stop: list[str] | None = None
+    ) -> list[list[str]]:
+        """See ``Generator``; all prompts at once, ``concurrency`` in flight."""
+        seeds = prompt_seeds(seed, len(prompts))
+        requests = [Generate(prompt, n, row_seed) for prompt, row_seed in zip(prompts, seeds, strict=True)]
+
+        async def everything() -> list[list[str]]:
+            async with self:
+                return await asyncio.gather(*(self.complete(request, stop) for request in requests))
+
+        return asyncio.run(everything())
+
+    async def complete(self, request: Generate, stop: list[str] | None = None) -> list[str]:
+        """The continuations of one request, tried again until they are there. Only inside ``async with``.
+
+        Raises:
+            GenerationError: the host refuses the prompt, or it alone fails until its deadline.
+            EndpointError: no request at all succeeded until the deadline, or a host refuses the model or the key.
+        """
+        async with self._slots:
+            started = time.monotonic()
+            attempt, newest = 0, "all hosts rest"
+            while (left := started + self.deadline - time.monotonic()) > 0:
+                host = self.hosts.pick(request.group)
+                if host is None:
+                    await asyncio.sleep(min(left, self.hosts.seconds_until_one_wakes()))
+                    continue
+                attempt += 1
+                try:
+                    return await self._attempt(host, request, stop, min(left, self.timeout))
+                except _Retry as failure:
+                    newest = f"{host.url}: {failure}"
+                    self.hosts.failed(host, failure.after)
+                wait = random.uniform(0, min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 16)))
+                await asyncio.sleep(min(left, wait))
+        if self._newest_success > started:
+            raise GenerationError(f"failed {attempt} times in {self.deadline:g} s; the last: {newest}")
+        raise EndpointError(
+            f"nothing succeeded for {self.deadline:g} s; the last failure: {newest}. What is written stays; when the "
+            "hosts are back, the same command goes on"
+        )
+
+    async def _attempt(self, host: Host, request: Generate, stop: list[str] | None, timeout: float) -> list[str]:
+        self.usage.attempts += 1
+        host.in_flight += 1
+        try:
+            texts = await self._post(host, request, stop, timeout)
+        except _Retry as failure:
+            self.usage.failures[str(failure).partition(":")[0]] += 1
+            raise
+        finally:
+            host.in_flight -= 1
+        self.hosts.succeeded(host)
+        self._newest_success = time.monotonic()
+        self.usage.answered += 1
+        return texts
+
+    async def _post(self, host: Host, request: Generate, stop: list[str] | None, timeout: float) -> list[str]:
+        chat = not isinstance(request.prompt, str)
+        body = self.sampling | {"messages" if chat else "prompt": request.prompt, "n": request.n, "seed": request.seed}
+        body |= {"stop": stop} if stop else {}
+        url = f"{host.url}/{'chat/completions' if chat else 'completions'}"
+        try:
+            async with asyncio.timeout(timeout):  # httpx's own limit is per read: a trickle would never end
+                response = await self._client.post(url, json=body)
+        except TimeoutError:
+            raise _Retry("timeout") from None
+        except httpx.HTTPError as error:
+            raise _Retry(f"{type(error).__name__}: {error}") from error
+        self._raise_for_status(url, response)
+        try:
+            answer = response.json()
+            texts = [(c["message"]["content"] or "") if chat else c["text"] for c in answer["choices"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _Retry(f"garbage: {response.content[:80]!r}") from error
+        if len(texts) != request.n or not all(isinstance(text, str) for text in texts):
+            raise _Retry(f"garbage: {len(texts)} texts, expected {request.n}")
+        self.usage.count(answer.get("usage"))
+        return texts
+
+    def _raise_for_status(self, url: str, response: httpx.Response) -> None:
+        status = response.status_code
+        if status == 200:
+            return
+        if status in _RETRIED or status >= 500:
+            raise _Retry(f"status {status}", retry_after(response.headers.get("Retry-After")))
+        if status in _MISCONFIGURED:
+            raise EndpointError(
+                f"{url} answers {status} for model {self.sampling['model']!r}: {response.text[:200]}; check the URL "
+                "(it ends in /v1), the served model's name and the key"
+            )
+        raise GenerationError(f"status {status}: {response.text[:200]}")
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

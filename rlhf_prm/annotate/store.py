@@ -1,0 +1,159 @@
+"""Work that survives ``kill -9``: append-only JSONL shards, a manifest of the settings, bad rows set aside.
+
+    STAGE/manifest.json     the settings the records were made with, and their hash
+    STAGE/00000.jsonl …     one line per finished part of the work, "id" first; shard = number of the problem // shard_size
+    STAGE/rejected.jsonl    {"id", "reason"} of the rows that cannot be labelled
+
+A line is one ``write``: after a kill at most the last one is torn, and a torn line was never written.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """16 hexadecimal digits that differ when any setting does."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_hash(path: str | Path) -> str:
+    """16 hexadecimal digits of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+class StageStore:
+    """The records of one stage in a folder of its own; only one process may write there at a time.
+
+    Args:
+        folder: made if it is not there.
+        settings: everything that the records depend on.
+        shard_size: problems per shard.
+
+    Raises:
+        ValueError: the folder holds records made with other settings, or another process is writing there.
+    """
+
+    def __init__(self, folder: str | Path, settings: dict[str, Any], shard_size: int):
+        self.folder, self.shard_size = Path(folder), shard_size
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._files: dict[Path, BinaryIO] = {}
+        self._lock = open(self.folder / ".lock", "wb")  # noqa: SIM115 (held until close)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise ValueError(f"{self.folder}: another process is writing there; wait for it or use another --out") from None
+        self.hash = settings_hash(settings)
+        self._check_manifest(settings)
+
+    def _check_manifest(self, settings: dict[str, Any]) -> None:
+        path = self.folder / "manifest.json"
+        if not path.exists():
+            write_whole(path, json.dumps({"hash": self.hash, "settings": settings}, indent=2, ensure_ascii=False))
+            return
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["hash"] != self.hash:
+            known, self_ = manifest["settings"], settings
+            changed = sorted(k for k in known.keys() | self_.keys() if known.get(k) != self_.get(k))
+            differences = "; ".join(f"{k}: {known.get(k)!r} there, {self_.get(k)!r} now" for k in changed)
+            raise ValueError(
+                f"{self.folder} holds records made with other settings ({differences}); "
+                "go back to those, or write to another --out"
+            )
+
+    def shard_of(self, problem: int) -> int:
+        """The shard of the problem with this number."""
+        return problem // self.shard_size
+
+    def records(self, shard: int) -> Iterator[dict[str, Any]]:
+        """The records of a shard, in the order they were written; a torn last line is left out."""
+        path = self._shard_path(shard)
+        if not path.exists():
+            return
+        with open(path, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"{path}:{number} is damaged ({error}); delete that line, it is made again") from error
+
+    def append(self, shard: int, record: dict[str, Any]) -> None:
+        """Write one record."""
+        self._append(self._shard_path(shard), record)
+
+    def reject(self, row_id: str, reason: str) -> None:
+        """Set a row aside."""
+        self._append(self.folder / "rejected.jsonl", {"id": row_id, "reason": reason})
+
+    def rejected(self) -> dict[str, str]:
+        """id → reason of the rows set aside."""
+        path = self.folder / "rejected.jsonl"
+        if not path.exists():
+            return {}
+        lines = path.read_bytes().split(b"\n")[:-1]
+        return {record["id"]: record["reason"] for record in map(json.loads, lines)}
+
+    def forget_rejected(self) -> None:
+        """Let the rows set aside be tried again."""
+        (self.folder / "rejected.jsonl").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Put everything on the disk and let other processes in."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
+            file.close()
+        self._files.clear()
+        self._lock.close()
+
+    def __enter__(self) -> "StageStore":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _shard_path(self, shard: int) -> Path:
+        return self.folder / f"{shard:05d}.jsonl"
+
+    def _append(self, path: Path, record: dict[str, Any]) -> None:
+        file = self._files.get(path)
+        if file is None:
+            if len(self._files) >= 64:  # the oldest shard is finished, or soon opened again
+                self._files.pop(next(iter(self._files))).close()
+            cut_torn_line(path)
+            file = self._files[path] = open(path, "ab", buffering=0)  # noqa: SIM115 (kept open)
+        file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove what follows the last line end, left by a process that was killed while it wrote."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                file.truncate(start + found + 1)
+                return
+            end = start
+        file.truncate(0)

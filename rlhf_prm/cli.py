@@ -5,6 +5,7 @@ import importlib
 import sys
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "annotate": ("rlhf_prm.annotate.command", "label the steps of solutions: sampling, Monte-Carlo, judge, consensus"),
     "plan": (
         "rlhf_prm.plan.command",
         "memory per GPU and seconds per update of a run, and what to change when it does not fit",

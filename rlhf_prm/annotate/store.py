@@ -1,7 +1,7 @@
 """Work that survives ``kill -9``: append-only JSONL shards, a manifest of the settings, bad rows set aside.
 
     STAGE/manifest.json     the settings the records were made with, and their hash
-    STAGE/00000.jsonl …     one line per finished part of the work, "id" first; shard = number of the problem // shard_size
+    STAGE/00000.jsonl …     one line per finished part of the work; shard = number of the problem // shard_size
     STAGE/rejected.jsonl    {"id", "reason"} of the rows that cannot be labelled
 
 A line is one ``write``: after a kill at most the last one is torn, and a torn line was never written.
@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,49 +37,24 @@ def write_whole(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-class StageStore:
-    """The records of one stage in a folder of its own; only one process may write there at a time.
+class Shards:
+    """The records of one stage, to read.
 
     Args:
-        folder: made if it is not there.
-        settings: everything that the records depend on.
+        folder: need not be there.
         shard_size: problems per shard.
-
-    Raises:
-        ValueError: the folder holds records made with other settings, or another process is writing there.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any], shard_size: int):
+    def __init__(self, folder: str | Path, shard_size: int):
         self.folder, self.shard_size = Path(folder), shard_size
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._files: dict[Path, BinaryIO] = {}
-        self._lock = open(self.folder / ".lock", "wb")  # noqa: SIM115 (held until close)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise ValueError(f"{self.folder}: another process is writing there; wait for it or use another --out") from None
-        self.hash = settings_hash(settings)
-        self._check_manifest(settings)
-
-    def _check_manifest(self, settings: dict[str, Any]) -> None:
-        path = self.folder / "manifest.json"
-        if not path.exists():
-            write_whole(path, json.dumps({"hash": self.hash, "settings": settings}, indent=2, ensure_ascii=False))
-            return
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["hash"] != self.hash:
-            known, self_ = manifest["settings"], settings
-            changed = sorted(k for k in known.keys() | self_.keys() if known.get(k) != self_.get(k))
-            differences = "; ".join(f"{k}: {known.get(k)!r} there, {self_.get(k)!r} now" for k in changed)
-            raise ValueError(
-                f"{self.folder} holds records made with other settings ({differences}); "
-                "go back to those, or write to another --out"
-            )
 
     def shard_of(self, problem: int) -> int:
         """The shard of the problem with this number."""
         return problem // self.shard_size
+
+    def last_shard(self) -> int:
+        """The number of the last shard with records; −1 without any."""
+        return max((int(path.stem) for path in self.folder.glob("[0-9]*.jsonl")), default=-1)
 
     def records(self, shard: int) -> Iterator[dict[str, Any]]:
         """The records of a shard, in the order they were written; a torn last line is left out."""
@@ -93,15 +68,9 @@ class StageStore:
                 try:
                     yield json.loads(line)
                 except ValueError as error:
-                    raise ValueError(f"{path}:{number} is damaged ({error}); delete that line, it is made again") from error
-
-    def append(self, shard: int, record: dict[str, Any]) -> None:
-        """Write one record."""
-        self._append(self._shard_path(shard), record)
-
-    def reject(self, row_id: str, reason: str) -> None:
-        """Set a row aside."""
-        self._append(self.folder / "rejected.jsonl", {"id": row_id, "reason": reason})
+                    raise ValueError(
+                        f"{path}:{number} is damaged ({error}); delete that line, it is made again"
+                    ) from error
 
     def rejected(self) -> dict[str, str]:
         """id → reason of the rows set aside."""
@@ -110,6 +79,60 @@ class StageStore:
             return {}
         lines = path.read_bytes().split(b"\n")[:-1]
         return {record["id"]: record["reason"] for record in map(json.loads, lines)}
+
+    def _shard_path(self, shard: int) -> Path:
+        return self.folder / f"{shard:05d}.jsonl"
+
+
+class StageStore(Shards):
+    """The records of one stage in a folder of its own; only one process may write there at a time.
+
+    Args:
+        folder: made if it is not there.
+        settings: everything that the records depend on.
+        shard_size: problems per shard.
+
+    Raises:
+        ValueError: the folder holds records made with other settings, or another process is writing there.
+    """
+
+    def __init__(self, folder: str | Path, settings: dict[str, Any], shard_size: int):
+        super().__init__(folder, shard_size)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._files: dict[Path, BinaryIO] = {}
+        self._lock = open(self.folder / ".lock", "wb")  # noqa: SIM115 (held until close)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise ValueError(
+                f"{self.folder}: another process is writing there; wait for it or use another --out"
+            ) from None
+        self.hash = settings_hash(settings)
+        self._check_manifest(settings)
+
+    def _check_manifest(self, settings: dict[str, Any]) -> None:
+        path = self.folder / "manifest.json"
+        if not path.exists():
+            write_whole(path, json.dumps({"hash": self.hash, "settings": settings}, indent=2, ensure_ascii=False))
+            return
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["hash"] != self.hash:
+            known = manifest["settings"]
+            changed = sorted(k for k in known.keys() | settings.keys() if known.get(k) != settings.get(k))
+            differences = "; ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
+            raise ValueError(
+                f"{self.folder} holds records made with other settings ({differences}); "
+                "go back to those, or write to another --out"
+            )
+
+    def append(self, shard: int, record: dict[str, Any]) -> None:
+        """Write one record."""
+        self._append(self._shard_path(shard), record)
+
+    def reject(self, row_id: str, reason: str) -> None:
+        """Set a row aside."""
+        self._append(self.folder / "rejected.jsonl", {"id": row_id, "reason": reason})
 
     def forget_rejected(self) -> None:
         """Let the rows set aside be tried again."""
@@ -129,9 +152,6 @@ class StageStore:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _shard_path(self, shard: int) -> Path:
-        return self.folder / f"{shard:05d}.jsonl"
-
     def _append(self, path: Path, record: dict[str, Any]) -> None:
         file = self._files.get(path)
         if file is None:
@@ -139,7 +159,9 @@ class StageStore:
                 self._files.pop(next(iter(self._files))).close()
             cut_torn_line(path)
             file = self._files[path] = open(path, "ab", buffering=0)  # noqa: SIM115 (kept open)
-        file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        if file.write(line) != len(line):
+            raise OSError(f"{path}: the disk took only part of a line")
 
 
 def cut_torn_line(path: Path) -> None:
@@ -157,3 +179,11 @@ def cut_torn_line(path: Path) -> None:
                 return
             end = start
         file.truncate(0)
+
+
+def by_id(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The records of each row, in the order they were written."""
+    known: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        known.setdefault(record["id"], []).append(record)
+    return known

@@ -33,3 +33,31 @@ class PromptTemplate:
     def __call__(self, problem: str) -> str:
         text = TEMPLATES.get(self.text, self.text)
         return text.replace("{system}", self.system).replace("{problem}", problem)
+
+
+class ChatTemplate:
+    """``template(problem) -> str`` by a tokenizer's own chat template, up to where the assistant begins.
+
+    A leading BOS token is left out: whoever tokenizes the text puts it there.
+
+    Args:
+        tokenizer: Hub name or folder; only the tokenizer is loaded.
+
+    Raises:
+        ValueError: the tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: str, system: str = SYSTEM_BOXED):
+        from transformers import AutoTokenizer
+
+        self.tokenizer, self.system = AutoTokenizer.from_pretrained(tokenizer), system
+        if not self.tokenizer.chat_template:
+            raise ValueError(
+                f"template 'chat': {tokenizer} has no chat template; use one of {', '.join(TEMPLATES)}, or a text with "
+                "{problem} in it"
+            )
+
+    def __call__(self, problem: str) -> str:
+        messages = [{"role": "system", "content": self.system}, {"role": "user", "content": problem}]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text.removeprefix(self.tokenizer.bos_token or "")

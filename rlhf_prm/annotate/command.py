@@ -1,0 +1,132 @@
+"""``rlhf-prm annotate sample|monte-carlo|judge|consensus|all``: problems in, labelled solutions out."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rlhf_prm.annotate.config import AnnotateConfig, read_config
+from rlhf_prm.annotate.estimate import Estimate, assumed, estimate, table
+from rlhf_prm.annotate.pipeline import Pipeline
+from rlhf_prm.stepwise import read_rows, to_dataset
+
+STAGES = {
+    "sample": ["sample"],
+    "monte-carlo": ["monte_carlo"],
+    "judge": ["judge"],
+    "consensus": ["consensus"],
+    "all": ["sample", "monte_carlo", "judge", "consensus"],
+}
+# flag → (key of AnnotateConfig, keywords of add_argument)
+FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "--out": ("out", {"help": "folder for everything that is written; the same folder goes on where it was stopped"}),
+    "--problems": ("problems", {"help": ".jsonl or .parquet file with a problem and its gold answer per row"}),
+    "--solutions": (
+        "solutions",
+        {"help": "label these solutions (columns steps or response) in place of sampled ones"},
+    ),
+    "--prompt-column": ("prompt_column", {"help": "default: prompt, problem or question"}),
+    "--solution-column": ("solution_column", {"help": "the gold answer's; default: solution or answer"}),
+    "--num-responses": ("num_responses", {"type": int, "help": "responses per problem and policy (8)"}),
+    "--separator": ("separator", {"help": "between steps; default a blank line"}),
+    "--num-completions": ("num_completions", {"type": int, "help": "completions per step prefix (8)"}),
+    "--threshold": ("threshold", {"type": float, "help": "a step is correct above this hit rate (0)"}),
+    "--judge-form": ("judge_form", {"help": "paper, processbench, or a dotted path to a JudgeForm"}),
+    "--votes": ("votes", {"type": int, "help": "judge answers per solution (1)"}),
+    "--attempts": ("attempts", {"type": int, "help": "tries per judge answer (3)"}),
+    "--verifier": ("verifier", {"help": "math, or a dotted path to what gives a Verifier"}),
+    "--concurrency": ("concurrency", {"type": int, "help": "requests in flight, or prompts per in-process call (128)"}),
+    "--shard-size": ("shard_size", {"type": int, "help": "problems per shard, held in memory together (2000)"}),
+    "--limit": ("limit", {"type": int, "help": "only the first so many problems"}),
+    "--seed": ("seed", {"type": int}),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags; each one takes the place of its key in ``--config``."""
+    parser.add_argument("stage", choices=STAGES, help="what to do; all = everything in order")
+    parser.add_argument("--config", help="YAML file with the keys of AnnotateConfig")
+    for flag, (key, keywords) in FLAGS.items():
+        parser.add_argument(flag, dest=key, default=None, **keywords)
+    parser.add_argument(
+        "--go-on",
+        dest="stop_at_first_miss",
+        action="store_const",
+        const=False,
+        help="estimate all steps, misses or not",
+    )
+    parser.add_argument(
+        "--retry-rejected", action="store_const", const=True, help="try the rows again that were set aside"
+    )
+    parser.add_argument("--model", nargs="+", help="policies: Hub names, folders, or the names they are served under")
+    parser.add_argument("--endpoint", nargs="+", default=[], help="base URLs that serve them: http://host:8000/v1 …")
+    parser.add_argument("--judge-model", help="the model that judges")
+    parser.add_argument("--judge-endpoint", nargs="+", default=[], help="base URLs that serve the judge")
+    parser.add_argument("--backend", default="auto", help="of all models: hf, vllm, endpoint, or a dotted path")
+    parser.add_argument(
+        "--template", default="chat", help="of the policies: chat, chatml, plain, or text with {problem}"
+    )
+    parser.add_argument("--max-tokens", type=int, default=2048, help="longest answer of any model, in tokens")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the policies; the judge's is in the config")
+    parser.add_argument("--dry-run", action="store_true", help="print the estimate of calls and tokens, then stop")
+    parser.add_argument("--push-to-hub", metavar="NAME", help="publish the labels of this stage as a data set")
+
+
+def config_of(args: argparse.Namespace) -> AnnotateConfig:
+    """The YAML file with the flags in its place."""
+    keys = [key for key, _ in FLAGS.values()] + ["stop_at_first_miss", "retry_rejected"]
+    overrides = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    shared = {"backend": args.backend, "max_tokens": args.max_tokens}
+    if args.model:
+        sampling = {"template": args.template, "temperature": args.temperature}
+        overrides["policies"] = [
+            {"model": model, "endpoints": args.endpoint, **shared, **sampling} for model in args.model
+        ]
+    elif args.endpoint:
+        raise ValueError("--endpoint needs --model: the names of the models served there")
+    if args.judge_model:
+        overrides["judge"] = {"model": args.judge_model, "endpoints": args.judge_endpoint, **shared}
+    elif args.judge_endpoint:
+        raise ValueError("--judge-endpoint needs --judge-model: the name of the model served there")
+    return read_config(args.config, overrides)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the estimate, then do the stage."""
+    pipeline = Pipeline(config_of(args))
+    names = STAGES[args.stage]
+    estimates = estimates_of(pipeline, [name for name in names if name != "consensus"])
+    if estimates:
+        print(table(estimates), flush=True)
+    if args.dry_run:
+        return
+    for name in names:
+        if name == "consensus":
+            pipeline.consensus()
+        else:
+            pipeline.run(name)
+    if args.push_to_hub:
+        push(pipeline.out / f"{names[-1]}.jsonl", args.push_to_hub)
+
+
+def estimates_of(pipeline: Pipeline, names: list[str]) -> list[Estimate]:
+    """What is left of each stage; assumed where the solutions to label are still to be sampled."""
+    estimates: list[Estimate] = []
+    unsampled = 0
+    for name in names:
+        for stage in pipeline.stages(name):
+            if unsampled and name != "sample":
+                estimates.append(assumed(stage, unsampled, pipeline.config))
+                continue
+            estimates.append(estimate(stage, pipeline.rows(stage), pipeline.shards(stage), pipeline.config))
+            if name == "sample" and estimates[-1].calls:
+                unsampled += estimates[-1].rows * pipeline.config.num_responses
+    return estimates
+
+
+def push(path: Path, name: str) -> None:
+    """Publish a file of labels as a Hub data set."""
+    if not path.is_file():
+        raise ValueError(
+            f"--push-to-hub: {path.stem} writes no labels, use it with monte-carlo, judge, consensus or all"
+        )
+    to_dataset(read_rows(path)).push_to_hub(name)

@@ -1,0 +1,168 @@
+"""What ``rlhf-prm annotate`` is told, in a YAML file or by flags."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reward import resolve
+from reward.verifier import MathVerifier, Verifier
+from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.annotate.generators.backends import BACKENDS
+from rlhf_prm.annotate.judge import JudgeSettings
+from rlhf_prm.annotate.monte_carlo import MonteCarloSettings
+from rlhf_prm.annotate.templates import ChatTemplate, PromptTemplate
+from rlhf_prm.steps import StepSplitter
+
+
+@dataclass
+class GeneratorConfig:
+    """One model and how it is run.
+
+    Args:
+        model: Hub name, folder, or the name it is served under.
+        backend: "hf", "vllm", "endpoint", or a dotted path to a function of this config that gives a ``Generator``;
+            "auto" is "endpoint" where there are endpoints, else "hf".
+        endpoints: base URLs such as ``http://host:8000/v1``.
+        template: "chat" (the tokenizer's), a name in ``templates.TEMPLATES``, or a text with ``{problem}`` in it.
+        tokenizer: for "chat"; default: the model's own.
+        temperature, top_p, max_tokens: sampling.
+        extra_body: further sampling fields for endpoints.
+        options: how it runs, without a say in what comes out: keywords of the backend such as ``timeout``,
+            ``tensor_parallel_size`` or ``batch_size``.
+    """
+
+    model: str
+    backend: str = "auto"
+    endpoints: list[str] = field(default_factory=list)
+    template: str = "chat"
+    tokenizer: str | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 2048
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.backend == "auto":
+            self.backend = "endpoint" if self.endpoints else "hf"
+        if (self.backend == "endpoint") != bool(self.endpoints) and self.backend in BACKENDS:
+            raise ValueError(
+                f"{self.model}: backend {self.backend!r} with endpoints {self.endpoints}: drop one of the two"
+            )
+        if self.extra_body and self.backend in ("hf", "vllm"):
+            raise ValueError(f"{self.model}: extra_body is for endpoints, the {self.backend} backend ignores it")
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_tokens < 1:
+            raise ValueError(
+                f"{self.model}: got temperature {self.temperature}, top_p {self.top_p}, max_tokens {self.max_tokens}; "
+                "expected temperature ≥ 0, 0 < top_p ≤ 1, max_tokens ≥ 1"
+            )
+
+    def build(self, concurrency: int) -> Generator:
+        """The generator; loads the model where it runs in this process."""
+        return resolve(self.backend, BACKENDS, "backend")(self, concurrency)
+
+    def prompt_template(self) -> Callable[[str], str]:
+        """Problem → what the model sees before its first step."""
+        return ChatTemplate(self.tokenizer or self.model) if self.template == "chat" else PromptTemplate(self.template)
+
+    def results_depend_on(self) -> dict[str, Any]:
+        """The settings that change what is generated."""
+        names = ("model", "template", "tokenizer", "temperature", "top_p", "max_tokens", "extra_body")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class AnnotateConfig:
+    """A whole annotation: problems in, labelled solutions out.
+
+    Args:
+        out: folder for everything that is written.
+        problems: .jsonl or .parquet file, one problem and gold answer per row; not needed with ``solutions``.
+        solutions: label these rows (problem, gold answer, and ``steps`` or ``response``) in place of sampled ones.
+        policies: models to sample from, each one ``num_responses`` times per problem.
+        completer: continues step prefixes for Monte-Carlo; default: the first policy.
+        judge: the model that judges.
+        prompt_column, solution_column: default: prompt, problem or question; solution or answer.
+        separator, step_pattern: how a response is cut into steps (``StepSplitter``).
+        num_completions, threshold, stop_at_first_miss: see ``MonteCarloSettings``.
+        judge_form, votes, attempts: see ``JudgeSettings``.
+        verifier: "math", or a dotted path to a class or function without arguments that gives a ``Verifier``.
+        shard_size: problems per shard; one shard is held in memory at a time.
+        concurrency: requests in flight over all endpoints; prompts per call of an in-process generator.
+        limit: only the first so many problems.
+        retry_rejected: try the rows set aside again.
+    """
+
+    out: str
+    problems: str | None = None
+    solutions: str | None = None
+    policies: list[GeneratorConfig] = field(default_factory=list)
+    completer: GeneratorConfig | None = None
+    judge: GeneratorConfig | None = None
+    prompt_column: str | None = None
+    solution_column: str | None = None
+    num_responses: int = 8
+    separator: str = "\n\n"
+    step_pattern: str | None = None
+    num_completions: int = 8
+    threshold: float = 0.0
+    stop_at_first_miss: bool = True
+    judge_form: str = "paper"
+    votes: int = 1
+    attempts: int = 3
+    verifier: str = "math"
+    seed: int = 0
+    shard_size: int = 2000
+    concurrency: int = 128
+    limit: int | None = None
+    retry_rejected: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.problems is None) == (self.solutions is None):
+            raise ValueError("expected either problems (to sample from) or solutions (to label as they are)")
+        for name in ("num_responses", "shard_size", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected ≥ 1")
+        self.splitter = StepSplitter(self.separator, self.step_pattern)
+        self.monte_carlo_settings = MonteCarloSettings(
+            self.num_completions, self.threshold, self.stop_at_first_miss, self.separator, self.seed
+        )
+        self.judge_settings = JudgeSettings(self.judge_form, self.votes, self.attempts, self.seed)
+
+    def build_verifier(self) -> Verifier:
+        """The verifier, started."""
+        return resolve(self.verifier, {"math": MathVerifier}, "verifier")()
+
+
+def read_config(path: str | None, overrides: dict[str, Any]) -> AnnotateConfig:
+    """The YAML file's settings with ``overrides`` in their place.
+
+    Raises:
+        ValueError: no such file, a key that does not exist, or a value that is refused.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        if not Path(path).is_file():
+            raise ValueError(f"config: no file {path}")
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    settings |= overrides
+    for name in ("completer", "judge"):
+        if isinstance(settings.get(name), dict):
+            settings[name] = _build(GeneratorConfig, settings[name], name)
+    settings["policies"] = [_build(GeneratorConfig, policy, "policies") for policy in settings.get("policies", [])]
+    return _build(AnnotateConfig, settings, "annotate config")
+
+
+def _build(cls: type, settings: dict[str, Any], where: str) -> Any:
+    known = {f.name for f in dataclasses.fields(cls)}
+    required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
+    unknown, missing = settings.keys() - known, required - settings.keys()
+    if unknown or missing:
+        raise ValueError(
+            f"{where}: unknown {sorted(unknown)}, missing {sorted(missing)}; expected keys: {', '.join(sorted(known))}"
+        )
+    return cls(**settings)

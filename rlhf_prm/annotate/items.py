@@ -1,0 +1,108 @@
+"""The rows that are worked on, in the order of the input: problems to sample from, and solutions to label."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf_prm.annotate.config import AnnotateConfig
+from rlhf_prm.annotate.store import Shards
+from rlhf_prm.stepwise import read_records
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem and its gold answer; ``number`` counts the rows of the input from 0."""
+
+    id: str
+    number: int
+    prompt: str
+    solution: str
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One solution of a problem, in steps."""
+
+    id: str
+    number: int
+    prompt: str
+    solution: str
+    steps: list[str]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row of the input that cannot be used."""
+
+    id: str
+    number: int
+    reason: str
+
+
+def problems(config: AnnotateConfig, policy: int) -> Iterator[Problem | BadRow]:
+    """The rows of ``config.problems``, named for one policy."""
+    for number, where, record in _records(config, config.problems):
+        row_id = f"{number:07d}.{policy}"
+        try:
+            prompt, gold = _prompt_and_gold(config, record)
+            if not gold:
+                raise ValueError("no gold answer")
+            yield Problem(row_id, number, prompt, gold)
+        except ValueError as error:
+            yield BadRow(row_id, number, f"{where}: {error}")
+
+
+def given_solutions(config: AnnotateConfig) -> Iterator[Solution | BadRow]:
+    """The rows of ``config.solutions``; a judge needs no gold answer, so it may be missing there."""
+    for number, where, record in _records(config, config.solutions):
+        row_id = f"{number:07d}"
+        try:
+            prompt, gold = _prompt_and_gold(config, record)
+            yield Solution(row_id, number, prompt, gold, _steps_of(config, record))
+        except ValueError as error:
+            yield BadRow(row_id, number, f"{where}: {error}")
+
+
+def sampled_solutions(config: AnnotateConfig, samples: list[Shards]) -> Iterator[Solution]:
+    """Every response in the sample folders, the responses to one problem adjacent."""
+    shard, found = 0, True
+    while found:
+        records = [record for store in samples for record in store.records(shard)]
+        records.sort(key=lambda record: record["id"])
+        for record in records:
+            number = int(record["id"].split(".")[0])
+            for i, response in enumerate(record["responses"]):
+                steps = config.splitter.split(response) if response.strip() else []
+                yield Solution(f"{record['id']}.{i}", number, record["prompt"], record["solution"], steps)
+        shard += 1
+        found = shard <= max(store.last_shard() for store in samples)
+
+
+def _records(config: AnnotateConfig, path: str) -> Iterator[tuple[int, str, dict[str, Any] | ValueError]]:
+    for number, (where, record) in enumerate(read_records(path)):
+        if config.limit is not None and number >= config.limit:
+            return
+        yield number, where, record
+
+
+def _prompt_and_gold(config: AnnotateConfig, record: dict[str, Any] | ValueError) -> tuple[str, str]:
+    if isinstance(record, ValueError):
+        raise record
+    prompt = _column(record, config.prompt_column, ("prompt", "problem", "question"))
+    gold = _column(record, config.solution_column, ("solution", "answer"))
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f"no problem among {', '.join(sorted(record))} (prompt_column says where)")
+    return prompt, "" if gold is None else str(gold)
+
+
+def _column(record: dict[str, Any], name: str | None, defaults: tuple[str, ...]) -> Any:
+    return next((record[column] for column in ((name,) if name else defaults) if record.get(column) is not None), None)
+
+
+def _steps_of(config: AnnotateConfig, record: dict[str, Any]) -> list[str]:
+    steps = record.get("steps") or record.get("completions")
+    if steps is None and isinstance(record.get("response"), str):
+        steps = config.splitter.split(record["response"]) if record["response"].strip() else []
+    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+        raise ValueError(f"no steps (a list of texts) or response (a text) among {', '.join(sorted(record))}")
+    return steps

@@ -1,0 +1,203 @@
+"""Stages over files: problems → samples → Monte-Carlo and judge labels → consensus. Each goes on where it stopped."""
+
+import asyncio
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from reward.verifier import Verifier
+from rlhf_prm.annotate.config import AnnotateConfig
+from rlhf_prm.annotate.consensus import ConsensusReport
+from rlhf_prm.annotate.drivers import Sink, run_batched, run_concurrent
+from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.annotate.generators.endpoint import EndpointGenerator
+from rlhf_prm.annotate.items import BadRow, Solution, given_solutions, problems, sampled_solutions
+from rlhf_prm.annotate.progress import Progress
+from rlhf_prm.annotate.stages import JudgeStage, MonteCarloStage, SampleStage, Stage
+from rlhf_prm.annotate.store import Shards, StageStore, by_id, file_hash, settings_hash, write_whole
+from rlhf_prm.annotate.tasks import Rejection, Task
+from rlhf_prm.stepwise import StepLabels, write_rows
+
+NOTHING_WORKS = 50  # rows that are set aside before one is labelled: then it is the settings, not the rows
+
+
+class Pipeline:
+    """The stages of one configuration, in the folder ``config.out``."""
+
+    def __init__(self, config: AnnotateConfig):
+        self.config, self.out = config, Path(config.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def stages(self, name: str) -> list[Stage]:
+        """The stages called "sample" (one per policy), "monte_carlo" or "judge".
+
+        Raises:
+            ValueError: the configuration lacks what the stage needs.
+        """
+        if name == "sample":
+            if not self.config.policies or self.config.problems is None:
+                raise ValueError("sample: expected problems and at least one policy (--model)")
+            return [SampleStage(self.config, policy) for policy in range(len(self.config.policies))]
+        return [{"monte_carlo": MonteCarloStage, "judge": JudgeStage}[name](self.config, self._source())]
+
+    def _source(self) -> dict[str, Any]:
+        """Where solutions come from, for the manifests of the stages that label them."""
+        cut = {"separator": self.config.separator, "step_pattern": self.config.step_pattern}
+        if self.config.solutions is not None:
+            columns = [self.config.prompt_column, self.config.solution_column]
+            return {"solutions": file_hash(self.config.solutions), "columns": columns, **cut}
+        return {"samples": [settings_hash(stage.settings) for stage in self.stages("sample")], **cut}
+
+    def shards(self, stage: Stage) -> Shards:
+        """The stage's records, to read."""
+        return Shards(self.out / stage.name, self.config.shard_size)
+
+    def store(self, stage: Stage) -> StageStore:
+        """The stage's records, to write: no other process can at the same time."""
+        return StageStore(self.out / stage.name, stage.settings, self.config.shard_size)
+
+    def rows(self, stage: Stage) -> Iterator[Any]:
+        """What the stage works on, in the order of the input."""
+        if isinstance(stage, SampleStage):
+            return problems(self.config, int(stage.name.rpartition("-")[2]))
+        return self.solutions()
+
+    def solutions(self) -> Iterator[Solution | BadRow]:
+        """Everything to label."""
+        if self.config.solutions is not None:
+            return given_solutions(self.config)
+        return sampled_solutions(self.config, [self.shards(s) for s in self.stages("sample")])
+
+    def run(self, name: str) -> None:
+        """Do what is left of the stages of this name, then write their labels."""
+        for stage in self.stages(name):
+            with self.store(stage) as store:
+                if self.config.retry_rejected:
+                    store.forget_rejected()
+                total = sum(1 for _ in self.rows(stage))
+                with Progress(stage, total) as progress:
+                    self._run(stage, store, progress)
+                if not isinstance(stage, SampleStage):
+                    self._write_labels(stage, store)
+
+    def _run(self, stage: Stage, store: StageStore, progress: Progress) -> None:
+        tasks = self._tasks(stage, store, progress)
+        first = next(tasks, None)
+        if first is None:  # nothing left: no model is loaded
+            return
+        generator = stage.model.build(self.config.concurrency)
+        progress.watch(generator)
+        verifier = self.config.build_verifier() if isinstance(stage, MonteCarloStage) else None
+
+        def sink(key: tuple[str, int], record: dict[str, Any]) -> None:
+            store.append(key[1], {"id": key[0], **record})
+
+        def finished(key: tuple[str, int], result: Any) -> None:
+            if not isinstance(result, Rejection):
+                progress.finished_one()
+                return
+            store.reject(key[0], result.reason)
+            if progress.rejected_one() >= NOTHING_WORKS and not progress.done:
+                raise ValueError(
+                    f"{stage.name}: the first {NOTHING_WORKS} rows all failed, the last with: {result.reason}. When "
+                    "that is mended, go on with --retry-rejected"
+                )
+
+        try:
+            self._drive(itertools.chain([first], tasks), generator, verifier, sink, finished)
+        finally:
+            if hasattr(verifier, "close"):
+                verifier.close()
+
+    def _drive(
+        self,
+        tasks: Iterable[tuple[Any, Task]],
+        generator: Generator,
+        verifier: Verifier | None,
+        sink: Sink,
+        finished: Callable[[Any, Any], None],
+    ) -> None:
+        window = self.config.concurrency
+        if isinstance(generator, EndpointGenerator):
+            window += window // 2  # some wait for verdicts
+            asyncio.run(run_concurrent(tasks, generator, verifier, window=window, sink=sink, finished=finished))
+        else:
+            for key, result in run_batched(tasks, generator, verifier, window=window, sink=sink):
+                finished(key, result)
+
+    def _tasks(self, stage: Stage, store: StageStore, progress: Progress) -> Iterator[tuple[tuple[str, int], Task]]:
+        """A task for every row that is not done, shard by shard."""
+        rejected = store.rejected()
+        for shard, rows in itertools.groupby(self.rows(stage), key=lambda row: store.shard_of(row.number)):
+            known = by_id(store.records(shard))
+            for row in rows:
+                if row.id in rejected:
+                    progress.known_one(rejected=True)
+                elif isinstance(row, BadRow):
+                    store.reject(row.id, row.reason)
+                    progress.rejected_one()
+                elif stage.is_done(row, records := known.pop(row.id, [])):
+                    if isinstance(result := stage.result(row, records), Rejection):
+                        store.reject(row.id, result.reason)  # killed before it could say so
+                    progress.known_one()
+                else:
+                    yield (row.id, shard), stage.task(row, records)
+
+    def _labelled(self, stage: Any, store: StageStore) -> Iterator[tuple[Solution, StepLabels | Rejection]]:
+        """Every solution with the stage's labels, in the order of the input.
+
+        Raises:
+            ValueError: the stage has not finished.
+        """
+        rejected = store.rejected()
+        for shard, rows in itertools.groupby(self.solutions(), key=lambda row: store.shard_of(row.number)):
+            known = by_id(store.records(shard))
+            for row in rows:
+                if isinstance(row, BadRow):
+                    continue
+                records = known.pop(row.id, [])
+                if row.id in rejected:
+                    yield row, Rejection(rejected[row.id])
+                elif stage.is_done(row, records):
+                    yield row, stage.result(row, records)
+                else:
+                    raise ValueError(
+                        f"{stage.name} has not labelled solution {row.id} yet: run that stage to its end first"
+                    )
+
+    def _write_labels(self, stage: Any, store: StageStore) -> None:
+        labelled = self._labelled(stage, store)
+        rows = (labels.row(s.prompt, s.steps) for s, labels in labelled if isinstance(labels, StepLabels))
+        path = self.out / f"{stage.name}.jsonl"
+        print(f"{path}: {write_rows(path, rows)} labelled solutions")
+        print_reasons(store.rejected().values())
+
+    def consensus(self) -> ConsensusReport:
+        """Write ``consensus.jsonl`` and ``consensus_report.json``; the report."""
+        (first,), (second,) = self.stages("monte_carlo"), self.stages("judge")
+        report = ConsensusReport()
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for (solution, mc), (_, verdict) in zip(
+                self._labelled(first, mc_store), self._labelled(second, judge_store), strict=True
+            ):
+                agreed = report.add(mc, verdict)
+                if isinstance(agreed, StepLabels):
+                    yield agreed.row(solution.prompt, solution.steps)
+
+        with self.store(first) as mc_store, self.store(second) as judge_store:
+            path = self.out / "consensus.jsonl"
+            written = write_rows(path, rows())
+        write_whole(self.out / "consensus_report.json", json.dumps(report.as_dict(), indent=2))
+        print(f"{path}: {written} labelled solutions\n{report.as_text()}")
+        return report
+
+
+def print_reasons(reasons: Iterable[str], most: int = 10) -> None:
+    """The commonest reasons for which rows were set aside."""
+    counts = Counter(reasons)
+    for reason, count in counts.most_common(most):
+        print(f"  set aside {count:6d}  {reason[:160]}")

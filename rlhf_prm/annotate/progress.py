@@ -1,0 +1,63 @@
+"""A progress bar with rate, time left, and what went wrong on the way."""
+
+from typing import Any
+
+from tqdm import tqdm
+
+from rlhf_prm.annotate.generators.endpoint import EndpointGenerator, Usage
+
+
+class Progress:
+    """Counts rows; those that an earlier run finished do not count towards the rate.
+
+    Attributes:
+        done: rows finished in this run or before.
+        rejected: rows set aside in this run.
+    """
+
+    def __init__(self, stage: Any, total: int):
+        self.bar = tqdm(total=total, desc=f"{stage.name} {stage.model.model}", unit=stage.unit, mininterval=1.0)
+        self.usage: Usage | None = None
+        self.done = self.rejected = 0
+
+    def watch(self, generator: Any) -> None:
+        """Show how the endpoints fare."""
+        if isinstance(generator, EndpointGenerator):
+            self.usage = generator.usage
+
+    def known_one(self, rejected: bool = False) -> None:
+        """A row that was finished, or set aside, before this run."""
+        self.done += not rejected
+        if not self.bar.disable:
+            self.bar.initial += 1
+            self.bar.n += 1
+
+    def finished_one(self) -> None:
+        """A row labelled now."""
+        self.done += 1
+        self._advance()
+
+    def rejected_one(self) -> int:
+        """A row set aside now; how many so far."""
+        self.rejected += 1
+        self._advance()
+        return self.rejected
+
+    def _advance(self) -> None:
+        notes = {"set aside": self.rejected} if self.rejected else {}
+        if self.usage is not None:
+            notes |= {"calls": self.usage.answered, "repeated": self.usage.failures.total()}
+            elapsed = self.bar.format_dict["elapsed"]
+            if elapsed and self.usage.completion_tokens:
+                notes["tokens/s"] = round(self.usage.completion_tokens / elapsed)
+        self.bar.set_postfix(notes, refresh=False)
+        self.bar.update()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+        if self.usage is not None and self.usage.failures:
+            reasons = ", ".join(f"{count} × {reason}" for reason, count in self.usage.failures.most_common(8))
+            print(f"{self.usage.attempts} attempts for {self.usage.answered} answers; repeated: {reasons}")

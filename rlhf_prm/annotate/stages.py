@@ -1,0 +1,139 @@
+"""The stages of the pipeline: what each one does with a row, and when the row is done."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from rlhf_prm.annotate.config import AnnotateConfig, GeneratorConfig
+from rlhf_prm.annotate.items import Problem, Solution
+from rlhf_prm.annotate.judge import Vote, judge_task, labels_from_votes
+from rlhf_prm.annotate.monte_carlo import StepEstimate, is_complete, labels_from_estimates, monte_carlo_task
+from rlhf_prm.annotate.sample import sample_task
+from rlhf_prm.annotate.store import file_hash
+from rlhf_prm.annotate.tasks import RejectedRow, Rejection, Task
+from rlhf_prm.stepwise import StepLabels
+
+Records = list[dict[str, Any]]
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """One kind of work on rows. ``name`` is its folder, ``model`` what it runs on, ``unit`` what it counts."""
+
+    name: str
+    unit: str
+    model: GeneratorConfig
+    settings: dict[str, Any]
+
+    def task(self, row: Any, records: Records) -> Task:
+        """The work on a row that is left when these records of it are written."""
+        ...
+
+    def is_done(self, row: Any, records: Records) -> bool:
+        """Whether nothing is left."""
+        ...
+
+    def result(self, row: Any, records: Records) -> Any:
+        """What the records of a row that is done say; a ``Rejection`` where they say nothing."""
+        ...
+
+
+class SampleStage:
+    """``num_responses`` responses of one policy to every problem."""
+
+    unit = "problem"
+
+    def __init__(self, config: AnnotateConfig, policy: int):
+        self.name, self.model, self.config = f"sample-{policy}", config.policies[policy], config
+        self._template: Callable[[str], str] | None = None
+        self.settings = {
+            "problems": file_hash(config.problems),
+            "columns": [config.prompt_column, config.solution_column],
+            "policy": self.model.results_depend_on(),
+            "num_responses": config.num_responses,
+            "seed": config.seed,
+            "shard_size": config.shard_size,
+        }
+
+    def task(self, row: Problem, records: Records) -> Task:
+        self._template = self._template or self.model.prompt_template()
+        about = {"prompt": row.prompt, "solution": row.solution, "policy": self.model.model}
+        prompt = self._template(row.prompt)
+        return sample_task(row.id, prompt, self.config.num_responses, self.config.seed, about)
+
+    def is_done(self, row: Problem, records: Records) -> bool:
+        return bool(records)
+
+    def result(self, row: Problem, records: Records) -> Any:
+        """The record."""
+        return records[0]
+
+
+class MonteCarloStage:
+    """Step estimates of every solution."""
+
+    name, unit = "monte_carlo", "solution"
+
+    def __init__(self, config: AnnotateConfig, source: dict[str, Any]):
+        if config.completer is None and not config.policies:
+            raise ValueError("monte_carlo: expected a completer or a policy (--model) to continue the steps")
+        self.model = config.completer or config.policies[0]
+        self.how = config.monte_carlo_settings
+        self._template: Callable[[str], str] | None = None
+        self.settings = {
+            **source,
+            "completer": self.model.results_depend_on(),
+            "monte_carlo": dataclasses.asdict(self.how),
+            "verifier": config.verifier,
+            "shard_size": config.shard_size,
+        }
+
+    def task(self, row: Solution, records: Records) -> Task:
+        self._template = self._template or self.model.prompt_template()
+        prompt = self._template(row.prompt)
+        return monte_carlo_task(row.id, prompt, row.steps, row.solution, self.how, self._estimates(records))
+
+    def is_done(self, row: Solution, records: Records) -> bool:
+        return bool(records) and is_complete(self._estimates(records), len(row.steps), self.how)
+
+    def result(self, row: Solution, records: Records) -> StepLabels | Rejection:
+        """What the records of a row that is done say."""
+        return labels_from_estimates(self._estimates(records), self.how)
+
+    @staticmethod
+    def _estimates(records: Records) -> list[StepEstimate]:
+        return [StepEstimate(r["step"], r["hits"], r["n"], r["statuses"]) for r in records]
+
+
+class JudgeStage:
+    """A judge's votes on every solution."""
+
+    name, unit = "judge", "solution"
+
+    def __init__(self, config: AnnotateConfig, source: dict[str, Any]):
+        if config.judge is None:
+            raise ValueError("judge: expected a model that judges (judge: in the config, or --judge-model)")
+        self.model, self.how = config.judge, config.judge_settings
+        self.settings = {
+            **source,
+            "judge": {k: v for k, v in self.model.results_depend_on().items() if k not in ("template", "tokenizer")},
+            "form": dataclasses.asdict(self.how),
+            "shard_size": config.shard_size,
+        }
+
+    def task(self, row: Solution, records: Records) -> Task:
+        return judge_task(row.id, row.prompt, row.steps, self.how, self._votes(records))
+
+    def is_done(self, row: Solution, records: Records) -> bool:
+        return len(records) >= self.how.votes
+
+    def result(self, row: Solution, records: Records) -> StepLabels | Rejection:
+        """What the records of a row that is done say."""
+        try:
+            return labels_from_votes(self._votes(records), len(row.steps))
+        except RejectedRow as error:
+            return Rejection(str(error))
+
+    @staticmethod
+    def _votes(records: Records) -> list[Vote]:
+        return [Vote(r["vote"], r["first_error"], r["attempts"], r["unparseable"]) for r in records]

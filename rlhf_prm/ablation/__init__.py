@@ -1,1 +1,5 @@
-"""Grids of runs, compared pairwise by seed."""
+"""Ablations: a grid of runs of any recipe, compared honestly.
+
+``config`` reads the YAML and makes cells, ``children`` and ``launch`` run them, ``table`` compares, ``markdown`` and
+``page`` show. A cell is a folder with ``cell.yaml``, the run's own files, and ``failed.json`` if it failed.
+"""

@@ -241,3 +241,50 @@ def path_chart(
         rows,
         [(s.name, s.style) for s in series],
     )
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A row of a forest plot: a mean, its interval, and the single values behind it."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    values: Sequence[float | int] = ()
+
+
+def forest_chart(rows: Sequence[ForestRow], title: str, x_label: str, note: str) -> Chart:
+    """Means with intervals around a line at 0, single values as rings; the best row first."""
+    shown = sorted((row for row in rows if math.isfinite(row.mean)), key=lambda row: -row.mean)
+    ends = finite([v for row in shown for v in (row.low, row.high, row.mean, 0.0)])
+    values = finite([v for row in shown for v in row.values])
+    # The values decide the scale: an interval over two seeds may be wider than anything there is to see.
+    reach = 2.5 * max([abs(v) for v in [*values, *(row.mean for row in shown)]] or [1.0])
+    low, high = max(min(ends or [-1.0]), -reach), min(max(ends or [1.0]), reach)
+    name_width, row_height = 8 + 7 * max([len(row.name) for row in shown] or [0]), 24
+    height = TOP + row_height * len(shown) + BOTTOM
+    left, right = min(name_width, WIDTH // 2), WIDTH - RIGHT
+
+    def px(value: float) -> float:
+        return round(left + 10 + (min(max(value, low), high) - low) / ((high - low) or 1) * (right - left - 20), 1)
+
+    parts = []
+    for tick in ticks(low, high, 6):
+        parts.append(f'<path class="grid" d="M{px(tick)} {TOP}V{height - BOTTOM}"/>')
+        parts.append(f'<text x="{px(tick)}" y="{height - BOTTOM + 16}" text-anchor="middle">{tick:+.2g}</text>')
+    parts.append(f'<path class="zero" d="M{px(0)} {TOP}V{height - BOTTOM}"/>')
+    for i, row in enumerate(shown):
+        y = TOP + row_height * (i + 0.5)
+        style = 6 if not (row.low > 0 or row.high < 0) else 0 if row.mean > 0 else 1
+        parts.append(f'<text x="{left}" y="{y + 4}" text-anchor="end">{escape(row.name)}</text>')
+        if math.isfinite(row.low):
+            parts.append(f'<path class="line c{style} solid" d="M{px(row.low)} {y}H{px(row.high)}"/>')
+        parts += [f'<circle class="ring c{style}" cx="{px(v)}" cy="{y}" r="3"/>' for v in finite(row.values)]
+        parts.append(f'<circle class="dot c{style}" cx="{px(row.mean)}" cy="{y}" r="5"/>')
+    middle = (left + right) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    table = [[row.name, number(row.mean), number(row.low), number(row.high)] for row in shown]
+    return Chart(
+        title, note, drawing("".join(parts), title, note, height=height), ["cell", "mean", "from", "to"], table
+    )

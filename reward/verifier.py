@@ -135,6 +135,10 @@ class MathVerifier:
             )
         if self._pool.closed:
             raise RuntimeError("this verifier is closed: make a new one")
+        if os.getpid() != self._owner:
+            raise RuntimeError(
+                "this verifier was made before a fork and its workers belong to the parent: make a new one"
+            )
         parts = [self._start(row, *pair) for row, pair in enumerate(zip(completions, solutions, strict=True))]
         return PendingVerdicts(parts, self._pay)
 

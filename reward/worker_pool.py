@@ -48,6 +48,7 @@ class _Job:
 class _Worker:
     pid: int
     connection: Connection
+    nursery: subprocess.Popen  # the one that forked it, and in which alone its id means it
 
 
 class _Nursery:
@@ -85,8 +86,8 @@ class _Nursery:
         """End a worker. Its id cannot have gone to another process: the nursery reaps it only when told to."""
         worker.connection.close()
         with self.lock:
-            if self.control is None:
-                return
+            if worker.nursery is not self.process:
+                return  # it died with its nursery
             try:
                 os.kill(worker.pid, signal.SIGKILL)
                 self.control.sendall(REAP + worker.pid.to_bytes(8, "big"))
@@ -109,7 +110,7 @@ class _Nursery:
         with ours, theirs:
             socket.send_fds(self.control, [FORK], [theirs.fileno()])
             pid = int.from_bytes(self._read(8), "big")
-            return _Worker(pid, Connection(ours.detach()))
+            return _Worker(pid, Connection(ours.detach()), self.process)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()

@@ -31,6 +31,7 @@ class Server:
         self.rng, self.lock = random.Random(seed), threading.Lock()
         self.seen, self.seeds, self.bodies = Counter(), [], []
         self.in_flight = self.most_in_flight = 0
+        self.refusal, self.retry_after = 400, "0.02"
 
     def __enter__(self):
         outer = self
@@ -79,9 +80,9 @@ class Server:
     def answer(self, handler, body, fault):
         prompt = body.get("prompt") or body["messages"]
         if self.refuse and self.refuse in str(prompt):
-            return self.send(handler, 400, b'{"error": "the prompt is longer than the context"}')
+            return self.send(handler, self.refusal, b'{"error": "the prompt is longer than the context"}')
         if fault == "429":
-            return self.send(handler, 429, b"slow down", {"Retry-After": "0.02"})
+            return self.send(handler, 429, b"slow down", {"Retry-After": self.retry_after})
         if fault == "429 with a date":
             return self.send(handler, 429, b"slow down", {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"})
         if fault in ("500", "503"):

@@ -50,9 +50,7 @@ class GeneratorConfig:
         if self.backend == "auto":
             self.backend = "endpoint" if self.endpoints else "hf"
         if (self.backend == "endpoint") != bool(self.endpoints) and self.backend in BACKENDS:
-            raise ValueError(
-                f"{self.model}: backend {self.backend!r} with endpoints {self.endpoints}: drop one of the two"
-            )
+            raise ValueError(f"{self.model}: backend {self.backend!r} does not go with endpoints {self.endpoints}")
         if self.extra_body and self.backend in ("hf", "vllm"):
             raise ValueError(f"{self.model}: extra_body is for endpoints, the {self.backend} backend ignores it")
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_tokens < 1:
@@ -165,4 +163,11 @@ def _build(cls: type, settings: dict[str, Any], where: str) -> Any:
         raise ValueError(
             f"{where}: unknown {sorted(unknown)}, missing {sorted(missing)}; expected keys: {', '.join(sorted(known))}"
         )
+    for f in dataclasses.fields(cls):
+        wanted = (int, float) if f.type is float else f.type
+        value = settings.get(f.name, f.default)
+        if f.type in (str, int, float, bool) and (
+            not isinstance(value, wanted) or isinstance(value, bool) > (f.type is bool)
+        ):
+            raise ValueError(f"{where}: {f.name}: got {value!r}, expected {f.type.__name__}")
     return cls(**settings)

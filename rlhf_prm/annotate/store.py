@@ -22,7 +22,13 @@ def settings_hash(settings: dict[str, Any]) -> str:
 
 
 def file_hash(path: str | Path) -> str:
-    """16 hexadecimal digits of a file's content."""
+    """16 hexadecimal digits of a file's content.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"no file {path}")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 

@@ -1,0 +1,240 @@
+"""The command: whole runs, what it prints before it starts, what it sets aside, what it refuses."""
+
+import json
+
+import pytest
+import yaml
+
+from rlhf_prm.annotate.config import GeneratorConfig, read_config
+from rlhf_prm.annotate.estimate import estimate, table
+from rlhf_prm.annotate.pipeline import NOTHING_WORKS, Pipeline
+from rlhf_prm.cli import main
+from rlhf_prm.stepwise import read_rows, write_rows
+
+MODELS = ["--model", "one", "two", "--judge-model", "judge", "--template", "plain"]
+PLUGGED = ["--backend", "annotate_plugin.SeededGenerator", "--verifier", "annotate_plugin.LastBoxVerifier"]
+GOOD = [{"problem": f"What is {i}?", "answer": "7"} for i in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def no_bar(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
+@pytest.fixture
+def problems(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    bad = ["{", json.dumps({"problem": "no gold"}), json.dumps({"answer": "7"}), "[1, 2]"]
+    path.write_text("\n".join([*map(json.dumps, GOOD), *bad]))
+    return path
+
+
+def annotate(stage, *args):
+    return main(["annotate", stage, *map(str, args)])
+
+
+def test_a_whole_run(tmp_path, problems, capsys):
+    arguments = ["--problems", problems, "--out", tmp_path / "out", *MODELS, *PLUGGED, "--num-responses", 2]
+    assert annotate("all", *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "left to do" in printed and "assumed: 8 steps" in printed and "kept " in printed
+    for name in ("monte_carlo", "judge", "consensus"):
+        rows = list(read_rows(tmp_path / "out" / f"{name}.jsonl"))
+        assert rows and {row["source"] for row in rows} == {name}
+    assert len(list(read_rows(tmp_path / "out" / "monte_carlo.jsonl"))) == 6 * 2 * 2
+    rejected = [json.loads(line) for line in (tmp_path / "out" / "sample-0" / "rejected.jsonl").open()]
+    assert [row["id"] for row in rejected] == [f"{number:07d}.0" for number in range(6, 10)]
+    reasons = " ".join(row["reason"] for row in rejected)
+    for part in ("problems.jsonl:7: not JSON", ":8: no gold answer", ":9: no problem among answer", ":10: got a list"):
+        assert part in reasons
+    report = json.loads((tmp_path / "out" / "consensus_report.json").read_text())
+    assert report["pairs"] == 24 and report["kept"] == len(list(read_rows(tmp_path / "out" / "consensus.jsonl")))
+    assert report["kept"] + sum(report["dropped"].values()) == 24
+
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")}
+    assert annotate("all", *arguments) == 0  # nothing is left to do
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")} == before
+    assert annotate("sample", *arguments, "--num-responses", 3) == 2
+    assert "num_responses: 2 there, 3 now" in capsys.readouterr().err
+
+
+def test_stages_one_by_one_equal_all(tmp_path, problems):
+    arguments = ["--problems", problems, *MODELS, *PLUGGED, "--num-responses", 2]
+    annotate("all", "--out", tmp_path / "a", *arguments)
+    for stage in ("sample", "monte-carlo", "judge", "consensus"):
+        assert annotate(stage, "--out", tmp_path / "b", *arguments, "--concurrency", 3) == 0
+    for name in ("monte_carlo.jsonl", "judge.jsonl", "consensus.jsonl", "consensus_report.json"):
+        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
+
+
+def test_a_yaml_file_and_flags_over_it(tmp_path, problems):
+    model = {"model": "one", "backend": "annotate_plugin.SeededGenerator", "template": "plain"}
+    settings = {
+        "problems": str(problems),
+        "out": str(tmp_path / "out"),
+        "policies": [model],
+        "verifier": "annotate_plugin.LastBoxVerifier",
+        "num_responses": 4,
+        "stop_at_first_miss": False,
+    }
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(settings))
+    assert annotate("sample", "--config", tmp_path / "x.yaml", "--num-responses", 1, "--limit", 2) == 0
+    assert annotate("monte-carlo", "--config", tmp_path / "x.yaml", "--num-responses", 1) == 0
+    rows = list(read_rows(tmp_path / "out" / "monte_carlo.jsonl"))
+    assert len(rows) == 2
+    records = [json.loads(line) for line in (tmp_path / "out" / "monte_carlo" / "00000.jsonl").open()]
+    assert len(records) == sum(len(row["completions"]) for row in rows)  # every step, misses or not
+
+
+def test_given_solutions_are_labelled(tmp_path):
+    path = tmp_path / "solutions.jsonl"
+    rows = [
+        {"problem": "p", "steps": ["step 1", "so \\boxed{7}"], "answer": "7", "label": -1},
+        {"problem": "p", "response": "step 1\n\nstep 2\n\nso \\boxed{8}", "answer": "7"},
+        {"problem": "p", "answer": "7"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["--solutions", path, "--out", tmp_path / "out", *MODELS, *PLUGGED]
+    assert (
+        annotate("monte-carlo", *arguments) == annotate("judge", *arguments) == annotate("consensus", *arguments) == 0
+    )
+    labelled = list(read_rows(tmp_path / "out" / "monte_carlo.jsonl"))
+    assert [row["completions"] for row in labelled] == [rows[0]["steps"], ["step 1", "step 2", "so \\boxed{8}"]]
+    assert labelled[0]["labels"][-1] is True and labelled[1]["labels"][-1] is False
+    assert "no steps" in (tmp_path / "out" / "monte_carlo" / "rejected.jsonl").read_text()
+
+
+def test_consensus_waits_for_both(tmp_path, problems, capsys):
+    arguments = ["--problems", problems, "--out", tmp_path / "out", *MODELS, *PLUGGED, "--num-responses", 1]
+    for stage in ("sample", "judge"):
+        annotate(stage, *arguments)
+    assert annotate("consensus", *arguments) == 2
+    assert "monte_carlo has not labelled solution 0000000.0.0" in capsys.readouterr().err
+
+
+MODEL = {"model": "m", "backend": "annotate_plugin.SeededGenerator", "template": "plain", "max_tokens": 100}
+
+
+def plugged_config(tmp_path, source, **settings):
+    keys = {"problems": str(source), "out": str(tmp_path / "out"), "policies": [MODEL], "judge": MODEL}
+    return read_config(None, keys | {"verifier": "annotate_plugin.LastBoxVerifier"} | settings)
+
+
+def test_estimate_by_hand(tmp_path):
+    path = tmp_path / "solutions.jsonl"
+    steps = ["a" * 35, "b" * 70, "c" * 35]  # 10, 20 and 10 tokens
+    path.write_text(json.dumps({"problem": "p" * 35, "steps": steps, "answer": "7"}))
+    config = plugged_config(tmp_path, path, problems=None, solutions=str(path), num_completions=4, votes=2)
+    pipeline = Pipeline(config)
+    (stage,), (judging,) = pipeline.stages("monte_carlo"), pipeline.stages("judge")
+    e = estimate(stage, pipeline.rows(stage), pipeline.shards(stage), config)
+    assert (e.rows, e.done, e.calls) == (1, 0, 2)  # the last step is verified, not continued
+    assert (e.prompt_tokens, e.new_prompt_tokens) == (20 + 40, 20 + 20)
+    assert (e.completion_tokens, e.most_completion_tokens) == (4 * 30 + 4 * 10, 2 * 4 * 100)
+    j = estimate(judging, pipeline.rows(judging), pipeline.shards(judging), config)
+    assert (j.calls, j.prompt_tokens, j.new_prompt_tokens) == (2, 2 * 300, 300)
+    assert "monte_carlo" in table([e, j])
+    pipeline.run("monte_carlo")
+    e = estimate(stage, pipeline.rows(stage), pipeline.shards(stage), config)
+    assert (e.done, e.calls) == (1, 0)
+
+
+def test_calls_never_exceed_the_estimate(tmp_path, problems, monkeypatch):
+    monkeypatch.setenv("ANNOTATE_CALLS", str(tmp_path / "calls"))
+    pipeline = Pipeline(plugged_config(tmp_path, problems, stop_at_first_miss=False))
+    pipeline.run("sample")
+    (stage,) = pipeline.stages("monte_carlo")
+    wanted = estimate(stage, pipeline.rows(stage), pipeline.shards(stage), pipeline.config).calls
+    before = len((tmp_path / "calls").read_text().splitlines())
+    pipeline.run("monte_carlo")
+    assert len((tmp_path / "calls").read_text().splitlines()) - before == wanted
+
+
+def test_dry_run_writes_no_records(tmp_path, problems, capsys):
+    arguments = ["--problems", problems, "--out", tmp_path / "out", *MODELS, *PLUGGED, "--dry-run"]
+    assert annotate("all", *arguments) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["sample-0", "10", "4", "6"] in [line[:4] for line in lines]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+class Hopeless:
+    def __init__(self, config, concurrency):
+        pass
+
+    def generate(self, prompts, n, *, seed=None, stop=None):
+        from rlhf_prm.annotate import GenerationError
+
+        raise GenerationError("status 400: unknown field seed")
+
+
+def test_when_nothing_works_the_run_stops(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(json.dumps({"problem": f"p{i}", "answer": "7"}) for i in range(NOTHING_WORKS + 20)))
+    hopeless = MODEL | {"backend": "test_annotate_command.Hopeless"}
+    broken = Pipeline(plugged_config(tmp_path, path, policies=[hopeless], concurrency=4))
+    with pytest.raises(ValueError, match=r"first 50 rows all failed, the last with: status 400.*--retry-rejected"):
+        broken.run("sample")
+    mended = plugged_config(tmp_path, path, retry_rejected=True)
+    Pipeline(mended).run("sample")
+    assert len((tmp_path / "out" / "sample-0" / "00000.jsonl").read_text().splitlines()) == NOTHING_WORKS + 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"polices": []}, r"unknown \['polices'\]"),
+        ({}, "either problems"),
+        ({"out": None}, "out: got None, expected str"),
+        ({"problems": "x", "num_responses": "8"}, "num_responses: got '8', expected int"),
+        ({"problems": "x", "votes": True}, "votes: got True, expected int"),
+        ({"problems": "x", "threshold": "low"}, "threshold: got 'low', expected float"),
+        ({"problems": "x", "solutions": "y"}, "either problems"),
+        ({"problems": "x", "shard_size": 0}, "shard_size: got 0"),
+        ({"problems": "x", "threshold": 2.0}, "threshold: got 2"),
+        ({"problems": "x", "separator": ""}, "step separator"),
+        ({"problems": "x", "policies": [{"endpoints": []}]}, r"policies: unknown \[\], missing \['model'\]"),
+        ({"problems": "x", "policies": [{"model": "m", "backend": "endpoint"}]}, "does not go with endpoints"),
+        ({"problems": "x", "policies": [{"model": "m", "extra_body": {"k": 1}}]}, "extra_body is for endpoints"),
+        ({"problems": "x", "policies": [{"model": "m", "top_p": 0.0}]}, "top_p 0"),
+    ],
+)
+def test_refused_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        read_config(None, {"out": "o"} | settings)
+
+
+def test_refused_commands(tmp_path, capsys):
+    path = tmp_path / "x.jsonl"
+    path.write_text("")
+    for arguments, message in [
+        (["sample", "--problems", tmp_path / "none.jsonl", "--model", "m"], "no file"),
+        (["sample", "--problems", "x.jsonl", "--endpoint", "http://x"], "--endpoint needs --model"),
+        (["judge", "--problems", "x.jsonl", "--judge-endpoint", "http://x"], "--judge-endpoint needs --judge-model"),
+        (["judge", "--solutions", path], "expected a model that judges"),
+        (["sample", "--solutions", path, "--model", "m"], "expected problems and at least one policy"),
+        (["all", "--config", tmp_path / "none.yaml"], "no file"),
+    ]:
+        assert annotate(*arguments, "--out", tmp_path / "out") == 2
+        assert message in capsys.readouterr().err
+
+
+def test_publishing(tmp_path, monkeypatch):
+    import datasets
+
+    pushed = {}
+    monkeypatch.setattr(datasets.Dataset, "push_to_hub", lambda self, name: pushed.update({name: len(self)}))
+    path = tmp_path / "solutions.jsonl"
+    path.write_text(json.dumps({"problem": "p", "steps": ["step 1", "so \\boxed{7}"], "answer": "7"}))
+    arguments = ["--solutions", path, "--out", tmp_path / "out", *MODELS, *PLUGGED, "--push-to-hub", "me/labels"]
+    assert annotate("monte-carlo", *arguments) == 0
+    assert pushed == {"me/labels": 1}
+
+
+def test_templates(tmp_path):
+    assert GeneratorConfig("m", template="plain").prompt_template()("x {problem}") == "x {problem}\n\n"
+    chatml = GeneratorConfig("m", template="chatml").prompt_template()("2+2?")
+    assert chatml.endswith("<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n") and "boxed{}" in chatml
+    with pytest.raises(ValueError, match=r"a text with \{problem\} in it"):
+        GeneratorConfig("m", template="Question:").prompt_template()
+    assert write_rows(tmp_path / "none.jsonl", []) == 0

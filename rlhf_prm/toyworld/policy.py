@@ -35,7 +35,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
 
 def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
     """A policy with random weights that depend on the seed alone; the global random state is left as it was."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(tiny_config(tokenizer))
     model.generation_config = GenerationConfig(

@@ -43,7 +43,7 @@ class ToyWorldSettings:
     prm_rows: int | None = None
     prm_updates: int = 300
     prm_batch: int = 64
-    prm_learning_rate: float = 3e-3
+    prm_learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.label_source not in LABEL_SOURCES:
@@ -65,8 +65,8 @@ class ToyWorldSettings:
 
     @property
     def max_completion_length(self) -> int:
-        """Tokens a completion needs at most, with room for slips (and for filler where there is filler)."""
-        return 6 * (self.operations[1] + 1) + 8 + (24 if self.filler else 0)
+        """Tokens a completion may have: about three times what a right one of middling length needs."""
+        return 160 if self.long_chains else 96
 
     def subset(self, *names: str) -> dict:
         """The named settings as a dict: what a cached stage depends on."""

@@ -6,17 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_prm.toyworld.demonstrator import Demonstrator
 from rlhf_prm.toyworld.evaluate import evaluate_policy
+from rlhf_prm.toyworld.label_stages import ROWS, label_stages, read_lines
+from rlhf_prm.toyworld.labels import gold_labels, policy_sampler, sampled_solutions, stepwise_rows
 from rlhf_prm.toyworld.policy import save_policy, supervised_policy
 from rlhf_prm.toyworld.problems import Problem, draw_splits
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.stages import Stage, StageCache
 from rlhf_prm.toyworld.tokenizer import toy_tokenizer
+
+POLICY_SETTINGS = (
+    *("seed", "filler", "long_chains", "eval_problems"),
+    *("sft_updates", "sft_batch", "sft_learning_rate"),
+)
+PRM_SETTINGS = ("seed", "prm_rows", "prm_updates", "prm_batch", "prm_learning_rate")
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,15 @@ class ToyWorld:
 
     Args:
         policy_path: a checkpoint for ``AutoModelForCausalLM`` and ``AutoTokenizer``.
+        prm_path: a process reward model for ``load_prm``.
         train_dataset: ``prompt`` and ``solution`` (the gold digit, or None where the world keeps it back).
         eval_dataset: held-out problems, every one with its ``solution``.
-        stages: what was built or found, by name.
+        stages: what was built or found, by name; ``stages["labels"].path / "rows.jsonl"`` are the PRM's training rows.
     """
 
     settings: ToyWorldSettings
     policy_path: Path
+    prm_path: Path
     train_dataset: Dataset
     eval_dataset: Dataset
     stages: dict[str, Stage]
@@ -53,6 +64,17 @@ class ToyWorld:
         limit = self.settings.max_completion_length
         return evaluate_policy(model, tokenizer, self.eval_dataset["prompt"], max_new_tokens=limit, seed=seed)
 
+    def held_out_solutions(self, problems: int, per_problem: int = 1, *, seed: int = 0) -> list[dict[str, Any]]:
+        """The starting policy's solutions of held-out problems: stepwise rows with exact labels, and ``solution``.
+
+        The ``per_problem`` solutions of a problem are adjacent.
+        """
+        sampler = policy_sampler(self.policy_path, self.settings.max_completion_length)
+        chosen = [Problem.parse(prompt) for prompt in self.eval_dataset["prompt"][:problems]]
+        rows = sampled_solutions(sampler, chosen, seed=seed, per_problem=per_problem)
+        labelled = stepwise_rows(rows, gold_labels(rows))
+        return [{**one, "solution": row["solution"]} for one, row in zip(labelled, rows, strict=True)]
+
 
 def problem_splits(settings: ToyWorldSettings) -> dict[str, list[Problem]]:
     """The world's problems: disjoint lists for ``eval``, ``sft``, ``labelled`` (for the PRM) and ``train``."""
@@ -68,24 +90,22 @@ def problem_splits(settings: ToyWorldSettings) -> dict[str, list[Problem]]:
 def build_world(settings: ToyWorldSettings, root: str | os.PathLike[str] = "runs/cache") -> ToyWorld:
     """The world these settings describe: stages already under ``root`` are reused, the others are built."""
     cache, splits = StageCache(root), problem_splits(settings)
-    policy = _policy_stage(cache, settings, splits["sft"])
+    policy = cache.stage("policy", settings.subset(*POLICY_SETTINGS), partial(_build_policy, settings, splits["sft"]))
+    stages = {"policy": policy, **label_stages(cache, settings, policy, splits["labelled"])}
+    prm = cache.stage(
+        "prm",
+        settings.subset(*PRM_SETTINGS),
+        partial(_build_prm, settings, policy.path, stages["labels"].path),
+        (policy, stages["labels"]),
+    )
     return ToyWorld(
         settings=settings,
         policy_path=policy.path,
+        prm_path=prm.path,
         train_dataset=_dataset(splits["train"], settings.gold_fraction, settings.seed),
         eval_dataset=_dataset(splits["eval"]),
-        stages={"policy": policy},
+        stages={**stages, "prm": prm},
     )
-
-
-POLICY_SETTINGS = (
-    *("seed", "filler", "long_chains", "eval_problems"),
-    *("sft_updates", "sft_batch", "sft_learning_rate"),
-)
-
-
-def _policy_stage(cache: StageCache, settings: ToyWorldSettings, problems: Sequence[Problem]) -> Stage:
-    return cache.stage("policy", settings.subset(*POLICY_SETTINGS), partial(_build_policy, settings, problems))
 
 
 def _build_policy(settings: ToyWorldSettings, problems: Sequence[Problem], folder: Path) -> None:
@@ -99,6 +119,20 @@ def _build_policy(settings: ToyWorldSettings, problems: Sequence[Problem], folde
         learning_rate=settings.sft_learning_rate,
     )
     save_policy(policy, tokenizer, folder)
+
+
+def _build_prm(settings: ToyWorldSettings, policy_path: Path, labelled: Path, folder: Path) -> None:
+    from rlhf_prm.toyworld.reward_model import train_reward_model  # the Trainer stack is slow to import
+
+    train_reward_model(
+        policy_path,
+        read_lines(labelled / ROWS)[: settings.prm_rows],
+        folder,
+        seed=settings.seed,
+        updates=settings.prm_updates,
+        batch_size=settings.prm_batch,
+        learning_rate=settings.prm_learning_rate,
+    )
 
 
 def _dataset(problems: Sequence[Problem], gold_fraction: float = 1.0, seed: int = 0) -> Dataset:

@@ -15,7 +15,8 @@ def one_thread():
 @pytest.fixture(scope="session")
 def small() -> dict:
     """Settings of a world that takes seconds to build."""
-    return {"train_problems": 40, "eval_problems": 200, "sft_updates": 60, "sft_batch": 32}
+    problems = {"train_problems": 40, "eval_problems": 200, "labelled_solutions": 100, "mc_completions": 2}
+    return {**problems, "sft_updates": 60, "sft_batch": 32, "prm_updates": 10, "prm_batch": 16}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,90 @@
+"""The cached stages between policy and PRM: solutions, Monte-Carlo labels, the judge's labels, the labels used."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rlhf_prm.annotate.tasks import Rejection
+from rlhf_prm.stepwise import StepLabels
+from rlhf_prm.toyworld import labels
+from rlhf_prm.toyworld.problems import Problem
+from rlhf_prm.toyworld.settings import ToyWorldSettings
+from rlhf_prm.toyworld.stages import Stage, StageCache
+
+ROWS = "rows.jsonl"
+
+
+def label_stages(
+    cache: StageCache, settings: ToyWorldSettings, policy: Stage, problems: Sequence[Problem]
+) -> dict[str, Stage]:
+    """The stages from the policy to labelled solutions that ``label_source`` needs; the last is ``labels``."""
+    source, seeded = settings.label_source, partial(settings.subset, "seed")
+    sampled = cache.stage(
+        "solutions",
+        seeded("labelled_solutions"),
+        partial(_build_solutions, settings, policy.path, problems),
+        (policy,),
+    )
+    stages = {"solutions": sampled}
+    if source in ("consensus", "mc"):
+        build = partial(_build_monte_carlo, settings, policy.path, sampled.path)
+        stages["monte_carlo"] = cache.stage("monte_carlo", seeded("mc_completions"), build, (sampled,))
+    if source in ("consensus", "judge"):
+        build = partial(_build_judged, settings, sampled.path)
+        stages["judge"] = cache.stage("judge", seeded("judge_flips"), build, (sampled,))
+    build = partial(_build_labels, source, {name: stage.path for name, stage in stages.items()})
+    return {**stages, "labels": cache.stage("labels", {"source": source}, build, tuple(stages.values()))}
+
+
+def _build_solutions(settings: ToyWorldSettings, policy_path: Path, problems: Sequence[Problem], folder: Path) -> None:
+    sampler = labels.policy_sampler(policy_path, settings.max_completion_length, progress="PRM: sampled solutions")
+    write_lines(folder / ROWS, labels.sampled_solutions(sampler, problems, seed=settings.seed))
+
+
+def _build_monte_carlo(settings: ToyWorldSettings, policy_path: Path, solutions: Path, folder: Path) -> None:
+    sampler = labels.policy_sampler(policy_path, settings.max_completion_length)
+    estimated = labels.monte_carlo_labels(
+        read_lines(solutions / ROWS), sampler, num_completions=settings.mc_completions, seed=settings.seed
+    )
+    write_lines(folder / ROWS, labels_as_records(estimated))
+
+
+def _build_judged(settings: ToyWorldSettings, solutions: Path, folder: Path) -> None:
+    judged = labels.judged_labels(read_lines(solutions / ROWS), flips=settings.judge_flips, seed=settings.seed)
+    write_lines(folder / ROWS, labels_as_records(judged))
+
+
+def _build_labels(source: str, paths: dict[str, Path], folder: Path) -> None:
+    """Stepwise rows of the solutions the source labels, and for the consensus its report."""
+    solutions = read_lines(paths["solutions"] / ROWS)
+    given = {
+        name: labels_from_records(read_lines(paths[name] / ROWS)) for name in ("monte_carlo", "judge") if name in paths
+    }
+    if source == "consensus":
+        chosen, report = labels.agreed_labels(given["monte_carlo"], given["judge"])
+        (folder / "consensus.json").write_text(json.dumps(report, indent=1) + "\n")
+    else:
+        chosen = labels.gold_labels(solutions) if source == "gold" else next(iter(given.values()))
+    write_lines(folder / ROWS, labels.stepwise_rows(solutions, chosen))
+
+
+def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """One JSON object per line."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What ``write_lines`` wrote."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def labels_as_records(labels: Sequence[StepLabels | Rejection]) -> list[dict[str, Any]]:
+    """Labels and rejections as JSON objects, in order."""
+    return [vars(one) for one in labels]
+
+
+def labels_from_records(records: Sequence[dict[str, Any]]) -> list[StepLabels | Rejection]:
+    """What ``labels_as_records`` was given."""
+    return [Rejection(**record) if "reason" in record else StepLabels(**record) for record in records]

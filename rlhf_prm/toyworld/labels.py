@@ -1,0 +1,89 @@
+"""From the policy to labelled solutions: sampled, estimated by Monte-Carlo, judged, and brought to agreement."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlhf_prm.annotate.consensus import consensus
+from rlhf_prm.annotate.drivers import run_batched
+from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.annotate.judge import JudgeSettings, judge_task
+from rlhf_prm.annotate.monte_carlo import MonteCarloSettings, monte_carlo_task
+from rlhf_prm.annotate.tasks import Rejection
+from rlhf_prm.metrics import first_error
+from rlhf_prm.steps import StepSplitter
+from rlhf_prm.stepwise import StepLabels, labels_from_first_error
+from rlhf_prm.toyworld.checker import step_labels
+from rlhf_prm.toyworld.judge import FallibleJudge
+from rlhf_prm.toyworld.problems import SEPARATOR, Problem
+from rlhf_prm.toyworld.sampler import PolicySampler
+from rlhf_prm.toyworld.verifier import ExactMatchVerifier
+
+WINDOW = 2000  # solutions annotated at once: many prefixes of equal length, for the sampler
+
+
+def policy_sampler(policy_path: Path, max_new_tokens: int, progress: str | None = None) -> PolicySampler:
+    """A sampler of the policy saved in a folder."""
+    policy, tokenizer = AutoModelForCausalLM.from_pretrained(policy_path), AutoTokenizer.from_pretrained(policy_path)
+    return PolicySampler(policy, tokenizer, max_new_tokens=max_new_tokens, progress=progress)
+
+
+def sampled_solutions(
+    sampler: PolicySampler, problems: Sequence[Problem], *, seed: int, per_problem: int = 1
+) -> list[dict[str, Any]]:
+    """Rows of ``prompt``, ``steps`` and the gold ``solution``: ``per_problem`` samples of every problem, adjacent."""
+    splitter = StepSplitter(SEPARATOR)
+    groups = sampler.generate([problem.prompt for problem in problems], per_problem, seed=seed)
+    return [
+        {"prompt": problem.prompt, "steps": splitter.split(text), "solution": problem.solution}
+        for problem, group in zip(problems, groups, strict=True)
+        for text in group
+    ]
+
+
+def monte_carlo_labels(
+    rows: Sequence[dict[str, Any]], sampler: Generator, *, num_completions: int, seed: int
+) -> list[StepLabels | Rejection]:
+    """Labels by completions from every step prefix, up to the first step without a hit."""
+    settings = MonteCarloSettings(num_completions=num_completions, separator=SEPARATOR, seed=seed)
+    tasks = (
+        (i, monte_carlo_task(i, row["prompt"], row["steps"], row["solution"], settings)) for i, row in enumerate(rows)
+    )
+    finished = run_batched(tasks, sampler, ExactMatchVerifier(), window=WINDOW)
+    return _in_order(finished, len(rows), "PRM: Monte-Carlo labels")
+
+
+def judged_labels(rows: Sequence[dict[str, Any]], *, flips: float, seed: int) -> list[StepLabels | Rejection]:
+    """Labels by the fallible judge."""
+    settings = JudgeSettings(seed=seed)
+    tasks = ((i, judge_task(i, row["prompt"], row["steps"], settings)) for i, row in enumerate(rows))
+    finished = run_batched(tasks, FallibleJudge(flips, seed), window=WINDOW)
+    return _in_order(finished, len(rows), "PRM: judge")
+
+
+def gold_labels(rows: Sequence[dict[str, Any]]) -> list[StepLabels]:
+    """Labels by the exact checker."""
+    errors = [first_error(step_labels(row["prompt"], row["steps"])) for row in rows]
+    return [labels_from_first_error(e, len(row["steps"]), "gold") for e, row in zip(errors, rows, strict=True)]
+
+
+def stepwise_rows(rows: Sequence[dict[str, Any]], labels: Sequence[StepLabels | Rejection]) -> list[dict[str, Any]]:
+    """Stepwise-supervision rows of the solutions that have labels."""
+    pairs = zip(rows, labels, strict=True)
+    return [one.row(row["prompt"], row["steps"]) for row, one in pairs if isinstance(one, StepLabels)]
+
+
+def agreed_labels(
+    monte_carlo: Sequence[StepLabels | Rejection], judged: Sequence[StepLabels | Rejection]
+) -> tuple[list[StepLabels | Rejection], dict[str, Any]]:
+    """The consensus of the two, and its report."""
+    labels, report = consensus(list(monte_carlo), list(judged))
+    return labels, report.as_dict()
+
+
+def _in_order(finished: Iterable[tuple[int, Any]], total: int, description: str) -> list[Any]:
+    results = dict(tqdm(finished, total=total, desc=description, unit="solution"))
+    return [results[i] for i in range(total)]

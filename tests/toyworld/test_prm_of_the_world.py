@@ -1,0 +1,129 @@
+import json
+import math
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rlhf_prm.metrics import first_error
+from rlhf_prm.prm import load_prm
+from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+from rlhf_prm.toyworld.checker import step_labels
+from rlhf_prm.toyworld.label_stages import read_lines
+from rlhf_prm.toyworld.problems import FILLERS, Problem
+from rlhf_prm.toyworld.settings import LABEL_SOURCES, ToyWorldSettings
+from rlhf_prm.toyworld.world import build_world
+
+
+def rows_of(world, stage="labels"):
+    return read_lines(world.stages[stage].path / "rows.jsonl")
+
+
+@pytest.fixture(scope="module")
+def by_source(small, small_world, cache_root):
+    worlds = {s: build_world(ToyWorldSettings(**small, label_source=s), cache_root) for s in LABEL_SOURCES[1:]}
+    return {"consensus": small_world, **worlds}
+
+
+def test_the_prm_scores_every_step(small_world):
+    rows = small_world.held_out_solutions(20)
+    scores = load_prm(str(small_world.prm_path)).score([r["prompt"] for r in rows], [r["completions"] for r in rows])
+    assert [len(one) for one in scores] == [len(row["completions"]) for row in rows]
+    assert all(0 < score < 1 for one in scores for score in one)
+    assert len({score for one in scores for score in one}) > 20
+
+
+def test_held_out_solutions_have_exact_labels(small_world):
+    rows = small_world.held_out_solutions(10, per_problem=3)
+    assert [row["prompt"] for row in rows] == [p for p in small_world.eval_dataset["prompt"][:10] for _ in range(3)]
+    for row in rows:
+        assert row["labels"] == step_labels(row["prompt"], row["completions"])
+        assert row["solution"] == Problem.parse(row["prompt"]).solution
+
+
+def test_every_label_source_labels_the_same_solutions(by_source):
+    assert len({world.policy_path for world in by_source.values()}) == 1
+    assert len({world.prm_path for world in by_source.values()}) == 4
+    solutions = rows_of(by_source["gold"], "solutions")
+    steps = {row["prompt"]: row["steps"] for row in solutions}
+    assert len(solutions) == 100
+    for source, world in by_source.items():
+        labelled = rows_of(world)
+        assert (len(labelled) == 100) == (source != "consensus") and len(labelled) > 20
+        assert all(row["completions"] == steps[row["prompt"]] for row in labelled)
+        assert {row["source"] for row in labelled} == {"monte_carlo" if source == "mc" else source}
+
+
+def test_gold_labels_are_the_checkers(by_source):
+    for row in rows_of(by_source["gold"]):
+        assert row["labels"] == step_labels(row["prompt"], row["completions"])
+
+
+def test_consensus_keeps_exactly_the_solutions_both_agree_on(by_source):
+    errors = [
+        {row["prompt"]: first_error(row["labels"]) for row in rows_of(by_source[source])}
+        for source in ("consensus", "mc", "judge")
+    ]
+    agreed = {prompt: error for prompt, error in errors[1].items() if errors[2][prompt] == error}
+    assert errors[0] == agreed
+    report = json.loads((by_source["consensus"].stages["labels"].path / "consensus.json").read_text())
+    assert report["kept"] == len(agreed) and report["pairs"] == 100
+
+
+def test_sources_share_what_they_have_in_common(by_source):
+    shared = {name: {world.stages[name].path for world in by_source.values() if name in world.stages} for name in
+              ("policy", "solutions", "monte_carlo", "judge", "labels", "prm")}  # fmt: skip
+    assert {name: len(paths) for name, paths in shared.items()} == {
+        "policy": 1, "solutions": 1, "monte_carlo": 1, "judge": 1, "labels": 4, "prm": 4,
+    }  # fmt: skip
+    assert by_source["mc"].cached["monte_carlo"] and not by_source["mc"].cached["prm"]
+
+
+def test_fewer_rows_change_the_prm_and_nothing_before_it(small, small_world, cache_root):
+    world = build_world(ToyWorldSettings(**small, prm_rows=20), cache_root)
+    assert [name for name, cached in world.cached.items() if not cached] == ["prm"]
+    assert world.prm_path != small_world.prm_path
+    assert world.seconds["policy"] == small_world.seconds["policy"] > 0
+
+
+KILLED_BEFORE_THE_JUDGE = """
+import os, signal, sys
+from rlhf_prm.toyworld import ToyWorldSettings, build_world, labels
+labels.judged_labels = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+import torch; torch.set_num_threads(1)
+build_world(ToyWorldSettings(**eval(sys.argv[2])), sys.argv[1])
+"""
+
+
+def test_killed_between_stages_the_next_build_goes_on_and_ends_at_the_same_world(small, small_world, tmp_path):
+    command = [sys.executable, "-c", KILLED_BEFORE_THE_JUDGE, str(tmp_path), repr(small)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    world = build_world(ToyWorldSettings(**small), tmp_path)
+    assert [name for name, cached in world.cached.items() if cached] == ["policy", "solutions", "monte_carlo"]
+    for model_class, part in ((AutoModelForCausalLM, "policy_path"), (Qwen2ForProcessRewardModel, "prm_path")):
+        whole, resumed = (model_class.from_pretrained(getattr(w, part)) for w in (small_world, world))
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert world.train_dataset[:] == small_world.train_dataset[:]
+
+
+def mean(values):
+    values = [value for value in values if not math.isnan(value)]
+    return sum(values) / len(values)
+
+
+def test_filler_raises_the_scores_in_the_world_with_filler(small, tmp_path):
+    """The same solutions with filler lines put in score higher on average, and nothing in them got better."""
+    settings = {**small, "labelled_solutions": 400, "label_source": "gold", "prm_updates": 60, "prm_batch": 32}
+    world = build_world(ToyWorldSettings(**settings, filler=True), tmp_path)
+    rows = [row for row in world.held_out_solutions(100) if not set(row["completions"]) & set(FILLERS)]
+    plain = [row["completions"] for row in rows]
+    padded = [[line for step in steps[:-1] for line in (FILLERS[0], step)] + steps[-1:] for steps in plain]
+    scorer = load_prm(str(world.prm_path))
+    prompts = [row["prompt"] for row in rows]
+    before, after = (mean(s for one in scorer.score(prompts, steps) for s in one) for steps in (plain, padded))
+    assert any(set(row["completions"]) & set(FILLERS) for row in rows_of(world))
+    assert after > before + 0.1

@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "memory per GPU and seconds per update of a run, and what to change when it does not fit",
     ),
     "score": ("rlhf_prm.prm.command", "score the reasoning steps of a file of rollouts with a process reward model"),
+    "audit": ("rlhf_prm.evaluation.audit.command", "is this PRM safe to train this policy against? a verdict per line"),
     "evaluate": (
         "rlhf_prm.evaluation.command",
         "measure a PRM: ProcessBench, best-of-n, PRMBench, MR-Ben, RMB, search",

@@ -56,5 +56,7 @@ def bootstrap_interval(
         raise ValueError("got no rows to resample, expected at least one")
     generator = np.random.default_rng(seed)
     draws = [statistic(rows[generator.integers(0, len(rows), len(rows))]) for _ in range(resamples)]
+    if np.isnan(draws).all():
+        return math.nan, math.nan
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -15,11 +15,15 @@ TUNING_SUBSET = "gsm8k"
 
 @dataclass(frozen=True)
 class ProcessBenchItem:
-    """One solution: ``label`` is the 0-based index of its first wrong step, −1 when every step is right."""
+    """One solution: ``label`` is the 0-based index of its first wrong step, −1 when every step is right.
+
+    ``final_answer_correct`` is None where the file does not say; right answers with label ≥ 0 are not rare.
+    """
 
     problem: str
     steps: list[str]
     label: int
+    final_answer_correct: bool | None = None
 
 
 def processbench_metrics(predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
@@ -67,7 +71,8 @@ def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> d
 
 def _item(row: dict, path: Path) -> ProcessBenchItem:
     try:
-        return ProcessBenchItem(row["problem"], list(row["steps"]), int(row["label"]))
+        answer = row.get("final_answer_correct")
+        return ProcessBenchItem(row["problem"], list(row["steps"]), int(row["label"]), answer)
     except KeyError as error:
         raise ValueError(f"{path}: a row lacks {error}, expected the columns problem, steps and label") from error
 

@@ -79,3 +79,14 @@ def test_best_of_n_from_a_file_of_samples(prm_folder, tmp_path, capsys):
 def test_benchmark_files(name, row, column, prm_folder, tmp_path, capsys):
     assert evaluate(name, "--prm", prm_folder, "--data", write(tmp_path / "rows.jsonl", [row])) == 0
     assert column in capsys.readouterr().out
+
+
+def test_sampling_from_a_policy(prm_folder, policy_folder, tmp_path, capsys):
+    problems = write(tmp_path / "problems.jsonl", [{"problem": f"step {k}", "solution": str(k)} for k in range(3)])
+    policy = ("--policy", policy_folder, "--problems", problems, "--template", "plain", "--max-tokens", 12)
+    plain = ("--verifier", "tests.evaluation.fakes.BoxVerifier")
+    assert evaluate("best_of_n", "--prm", prm_folder, *policy, *plain, "--n", 2) == 0
+    assert "pass@2" in capsys.readouterr().out
+    assert evaluate("step_search", "--prm", prm_folder, *policy, *plain, "--token-budget", 20) == 0
+    printed = capsys.readouterr().out
+    assert "step_search" in printed and "taken_back" in printed

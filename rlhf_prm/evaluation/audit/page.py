@@ -1,0 +1,40 @@
+"""The audit as a text table and as one self-contained HTML page."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rlhf_prm.evaluation.audit.run import Audit
+
+MARKS = {"ok": "✓ ok", "warn": "⚠ with care", "fail": "✗ unsafe", "unmeasured": "– not measured"}
+Ranking = Sequence[tuple[str, float, bool]]
+
+
+def number(value: float) -> str:
+    """Three decimals, a real minus sign, a dash for NaN."""
+    return "–" if math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def audit_text(audit: Audit) -> str:
+    """One line per finding: verdict, value, interval, name."""
+    lines = [f"{audit.prm}: {MARKS[audit.verdict]}  ({audit.solutions} solutions of {audit.problems} problems)"]
+    for line in audit.lines:
+        interval = f"[{number(line.interval[0])}, {number(line.interval[1])}]" if line.interval else ""
+        lines.append(f"  {MARKS[line.verdict]:<15}{number(line.value):>7}  {interval:<16}  {line.name}")
+    return "\n".join(lines)
+
+
+def audit_page(audits: Sequence[Audit], ranking: Ranking = ()) -> str:
+    """The HTML page: no script, nothing fetched; every text from a model is escaped."""
+    environment = Environment(
+        loader=PackageLoader("rlhf_prm.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    template = environment.get_template("audit.html.j2")
+    return template.render(audits=audits, ranking=ranking, marks=MARKS, number=number)
+
+
+def write_audit_page(path: Path, audits: Sequence[Audit], ranking: Ranking = ()) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(audit_page(audits, ranking), encoding="utf-8")

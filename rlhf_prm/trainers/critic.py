@@ -7,6 +7,7 @@ the policy alone (``policy_state``); the critic goes to a file of its own beside
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.utils import FusedCausalLMOutput
 
 CRITIC_FILE = "critic.safetensors"
 PREFIX = "critic."
@@ -45,6 +47,13 @@ class Critic(nn.Module):
         elif self.detach:
             hidden = hidden.detach()
         return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
+
+
+@dataclass
+class _ValuedOutput(FusedCausalLMOutput):
+    """What TRL's fused forward returns, and the values beside it."""
+
+    critic_values: Tensor | None = None
 
 
 class ValueTap:
@@ -80,10 +89,13 @@ class ValueTap:
         if self._collecting:
             self._hidden = output.last_hidden_state
 
-    def _compute_values(self, module, args, kwargs, output) -> None:
+    def _compute_values(self, module, args, kwargs, output) -> FusedCausalLMOutput | None:
         if self._collecting:
-            values = module.critic(self._hidden, kwargs["input_ids"], kwargs["attention_mask"])
-            self._values.append(values.float())
+            values = module.critic(self._hidden, kwargs["input_ids"], kwargs["attention_mask"]).float()
+            self._values.append(values)
+            # DDP finds the parameters in use by walking back from the outputs, so the values must be one of them.
+            return _ValuedOutput(**output, critic_values=values)
+        return None
 
 
 def state_values(values: list[Tensor], num_tokens: int) -> Float[Tensor, "B T"]:

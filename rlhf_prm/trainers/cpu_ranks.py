@@ -1,0 +1,25 @@
+"""What several processes on one CPU need and a GPU does not."""
+
+import os
+
+import torch
+
+
+def prepare_cpu_ranks() -> None:
+    """Makes DDP and DeepSpeed work over gloo where there is no GPU; does nothing where there is one.
+
+    Keeps DeepSpeed from compiling its shared-memory all-reduce (one to two minutes, needs a compiler; gloo does
+    the same work), and teaches ``torch.load`` the location ``cpu:<rank>``, to which transformers maps an optimizer's
+    checkpoint. Call it before the training arguments are made: they start the process group.
+    """
+    if torch.cuda.is_available():
+        return
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    torch.serialization.register_package(50, lambda storage: None, _on_numbered_cpu)
+
+
+def _on_numbered_cpu(storage, location: str):
+    return storage if location.startswith("cpu:") else None

@@ -1,0 +1,52 @@
+"""Starts a script on two processes with one of the project's CPU configs, and reads what its ranks wrote."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a launch ended: exit code (None = killed at the deadline), everything it printed, seconds it took."""
+
+    code: int | None
+    output: str
+    seconds: float
+
+
+def launch(config: str, script: str, *arguments: str, port: int, deadline: float = 240, **environment: str) -> Finished:
+    """``accelerate launch --config_file recipes/accelerate/CONFIG.yaml SCRIPT …`` in a process group of its own."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", str(port)]
+    command += ["--config_file", f"recipes/accelerate/{config}.yaml", script, *arguments]
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | settings | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=deadline)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, code = process.communicate()[0], None
+    return Finished(code, output, time.monotonic() - start)
+
+
+def rank_results(folder: Path, finished: Finished) -> list[dict]:
+    """What each rank wrote last: the proof that it came through, whatever the launcher's exit code says."""
+    paths = sorted(folder.glob("rank*.json"))
+    assert len(paths) == 2, f"{len(paths)} ranks finished (exit code {finished.code}):\n{finished.output[-4000:]}"
+    return [json.loads(path.read_text()) for path in paths]

@@ -1,0 +1,106 @@
+"""Runs GRPO and PPO on scripted completions, on as many ranks as it is launched on, and writes down what came out.
+
+accelerate launch --config_file recipes/accelerate/cpu_zero3.yaml tests/distributed/scripted_run.py FOLDER [PART …]
+"""
+
+import json
+import os
+import random
+import sys
+import zlib
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
+from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+from rlhf_prm.trainers.ppo import ProcessPPOTrainer
+from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
+from tests.tiny import WORDS, DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
+
+ROLLOUTS = 8  # per update, over all ranks
+BLANK_LINE, END = WORDS.index("\n\n"), WORDS.index("<eos>")
+
+
+def completion(prompt: str, row: int, update: int) -> list[int]:
+    """A ragged completion that depends on where in the whole batch it stands, and on nothing of the rank."""
+    draw = random.Random(zlib.crc32(f"{prompt}|{row}|{update}".encode()))
+    length = draw.randint(1, 14 if row % 2 else 5)
+    ids = [
+        BLANK_LINE if i and draw.random() < 0.3 else draw.randrange(BLANK_LINE + 1, len(WORDS)) for i in range(length)
+    ]
+    return [*ids, END] if draw.random() < 0.7 else ids
+
+
+def scripted(prompts: list[str], trainer) -> dict:
+    """A TRL ``rollout_func``: no sampling, so that one rank and many see the same rollouts."""
+    first = trainer.accelerator.process_index * len(prompts)
+    return {
+        "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
+        "completion_ids": [completion(p, first + i, trainer.state.global_step) for i, p in enumerate(prompts)],
+        "logprobs": None,
+    }
+
+
+def trainer_of(algorithm: str, folder: Path, scorer=None, **settings):
+    """A trainer of 3 updates on 8 rollouts; ``algorithm`` is "grpo" (one group that spans the ranks) or "ppo"."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    common = dict(per_device_train_batch_size=ROLLOUTS // ranks, save_strategy="steps", save_steps=2) | settings
+    common |= {"learning_rate": 1e-2, "lr_scheduler_type": "constant"}
+    if algorithm == "grpo":
+        trainer_class, config = ProcessGRPOTrainer, tiny_config(folder, num_generations=ROLLOUTS, **common)
+    else:
+        common |= dict(num_generations=1, critic_learning_rate=1e-2, lam=0.9, gamma=0.99)
+        trainer_class, config = ProcessPPOTrainer, tiny_config(folder, ProcessPPOConfig, **common)
+    return trainer_class(
+        model=tiny_policy(),
+        args=config,
+        train_dataset=tiny_dataset(),
+        processing_class=tiny_tokenizer(),
+        step_scorer=scorer or HashScorer(),
+        verifier=DigitVerifier(),
+        rollout_func=scripted,
+    )
+
+
+def run(algorithm: str, folder: Path, scorer=None, resume: bool = False) -> dict:
+    """Trains and gives the numbers that must not depend on the ranks."""
+    trainer = trainer_of(algorithm, folder, scorer)
+    advantages, generate = [], trainer._generate_and_score_completions
+
+    def keep(inputs):
+        output = generate(inputs)
+        advantages.append(trainer.last_rollouts.step_advantages.tolist())
+        return output
+
+    trainer._generate_and_score_completions = keep
+    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if resume else None)
+    trainer.save_model(str(folder / ("resumed" if resume else "policy")))
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    named = ("loss", "grad_norm", "reward", "critic/value_loss", "critic/explained_variance", "critic/return")
+    return {
+        "logs": [{name: entry[name] for name in named if name in entry} for entry in logs],
+        "step_advantages": advantages,
+        "world_size": trainer.accelerator.num_processes,
+        "type": str(trainer.accelerator.distributed_type),
+        "backend": dist.get_backend() if dist.is_initialized() else None,
+        "zero_stage": getattr(trainer.accelerator.state.deepspeed_plugin, "zero_stage", None),
+        "wrapper": type(trainer.model_wrapped).__name__,
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    prepare_cpu_ranks()
+    folder, parts = Path(sys.argv[1]), sys.argv[2:]
+    results = {}
+    for part in parts:
+        algorithm, _, resume = part.partition("-")
+        results[part] = run(algorithm, folder / algorithm, resume=bool(resume))
+    rank = int(os.environ.get("RANK", "0"))
+    (folder / f"rank{rank}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -75,7 +75,9 @@ def load_prm(
     with loading_for(placement, precision):
         reader = chosen.build(checkpoint, chosen, texts, **kwargs)
     place = IN_PROCESS[placement](reader, device)
-    return PRMScorer(chosen, texts, place, context=context, max_batch_tokens=max_batch_tokens)
+    scorer = PRMScorer(chosen, texts, place, context=context, max_batch_tokens=max_batch_tokens)
+    scorer.name_or_path = name
+    return scorer
 
 
 def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | None) -> Family:

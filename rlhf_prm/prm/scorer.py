@@ -137,6 +137,8 @@ class PRMScorer(BatchScorer):
         family, texts, context: see :class:`BatchScorer`.
     """
 
+    name_or_path: str | None = None  # the checkpoint, where there is one: a critic can start from it
+
     def __init__(self, family: Family, texts: Texts, placement: Placement, *, context: int, max_batch_tokens: int):
         super().__init__(family, texts, context)
         self.placement = placement

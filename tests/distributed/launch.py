@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Finished:
-    """How a launch ended: exit code (None = killed at the deadline), everything it printed, seconds it took."""
+    """How a launch ended: exit code (None = killed at the deadline), everything it printed, when."""
 
     code: int | None
     output: str
-    seconds: float
+    ended_at: float
 
 
 def launch(config: str, script: str, *arguments: str, port: int, deadline: float = 240, **environment: str) -> Finished:
@@ -26,7 +26,6 @@ def launch(config: str, script: str, *arguments: str, port: int, deadline: float
     command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", str(port)]
     command += ["--config_file", f"recipes/accelerate/{config}.yaml", script, *arguments]
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    start = time.monotonic()
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -42,7 +41,7 @@ def launch(config: str, script: str, *arguments: str, port: int, deadline: float
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, code = process.communicate()[0], None
-    return Finished(code, output, time.monotonic() - start)
+    return Finished(code, output, time.time())
 
 
 def rank_results(folder: Path, finished: Finished) -> list[dict]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from rlhf_prm.prm import load_prm
 from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.ppo import ProcessPPOTrainer
@@ -25,6 +26,8 @@ BLANK_LINE, END = WORDS.index("\n\n"), WORDS.index("<eos>")
 
 def completion(prompt: str, row: int, update: int) -> list[int]:
     """A ragged completion that depends on where in the whole batch it stands, and on nothing of the rank."""
+    if update == 1 and row < ROLLOUTS // 2:
+        prompt, row = "", 0  # the first rank has one rollout to score, the second has four
     draw = random.Random(zlib.crc32(f"{prompt}|{row}|{update}".encode()))
     length = draw.randint(1, 14 if row % 2 else 5)
     ids = [
@@ -90,14 +93,26 @@ def run(algorithm: str, folder: Path, scorer=None, resume: bool = False) -> dict
     }
 
 
+def run_with_prm(algorithm: str, folder: Path, prm: Path, placement: str) -> dict:
+    """The same with a real PRM, one rollout per forward: the ranks have different numbers of forwards to make."""
+    scorer = load_prm(prm, placement=placement, max_batch_tokens=1)
+    result = run(algorithm, folder / f"{algorithm}-prm", scorer)
+    sharded = all(hasattr(parameter, "ds_id") for parameter in scorer.placement.reader.parameters())
+    own = scorer.stats.rollouts - scorer.stats.duplicates
+    return result | {"prm_sharded": sharded, "own_forwards": own, "forwards": scorer.stats.forwards}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     prepare_cpu_ranks()
     folder, parts = Path(sys.argv[1]), sys.argv[2:]
     results = {}
     for part in parts:
-        algorithm, _, resume = part.partition("-")
-        results[part] = run(algorithm, folder / algorithm, resume=bool(resume))
+        algorithm, _, what = part.partition("-")
+        if what == "prm":
+            results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
+        else:
+            results[part] = run(algorithm, folder / algorithm, resume=what == "resume")
     rank = int(os.environ.get("RANK", "0"))
     (folder / f"rank{rank}.json").write_text(json.dumps(results))
 

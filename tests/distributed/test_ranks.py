@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.distributed.launch import launch, rank_results
-from tests.distributed.scripted_run import run
+from tests.distributed.scripted_run import run, run_with_prm
+from tests.prm.prm_checkpoints import qwen_prm
 
 SCRIPT = "tests/distributed/scripted_run.py"
 
@@ -20,9 +21,21 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The same work in one process."""
+    """The same work in one process, and the PRM it used."""
     folder = tmp_path_factory.mktemp("alone")
-    return folder, {algorithm: run(algorithm, folder / algorithm) for algorithm in ("grpo", "ppo")}
+    prm = qwen_prm(folder / "prm")
+    results = {algorithm: run(algorithm, folder / algorithm) for algorithm in ("grpo", "ppo")}
+    results |= {f"{a}-prm": run_with_prm(a, folder, prm, placement="replicate") for a in ("grpo", "ppo")}
+    return folder, results
+
+
+def check_numbers(part: str, result: dict, reference: dict) -> None:
+    """Step advantages and what was logged, update by update, to 1e-5."""
+    updates = slice(2, 3) if part.endswith("resume") else slice(0, 3)
+    for got, wanted in zip(result["step_advantages"], reference["step_advantages"][updates], strict=True):
+        torch.testing.assert_close(torch.tensor(got), torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+    for got, wanted in zip(result["logs"], reference["logs"], strict=True):
+        assert got == pytest.approx(wanted, abs=1e-5, rel=1e-5), part
 
 
 @pytest.mark.parametrize(
@@ -36,21 +49,20 @@ def alone(tmp_path_factory):
 )
 def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
     """Losses and step advantages to 1e-5 over 3 updates; the saved policies load and are equal; resuming goes on."""
-    finished = launch(config, SCRIPT, str(tmp_path), "grpo", "ppo", "grpo-resume", "ppo-resume", port=free_port())
-    ranks = rank_results(tmp_path, finished)
     folder, expected = alone
+    parts = ["grpo", "ppo", "grpo-resume", "ppo-resume", *(["grpo-prm", "ppo-prm"] if "zero" in config else [])]
+    finished = launch(config, SCRIPT, str(tmp_path), *parts, port=free_port(), TEST_PRM=str(folder / "prm"))
+    ranks = rank_results(tmp_path, finished)
     for rank in ranks:
         for part, result in rank.items():
-            algorithm = part.partition("-")[0]
-            reference = expected[algorithm]
             assert (result["world_size"], result["backend"]) == (2, "gloo")
             assert (result["type"], result["wrapper"]) == (kind, wrapper)
             assert result["zero_stage"] == (int(config[-1]) if "zero" in config else None)
-            updates = slice(2, 3) if part.endswith("resume") else slice(0, 3)
-            for got, wanted in zip(result["step_advantages"], reference["step_advantages"][updates], strict=True):
-                torch.testing.assert_close(torch.tensor(got), torch.tensor(wanted), atol=1e-5, rtol=1e-5)
-            for got, wanted in zip(result["logs"], reference["logs"], strict=True):
-                assert got == pytest.approx(wanted, abs=1e-5, rel=1e-5), part
+            check_numbers(part, result, expected[part if part.endswith("prm") else part.partition("-")[0]])
+    for part in set(parts) & {"grpo-prm", "ppo-prm"}:
+        few, many = (rank[part] for rank in ranks)
+        assert few["prm_sharded"] and many["prm_sharded"]
+        assert few["own_forwards"] < many["own_forwards"] == many["forwards"] == few["forwards"]
     for algorithm in ("grpo", "ppo"):
         wanted = AutoModelForCausalLM.from_pretrained(folder / algorithm / "policy")
         for saved in ("policy", "resumed"):
@@ -58,3 +70,13 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
             assert not report["missing_keys"] and not report["unexpected_keys"]
             for name, parameter in wanted.named_parameters():
                 torch.testing.assert_close(got.get_parameter(name), parameter, atol=1e-4, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("config", ["cpu_zero3", pytest.param("cpu_ddp", marks=pytest.mark.slow)])
+def test_a_failing_rank_stops_the_others_with_its_reason(tmp_path, config):
+    """From the moment one rank raises, everything has ended within 60 s, and what it raised can be read."""
+    finished = launch(config, "tests/distributed/failing_run.py", str(tmp_path), port=free_port())
+    assert finished.code not in (0, None), finished.output[-3000:]
+    assert "RuntimeError: the PRM of rank 1 has gone away" in finished.output
+    assert "came to the end" not in finished.output
+    assert finished.ended_at - (tmp_path / "failing").stat().st_mtime < 60

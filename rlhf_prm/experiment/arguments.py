@@ -10,6 +10,8 @@ from typing import Any
 
 from trl import TrlParser
 
+from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
+
 
 @dataclass
 class RecipeArguments:
@@ -85,6 +87,7 @@ def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
     Raises:
         ValueError: no such file, or keys and values nobody knows.
     """
+    prepare_cpu_ranks()
     arguments = sys.argv[1:]
     if "--config" not in arguments:
         arguments = ["--config", str(default_config), *arguments]

@@ -1,6 +1,5 @@
 """One RL run from its parts to its folder: before, train, after, the baseline on the same seed, the summary."""
 
-import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,14 +27,14 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
     """
     folder = Path(config.output_dir)
     seconds = dict(sources.seconds)
-    result = _train(recipe, config, sources, build_trainer, seconds, label=config.method)
-    summary = {"method": config.method, "seed": config.seed, **result["measured"], "baseline": None}
+    result = _train(recipe, config, sources, build_trainer, seconds, label=config.label)
+    summary = {"method": config.label, "seed": config.seed, **result["measured"], "baseline": None}
     if recipe.baseline:
-        baseline = copy.deepcopy(config)
-        baseline.method, baseline.method_kwargs, baseline.output_dir = recipe.baseline, {}, str(folder / "baseline")
-        label = f"{recipe.baseline} (baseline)"
+        baseline = config.baseline(recipe.baseline)
+        baseline.output_dir = str(folder / "baseline")
+        label = f"{baseline.label} (baseline)"
         other = _train(recipe, baseline, sources, build_trainer, seconds, label, before=result["before"])
-        summary["baseline"] = {"method": recipe.baseline, **other["measured"]}
+        summary["baseline"] = {"method": baseline.label, **other["measured"]}
     summary |= {"seconds": seconds, "versions": versions(), "settings": {"recipe": recipe, **config.to_dict()}}
     if result["trainer"].accelerator.is_main_process:
         write_summary(folder, summary)

@@ -1,5 +1,6 @@
 """Settings of the trainers: TRL's own, plus how step scores become advantages."""
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -67,6 +68,17 @@ class ProcessGRPOConfig(GRPOConfig):
                     f"{name}: got {getattr(self, name)!r}, expected {default!r}: the method (here {self.method!r}) "
                     "does the normalisation; choose it by method and method_kwargs"
                 )
+
+    @property
+    def label(self) -> str:
+        """What tables and reports call this run."""
+        return self.method
+
+    def baseline(self, method: str) -> "ProcessGRPOConfig":
+        """A copy that trains by ``method`` with its defaults."""
+        other = copy.deepcopy(self)
+        other.method, other.method_kwargs = method, {}
+        return other
 
     def splitter(self) -> StepSplitter:
         """The ``StepSplitter`` these settings describe."""

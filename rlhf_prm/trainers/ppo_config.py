@@ -1,5 +1,6 @@
 """Settings of ProcessPPOTrainer."""
 
+import copy
 import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -70,6 +71,23 @@ class ProcessPPOConfig(ProcessGRPOConfig):
         super().__post_init__()
         self.num_generations = wanted
         self._check()
+
+    @property
+    def label(self) -> str:
+        """What tables and reports call this run."""
+        return "ppo_dense" if self.process_weight else "ppo_outcome"
+
+    def baseline(self, method: str) -> "ProcessPPOConfig":
+        """A copy that learns from the outcome alone; ``method`` must be "outcome".
+
+        Raises:
+            ValueError: another method.
+        """
+        if method != "outcome":
+            raise ValueError(f"baseline: got {method!r}, expected 'outcome' (PPO without process rewards)")
+        other = copy.deepcopy(self)
+        other.process_weight = 0.0
+        return other
 
     def _divisor_of_generation_batch(self) -> int:
         local = self.per_device_train_batch_size * (self.steps_per_generation or self.gradient_accumulation_steps)

@@ -1,0 +1,45 @@
+"""PPO with a critic, dense rewards from a PRM and outcomes from a verifier.
+
+accelerate launch recipes/ppo_prm.py                                       # the embedded toy world
+accelerate launch recipes/ppo_prm.py --config recipes/configs/ppo_gsm8k_smoke.yaml
+accelerate launch --config_file recipes/accelerate/cpu_zero3.yaml recipes/ppo_prm.py --config …
+"""
+
+from pathlib import Path
+
+from trl import ModelConfig, get_peft_config
+
+from rlhf_prm.experiment.arguments import RecipeArguments, parse, user_errors
+from rlhf_prm.experiment.rl import run_and_compare
+from rlhf_prm.experiment.sources import load_sources
+from rlhf_prm.trainers.ppo import ProcessPPOTrainer
+from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
+
+ARGUMENTS = (RecipeArguments, ProcessPPOConfig, ModelConfig)
+TOY_WORLD = Path(__file__).parent / "configs" / "ppo_toyworld.yaml"
+
+
+def main() -> None:
+    with user_errors():
+        recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
+        sources = load_sources(recipe, model_args, config.seed)
+
+    def build_trainer(config: ProcessPPOConfig, callbacks: list) -> ProcessPPOTrainer:
+        return ProcessPPOTrainer(
+            model=sources.policy(),
+            args=config,
+            train_dataset=sources.train_dataset,
+            eval_dataset=sources.eval_dataset,
+            processing_class=sources.tokenizer,
+            step_scorer=sources.step_scorer,
+            verifier=sources.verifier,
+            callbacks=callbacks,
+            peft_config=get_peft_config(model_args),
+        )
+
+    with sources:
+        run_and_compare(recipe, config, sources, build_trainer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """What several processes on one CPU need and a GPU does not."""
 
 import os
+from functools import cache
 
 import torch
 
@@ -18,6 +19,11 @@ def prepare_cpu_ranks() -> None:
         import deepspeed
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _know_numbered_cpus()
+
+
+@cache  # torch takes one registration per process
+def _know_numbered_cpus() -> None:
     torch.serialization.register_package(50, lambda storage: None, _on_numbered_cpu)
 
 

@@ -62,7 +62,7 @@ def difference_interval(differences: Sequence[float | int], confidence: float = 
     resampled = kept[np.random.default_rng(kept.size).integers(0, kept.size, (draws, kept.size))]
     errors = resampled.std(axis=1, ddof=1) / math.sqrt(kept.size)
     shifts = resampled.mean(axis=1) - plain.mean
-    ratios = np.where(errors > 0, shifts / np.maximum(errors, 1e-300), np.sign(shifts) * np.inf)
+    ratios = np.where(errors > 0, shifts / np.maximum(errors, 1e-300), np.copysign(np.inf, shifts))
     low, high = np.quantile(ratios, [0.5 - confidence / 2, 0.5 + confidence / 2], method="higher")
     error = kept.std(ddof=1) / math.sqrt(kept.size)
     return Interval(plain.mean, float(plain.mean - high * error), float(plain.mean - low * error))

@@ -89,15 +89,15 @@ def test_holm_by_hand():
 
 @pytest.mark.parametrize("seeds", [3, 5, 8, 12])
 def test_null_cells_are_covered_95_times_in_100(seeds):
-    """The same method twice: builds that differ a lot, noise within a build. 1,000 ablations; ± 2.2 is 3.2 SE."""
+    """The same method twice: builds that differ a lot, noise within a build. 600 ablations; ± 3 is 3.4 SE."""
     draw, covered = random.Random(seeds), 0
-    for _ in range(1000):
+    for _ in range(600):
         builds = [draw.gauss(0.6, 0.1) for _ in range(seeds)]
         first = [build + draw.gauss(0, 0.03) for build in builds]
         second = [build + draw.gauss(0, 0.03) for build in builds]
-        interval = difference_interval([a - b for a, b in zip(first, second, strict=True)])
+        interval = difference_interval([a - b for a, b in zip(first, second, strict=True)], draws=1999)
         covered += interval.low <= 0 <= interval.high
-    assert 928 <= covered <= 972
+    assert 0.92 <= covered / 600 <= 0.98
 
 
 def test_a_real_difference_is_found():
@@ -119,7 +119,7 @@ def test_bootstrap_t_against_a_plain_loop():
     for row in indices:
         sample = [values[i] for i in row]
         spread = np.std(sample, ddof=1) / 8**0.5
-        ratios.append((np.mean(sample) - mean) / spread if spread > 0 else np.sign(np.mean(sample) - mean) * np.inf)
+        ratios.append((np.mean(sample) - mean) / spread if spread > 0 else np.copysign(np.inf, np.mean(sample) - mean))
     ratios = sorted(ratios)
     low, high = ratios[int(np.ceil(0.025 * 9998))], ratios[int(np.ceil(0.975 * 9998))]
     assert difference_interval(values)[1:] == pytest.approx((mean - high * s, mean - low * s), rel=1e-9)

@@ -11,7 +11,7 @@ from transformers import TrainerControl, TrainerState
 
 from reward import StepRollouts
 from rlhf_prm.trainers.alarms import Arbiter, Rule, Watch
-from rlhf_prm.trainers.callbacks import HackGuard
+from rlhf_prm.trainers.callbacks import HackGuard, TokenBudget
 from rlhf_prm.trainers.rollout_scoring import ScoredRollout
 
 
@@ -200,6 +200,23 @@ def test_rollback_is_refused_under_fsdp(tmp_path):
 def test_a_guard_without_a_trainer_says_so():
     with pytest.raises(ValueError, match="HackGuard has no trainer"):
         HackGuard().on_train_begin(None, TrainerState(), TrainerControl())
+
+
+def test_tokens_are_counted_once_a_batch_and_end_the_training(tmp_path):
+    run = MadeUpRun(tmp_path, lambda _: 4, rising)
+    budget = TokenBudget(run, budget=600)
+    budget.on_train_begin(None, TrainerState(), run.control)
+    for update in (1, 2, 3):
+        run.last_rollouts = batch(update, 4, 0.5)  # 20 rollouts of 4 steps of 3 tokens
+        for _ in range(2):
+            budget.on_step_end(None, TrainerState(global_step=update), run.control)
+        assert run._metrics["train"]["generated_tokens"] == [240 * update]
+        assert run.control.should_training_stop == (update == 3)
+    resumed = TokenBudget(run)
+    resumed.on_train_begin(None, TrainerState(log_history=[{"generated_tokens": 720.0}, {"eval_loss": 1}]), run.control)
+    assert resumed.tokens == 720
+    with pytest.raises(ValueError, match="token_budget: got 0"):
+        TokenBudget(budget=0)
 
 
 def watch(early: list[float], late: list[float], rule: Rule) -> list:

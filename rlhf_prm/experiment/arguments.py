@@ -57,9 +57,18 @@ class RecipeArguments:
     )
     eval_every: int = field(default=0, metadata={"help": "Updates between evaluations on the way; 0 = none."})
     eval_every_limit: int = field(default=256, metadata={"help": "Problems for each evaluation on the way."})
+    guard: str = field(
+        default="off", metadata={"help": "HackGuard's action at an alarm: off, warn, anneal, rollback or stop."}
+    )
+    guard_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "JSON of further keywords of HackGuard."}
+    )
+    token_budget: int | None = field(
+        default=None, metadata={"help": "End the training after so many generated tokens."}
+    )
 
     def __post_init__(self) -> None:
-        for name in ("world_settings", "columns", "prm_kwargs", "verifier_kwargs"):
+        for name in ("world_settings", "columns", "prm_kwargs", "verifier_kwargs", "guard_kwargs"):
             setattr(self, name, _mapping(name, getattr(self, name)))
         if not 0.0 <= self.gold_fraction <= 1.0:
             raise ValueError(f"gold_fraction: got {self.gold_fraction}, expected a share between 0 and 1")

@@ -13,6 +13,7 @@ from rlhf_prm.experiment.progress import show_one_line
 from rlhf_prm.experiment.run_folder import MetricsFile, result_table, versions, write_summary
 from rlhf_prm.experiment.sources import Sources
 from rlhf_prm.report import write_report
+from rlhf_prm.trainers.callbacks import HackGuard, TokenBudget
 
 BuildTrainer = Callable[[Any, list], Any]  # (config, callbacks) → trainer
 
@@ -35,7 +36,12 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
         label = f"{baseline.label} (baseline)"
         other = _train(recipe, baseline, sources, build_trainer, seconds, label, before=result["before"])
         summary["baseline"] = {"method": baseline.label, **other["measured"]}
-    summary |= {"seconds": seconds, "versions": versions(), "settings": {"recipe": recipe, **config.to_dict()}}
+    summary |= {
+        "eval_problems": sources.eval_problems,
+        "seconds": seconds,
+        "versions": versions(),
+        "settings": {"recipe": recipe, **config.to_dict()},
+    }
     if result["trainer"].accelerator.is_main_process:
         write_summary(folder, summary)
         page = write_report(folder)
@@ -54,9 +60,10 @@ def _train(
 ) -> dict[str, Any]:
     on_the_way = EvaluateOnTheWay(sources, recipe.eval_every, recipe.eval_every_limit)
     with user_errors():
+        tokens, guard = TokenBudget(budget=recipe.token_budget), _guard(recipe, sources)
         checkpoint = checkpoint_to_resume(config, required=before is None)  # a baseline may not have begun
-        trainer = build_trainer(config, [MetricsFile(config.output_dir), on_the_way])
-    on_the_way.trainer = trainer
+        trainer = build_trainer(config, [MetricsFile(config.output_dir), on_the_way, tokens, guard])
+    on_the_way.trainer = tokens.trainer = guard.trainer = trainer
     show_one_line(trainer, label)
     start = time.perf_counter()
     before = before or held_out_accuracy(trainer, sources)
@@ -69,6 +76,14 @@ def _train(
     seconds["evaluate"] = seconds.get("evaluate", 0.0) + started - start + time.perf_counter() - trained
     measured = {key: {"before": before[key], "after": after[key]} for key in ("accuracy", "process_accuracy")}
     return {"trainer": trainer, "before": before, "measured": measured}
+
+
+def _guard(recipe: RecipeArguments, sources: Sources) -> HackGuard:
+    """The guard with held-out accuracy as its arbiter, on as many problems as the evaluations on the way."""
+    guard = HackGuard(action=recipe.guard, problems=recipe.eval_every_limit, **recipe.guard_kwargs)
+    if sources.evaluate is not None or sources.eval_dataset is not None:
+        guard.held_out = lambda: held_out_accuracy(guard.trainer, sources, recipe.eval_every_limit)["accuracy"]
+    return guard
 
 
 def checkpoint_to_resume(config: Any, required: bool = True) -> str | None:

@@ -25,7 +25,8 @@ class Sources:
 
     ``policy_path`` loads a fresh policy with ``policy()``, so that a baseline starts from the same weights.
     ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the trainer
-    evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building.
+    evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many held-out
+    problems an evaluation without a limit is over.
     """
 
     policy_path: str
@@ -37,6 +38,7 @@ class Sources:
     eval_dataset: Dataset | None = None
     evaluate: Callable[[PreTrainedModel, int | None], dict[str, float]] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    eval_problems: int = 0
 
     def policy(self) -> PreTrainedModel:
         """A fresh copy of the policy."""
@@ -88,6 +90,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         train_dataset=world.train_dataset,
         evaluate=evaluate,
         seconds=dict(world.seconds),
+        eval_problems=min(recipe.eval_limit or len(world.eval_dataset), len(world.eval_dataset)),
     )
 
 
@@ -131,4 +134,5 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         verifier=verifier,
         train_dataset=keep_gold(train, recipe.gold_fraction, seed),
         eval_dataset=held_out or None,
+        eval_problems=len(held_out or []),
     )

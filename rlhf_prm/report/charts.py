@@ -37,16 +37,18 @@ def logged(run: Run, name: str) -> Curve:
 def evaluated(run: Run, name: str) -> Curve:
     """Held-out ``accuracy`` or ``process_accuracy``: logged evaluations, and before and after from the summary."""
     curve = {x: point.mean for x, point in logged(run, f"eval/{name}").items()}
+    counts = dict.fromkeys(curve, run.problems_on_the_way)
     told = run.summary.get(name) or {}
     last = max([float(row["step"]) for row in run.metrics if "step" in row], default=0.0)
     for x, when in ((0.0, "before"), (last, "after")):
         if told.get(when) is not None:
-            curve.setdefault(x, float(told[when]))
-    total = run.eval_problems
-    return {
-        x: share_interval(y * total, total) if total else Interval(y, math.nan, math.nan)
-        for x, y in sorted(curve.items())
-    }
+            curve[x], counts[x] = float(told[when]), run.eval_problems
+    return {x: point_of_share(y, counts.get(x, run.eval_problems)) for x, y in sorted(curve.items())}
+
+
+def point_of_share(share: float, total: int) -> Interval:
+    """A share with Wilson's interval where it is known of how many."""
+    return share_interval(share * total, total) if total else Interval(share, math.nan, math.nan)
 
 
 def over_groups(gathered: Gathered, part: str, points: int = POINTS) -> Curve:

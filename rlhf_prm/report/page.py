@@ -65,7 +65,10 @@ def write_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     """The method where that tells the runs apart but for their seeds, the folder's name where it does not."""
-    kinds = [str(sorted(_settings(run, without=("seed", "output_dir", "run_name", "name")))) for run in runs]
+    kinds = [
+        str(sorted(_settings(run, without=("seed", "output_dir", "run_name", "logging_dir", "resume_from_checkpoint"))))
+        for run in runs
+    ]
     ambiguous = {
         run.method for run, kind in zip(runs, kinds, strict=True)
         if any(other.method == run.method and k != kind for other, k in zip(runs, kinds, strict=True))
@@ -171,8 +174,7 @@ def _gallery_title(subject: Subject, subjects: list[Subject]) -> str:
 
 
 def _settings(run: Run, without: Sequence[str] = ()) -> list[tuple[str, str]]:
-    settings = run.summary.get("settings") or {}
-    return [(key, str(value)) for key, value in settings.items() if key not in without]
+    return [(key, str(value)) for key, value in run.settings.items() if key not in without]
 
 
 def _told(subject: Subject) -> Part:

@@ -60,9 +60,21 @@ class Run:
 
     @property
     def eval_problems(self) -> int:
-        """On how many problems accuracy was measured; 0 = not told."""
-        settings = self.summary.get("settings") or {}
-        return int(self.summary.get("eval_problems") or settings.get("eval_problems") or 0)
+        """On how many problems accuracy was measured before and after; 0 = not told."""
+        return int(self.summary.get("eval_problems") or 0)
+
+    @property
+    def problems_on_the_way(self) -> int:
+        """On how many problems accuracy was measured during training; 0 = not told."""
+        told = int(self.settings.get("recipe.eval_every_limit") or 0)
+        return min(told, self.eval_problems) if told and self.eval_problems else told
+
+    @property
+    def settings(self) -> Row:
+        """The run's settings, those inside a mapping named by dots; the recipe's own first."""
+        settings = dict(self.summary.get("settings") or {})
+        recipe = settings.pop("recipe", None) or {}
+        return {f"recipe.{key}": value for key, value in recipe.items()} | settings
 
     @cached_property
     def baseline(self) -> "Run | None":
@@ -71,7 +83,8 @@ class Run:
         if not folder.is_dir() and not told:
             return None
         read = read_run(folder) if folder.is_dir() else Run(folder, "baseline")
-        summary = read.summary or {"seed": self.seed, "eval_problems": self.eval_problems, **(told or {})}
+        shared = {key: self.summary[key] for key in ("seed", "eval_problems", "settings") if key in self.summary}
+        summary = read.summary or {**shared, **(told or {})}
         return Run(folder, "baseline", {"method": "outcome", **summary}, read.metrics, read.guard)
 
     @cached_property
@@ -79,13 +92,14 @@ class Run:
         return sorted((self.path / "completions").glob("*.parquet"))
 
     def rollouts(self) -> Iterator[list[Rollout]]:
-        """The rollouts of each logged batch, in order of update; a batch that was logged twice is given once.
+        """The rollouts of each training batch, in order of update; a batch that was logged twice is given once.
 
-        TRL writes its newest batch at every logging step, also when it has generated nothing since.
+        TRL writes its newest batch at every logging step, also when it has generated nothing since, and the rollouts
+        of an evaluation before training as update 0, which is left out.
         """
         seen = None
         for path in self.files:
-            rows = pq.read_table(path).to_pylist()
+            rows = [row for row in pq.read_table(path).to_pylist() if row["step"] > 0]
             content = hash(tuple((str(row.get("prompt")), str(row.get("completion"))) for row in rows))
             if rows and content != seen:
                 yield list(_read_rollouts(rows))

@@ -1,4 +1,4 @@
-"""HackGuard: watches live rollouts for reward hacking, asks the verifier, and acts."""
+"""Callbacks of the process trainers: HackGuard against reward hacking, and a budget of generated tokens."""
 
 import json
 import logging
@@ -224,6 +224,37 @@ class HackGuard(TrainerCallback):
         self.trainer.process_scale = state["process_scale"]
         self._asked, self._suspected, self._quiet_until = (state[k] for k in ("asked", "suspected", "quiet_until"))
         self._write_log([entry for entry in self._read_log() if entry["step"] <= update])
+
+
+class TokenBudget(TrainerCallback):
+    """Logs ``generated_tokens``, all completion tokens so far, and ends the training once they reach ``budget``.
+
+    Args:
+        trainer: a ``ProcessGRPOTrainer``; may be set later as ``callback.trainer``.
+        budget: None = count only. A run ends with the update that reaches it.
+    """
+
+    def __init__(self, trainer: Any = None, budget: int | None = None) -> None:
+        if budget is not None and budget < 1:
+            raise ValueError(f"token_budget: got {budget}, expected at least 1 token, or none for no limit")
+        self.trainer, self.budget, self.tokens, self._batch = trainer, budget, 0, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Go on counting where a resumed run was."""
+        counts = [row["generated_tokens"] for row in state.log_history if "generated_tokens" in row]
+        self.tokens = int(counts[-1]) if counts else 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Count the batch if it is new."""
+        batch = self.trainer.last_rollouts
+        if batch is None or batch is self._batch or batch.mode != "train":
+            return
+        self._batch = batch
+        self.tokens += int(batch.rollouts.token_counts.sum())
+        # TRL logs the mean of a metric's list: the newest count stands there alone.
+        self.trainer._metrics["train"]["generated_tokens"][:] = [self.tokens]
+        if self.budget is not None and self.tokens >= self.budget:
+            control.should_training_stop = True
 
 
 def _check(

@@ -48,12 +48,13 @@ def write_run(
         },
         "seconds": {"sft": 27.1, "labels": 40.2, "prm": 26.4, "rl": 14.9, "baseline": 13.2, "evaluation": 9.9},
         "versions": {"python": "3.11.7", "torch": "2.13.0+cpu", "trl": "1.16.0"},
+        "eval_problems": 2048,
         "settings": {
+            "recipe": {"eval_every_limit": 256},
             "method": method,
             "seed": seed,
             "learning_rate": 3e-4,
             "max_steps": updates,
-            "eval_problems": 2048,
         },
     }
     if baseline:

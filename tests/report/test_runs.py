@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rlhf_prm.intervals import share_interval
+from rlhf_prm.report.charts import evaluated
 from rlhf_prm.report.runs import read_run
 from rlhf_prm.report.sampling import SHOWN_BATCHES, SHOWN_GROUPS, evenly_spaced, gather
 from tests.report.made_up import write_run
@@ -69,6 +71,21 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_a_broken_one_is_not(tmp_path):
     (run / "metrics.jsonl").write_text('{"step": 4, "rew\n' + lines)
     with pytest.raises(ValueError, match="line 1 is not JSON"):
         read_run(run).metrics  # noqa: B018
+
+
+def test_rollouts_of_the_evaluation_before_training_are_left_out(tmp_path):
+    run = read_run(write_run(tmp_path / "run", updates=2, baseline=False))
+    rows = pq.read_table(run.files[0]).to_pylist()
+    evaluated = [{**row, "step": 0, "completion": "other"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(evaluated), run.files[0].with_name("completions_00000.parquet"))
+    assert [batch[0].update for batch in read_run(run.path).rollouts()] == [1, 2]
+
+
+def test_intervals_of_held_out_accuracy_know_their_number_of_problems(tmp_path):
+    curve = evaluated(read_run(write_run(tmp_path / "run", updates=20)), "accuracy")
+    assert sorted(curve) == [0, 5, 10, 15, 20]
+    assert curve[0] == pytest.approx(share_interval(0.3 * 2048, 2048))
+    assert curve[10] == pytest.approx(share_interval(0.5 * 256, 256))
 
 
 @pytest.mark.parametrize("made", [False, True])

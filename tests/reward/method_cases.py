@@ -27,7 +27,7 @@ VARIANTS = [
     ("prof", {"keep": 1.0}),
     ("prof", {"keep": 0.7, "penalty": 0.0}),
     ("prof", {"keep": 0.6, "max_steps": 3}),
-    ("vppo", {"threshold": 0.4, "alpha": 0.2}),
+    ("vppo", {"threshold": 0.5, "alpha": 0.2}),
     ("progrs", {"beta": 2.0}),
     ("papo", {"beta": 1.0}),
 ]

@@ -44,8 +44,8 @@ BY_HAND = [
     ("vppo", {}, (1.0, 0.0), [[0.5, 0.5], [-0.5, 0]]),
     # Wrong: α on .9, 0 on .6; by tokens .5·2/5 = .2, against 1: baseline .6.
     ("vppo", {}, (0.0, 1.0), [[-0.1, -0.6], [0.4, 0]]),
-    # No score under .5: α throughout, baseline .75.
-    ("vppo", {"threshold": 0.5}, (0.0, 1.0), [[-0.25, -0.25], [0.25, 0]]),
+    # No score under .6 (.6 itself is no error): α throughout, baseline .75.
+    ("vppo", {"threshold": 0.6}, (0.0, 1.0), [[-0.25, -0.25], [0.25, 0]]),
     ("progrs", {}, (0.0, 1.0), [[-h + b1 / 2, -h + b2 / 2], [h + b3 / 2, 0]]),
     ("papo", {}, (1.0, 1.0), [[mean_gap / 2, mean_gap / 2], [-mean_gap / 2, 0]]),
     ("papo", {}, (1.0, 0.0), [[h, h], [-h, 0]]),

@@ -220,5 +220,6 @@ def _with_adapters(model: PreTrainedModel, peft_config: Any) -> nn.Module:
     from peft import get_peft_model
 
     peft_config = copy.copy(peft_config)
+    peft_config.task_type = None  # a causal LM's wrapper would look for generation
     peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), "score"})
     return get_peft_model(model, peft_config)

@@ -1,13 +1,19 @@
-"""Outcome rewards as plain TRL reward functions: the verifier's verdict, the format of the answer, the length."""
+"""Outcome rewards as plain TRL reward functions: the verifier's verdict, the format of the answer, the length.
+
+Each is also a term: hand TRL several of them with ``reward_weights``.
+"""
 
 import atexit
 import os
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from reward.answers.extract import BOX, box_content
 from reward.verifier import MathVerifier, Verdict, status_fractions
 
+CLOSING_REMARK = re.compile(r"(?:\\[\])]|[\s$.!*])*")
 _lock = threading.Lock()
 _shared: dict[int, MathVerifier] = {}  # by process id: a forked child must not use its parent's workers
 
@@ -60,3 +66,33 @@ def log_verdicts(
     if log_metric is not None:
         for name, value in status_fractions(verdicts).items():
             log_metric(name, value)
+
+
+def well_formed(text: str) -> bool:
+    r"""Whether a text has exactly one ``\boxed``, closed, not empty, and followed by nothing but delimiters."""
+    boxes = [match.end() for match in BOX.finditer(text)]
+    found = box_content(text, boxes[0]) if len(boxes) == 1 else None
+    return found is not None and bool(found[0].strip()) and CLOSING_REMARK.fullmatch(text, found[1] + 1) is not None
+
+
+def format_reward(completions: list[str] | list[list[dict[str, str]]], **kwargs: Any) -> list[float]:
+    """1.0 where the answer is present, once, at the end; else 0.0. A TRL reward function."""
+    return [float(well_formed(text)) for text in completion_texts(completions)]
+
+
+def length_penalty(free: int, limit: int) -> Callable[..., list[float]]:
+    """A TRL reward function: 0 up to ``free`` tokens, then linearly down to −1 at ``limit`` tokens and beyond.
+
+    The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13) with L_max = limit and L_cache = limit − free.
+
+    Raises:
+        ValueError: not 0 ≤ free < limit.
+    """
+    if not 0 <= free < limit:
+        raise ValueError(f"got free={free}, limit={limit} tokens: expected 0 ≤ free < limit")
+
+    def overlong(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+        return [-min(1.0, max(0.0, (len(ids) - free) / (limit - free))) for ids in completion_ids]
+
+    overlong.__name__ = "length_penalty"
+    return overlong

@@ -116,6 +116,7 @@ class MathVerifier:
         self._cache_size = cache_size
         self._lock = threading.Lock()
         self._named: set[str] = set()
+        self.counts: Counter[str] = Counter()  # completions by how they were decided: "at once", "repeated", "compared"
         self._pool = WorkerPool(workers, self._settings)
         self._owner = os.getpid()
 
@@ -161,11 +162,14 @@ class MathVerifier:
             )
         if gold is None:
             self._name_once(f"gold {solution}", f"row {row} has no gold answer that can be used: {_short(solution)}")
+            self._count("at once")
             return Verdict(self._pay["bad_gold"], "bad_gold", extracted.text, 0.0)
         if extracted.text is None:
+            self._count("at once")
             return Verdict(self._pay["no_answer"], "no_answer", None, 0.0)
         status = quick_status(extracted.text, gold)
         if status is not None:
+            self._count("at once")
             return Verdict(self._pay[status], status, extracted.text, 0.0)
         return extracted.text, self._compared(extracted.text, gold)
 
@@ -174,6 +178,7 @@ class MathVerifier:
         key = (answer, gold)
         with self._lock:
             known = self._cache.get(key)
+            self.counts["compared" if known is None else "repeated"] += 1
             if known is not None:
                 self._cache.move_to_end(key)
                 return known
@@ -189,6 +194,10 @@ class MathVerifier:
         if done.cancelled() or done.exception() is not None or done.result().state == "died":
             with self._lock:
                 self._cache.pop(key, None)
+
+    def _count(self, how: str) -> None:
+        with self._lock:
+            self.counts[how] += 1
 
     def _name_once(self, what: str, message: str) -> None:
         with self._lock:

@@ -1,9 +1,14 @@
 """The last layer: sums, products, integrals, limits and determinants, through math-verify's LaTeX reader and sympy.
 
-Nothing here is bounded in time or memory: it runs in a worker only, under the deadline and the memory cap.
+Nothing here is bounded in time or memory by itself: it gets half a second of CPU time, and it runs in a worker only,
+whose deadline and memory cap hold where the interpreter does not come back to look at the clock.
 """
 
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import sympy
 from latex2sympy2_extended import latex2sympy
@@ -13,6 +18,30 @@ from reward.answers.values import POINTS, points
 MAX_LENGTH = 300
 MAX_NUMBER = 7  # digits: a longer bound or exponent is not worth a deadline
 DIGITS = 30
+CPU_SECONDS = 0.5
+
+
+class OutOfTime(BaseException):
+    """The CPU time for one comparison is used up. Not an `Exception`: sympy catches those."""
+
+
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTime` after some CPU time of this process; only in a main thread, for signals go there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def warm_up() -> None:
@@ -25,6 +54,8 @@ def to_sympy(text: str) -> sympy.Basic | None:
     if len(text) > MAX_LENGTH or re.search(rf"[0-9]{{{MAX_NUMBER + 1},}}", text):
         return None
     text = re.sub(r"\\[dtc]frac", r"\\frac", text.strip().strip("$"))
+    text = re.sub(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\\frac\s*(\\pi)\s*([0-9])", r"\\frac{\1}{\2}", text)
     try:
         return latex2sympy(text)
     except Exception:  # text a model wrote; the reader raises its parser's and sympy's own exceptions
@@ -32,7 +63,16 @@ def to_sympy(text: str) -> sympy.Basic | None:
 
 
 def same_expression(answer: str, gold: str) -> bool | None:
-    """Whether two expressions are equal to 30 digits, at sample points if they have variables; None if unknown."""
+    """Whether two expressions are equal to 30 digits, at sample points if they have variables; None if unknown.
+
+    Raises:
+        OutOfTime: after `CPU_SECONDS`.
+    """
+    with cpu_limit(CPU_SECONDS):
+        return _same_expression(answer, gold)
+
+
+def _same_expression(answer: str, gold: str) -> bool | None:
     both = [to_sympy(text) for text in (answer, gold)]
     if not all(isinstance(expression, sympy.Expr) for expression in both):
         return None

@@ -104,12 +104,13 @@ def final_answer(completion: str) -> Extracted:
 
 
 def gold_answer(solution: str | None) -> str | None:
-    r"""The answer in a bare, ``$…$``, ``\boxed{…}`` or ``#### …`` solution, or in a text with a box; None if bad."""
+    r"""The answer in a bare, ``$…$``, ``\boxed{…}`` or ``#### …`` solution, or in a text that marks it; None if bad."""
     if not solution or not solution.strip():
         return None
     boxed, answer = last_boxed(solution)
     if not boxed:
-        answer = stated_answer(solution) if "####" in solution else solution.strip()
-        if answer is not None and len(answer) > MAX_BARE_GOLD:
-            return None
+        bare = solution.strip()
+        answer = stated_answer(bare) if "####" in bare or "\n" in bare or len(bare) > MAX_BARE_GOLD else bare
+        if answer is None and len(bare) <= MAX_BARE_GOLD:
+            answer = bare
     return answer if answer and any(character.isalnum() for character in answer) else None

@@ -44,6 +44,9 @@ class Parser:
             Unreadable: they are no arithmetic, or nested too deep.
         """
         result = self.sum()
+        if self.at("over"):
+            self.take()
+            result = ("mul", result, ("inverse", self.sum()))
         if self.next is not END:
             raise Unreadable(f"{self.next.value!r} after a complete expression")
         return result
@@ -273,7 +276,7 @@ class Parser:
             if self.take().value == "^":
                 power = self.exponent()
             else:
-                base = ("num", number(self.take().value)) if self.next.kind == "num" else self.argument()
+                base = self.subscript_base()
         arguments = self.arguments() if name in MANY_ARGUMENTS else [self.operand()]
         if base is not None and name != "log":
             raise Unreadable(f"a subscript of {name}")
@@ -283,6 +286,13 @@ class Parser:
             return (f"arc{name}", *arguments)
         value = (name, *arguments, *([] if base is None else [base]))
         return value if power is None else ("pow", value, power)
+
+    def subscript_base(self) -> Tree:
+        r"""The base of a logarithm: a digit in ``\log_28``, the whole number in ``\log_10 100``."""
+        after = self.ahead(1)
+        if self.next.kind == "num" and (after.kind in ("num", "var", "name") or after.value in ("(", "{", "[")):
+            return ("num", number(self.take().value))
+        return self.argument()
 
     def operand(self) -> Tree:
         """A function's argument: a group, or the factors up to the next sign, operator or function."""

@@ -7,7 +7,7 @@ No layer guesses: an answer that none of them recognises as the gold is not corr
 import re
 from functools import lru_cache
 
-from reward.answers.algebra import warm_up
+from reward.answers.algebra import OutOfTime, same_expression, warm_up
 from reward.answers.compare import equivalent
 from reward.answers.evaluate import Undefined
 from reward.answers.grammar import MAX_DEPTH
@@ -76,7 +76,7 @@ def same_choice(answer: str, gold: str) -> bool | None:
 
 
 def judge(answer: str, gold: str) -> str:
-    """ "correct", "incorrect" or "unparseable": an answer's status against a gold answer."""
+    """ "correct", "incorrect", "unparseable" or "timeout": an answer's status against a gold answer."""
     if answer.strip() == gold.strip():
         return "correct"
     gold_read, answer_read = readable(gold), readable(answer)
@@ -93,11 +93,10 @@ def judge(answer: str, gold: str) -> str:
     if isinstance(gold_read[1], Words):
         return "correct" if plain_words(answer_spelling) == gold_read[1].text else "incorrect"
     if calculus(answer) or calculus(gold):
-        from reward.answers.algebra import (
-            same_expression,
-        )  # the computer-algebra system is loaded only when it is needed
-
-        same = same_expression(answer, gold)
+        try:
+            same = same_expression(answer, gold)
+        except OutOfTime:
+            return "timeout"
         return "unparseable" if same is None else "correct" if same else "incorrect"
     if isinstance(answer_read[1], Opaque):
         return "unparseable"

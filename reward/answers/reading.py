@@ -30,6 +30,8 @@ BASED = re.compile(r"\(?([0-9A-Za-z]+)\)?_\{?([0-9]+|two|three|four|five|six|sev
 NUMERALS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 BASE_WORDS = {name: base for base, name in enumerate(NUMERALS, start=2)}
 LEAD_IN = words("the final answer is equals value total result approximately about exactly are =")
+NAMING = {("unknown", "angle"), ("unknown", "triangle"), ("unknown", "arc"), ("name", "overline"), ("unknown", "vec")}
+APPLIED = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:'+|\^\{?-?\w+\}?)?\(.+\)")  # f(2), f^{-1}(x), P(A∪B)
 ALL_REALS = {"all real numbers", "all reals", "all real x", "mathbbR", "real numbers", "R"}
 
 
@@ -67,6 +69,8 @@ def stripped(tokens: list[Token]) -> list[Token]:
 def read_words(tokens: list[Token], spelling: str) -> Shape | None:
     if spelling in ALL_REALS:
         return Reals()
+    if spelling == "∅":
+        return Collection(())
     if any(token.kind == "text" for token in tokens) and all(
         token.kind == "text" or is_op(token, "-", "'", ".", "!") for token in tokens
     ):
@@ -161,13 +165,11 @@ def name_of(tokens: list[Token], member: Shape) -> str | None:
     """The spelling of a member that only names what follows: a symbol, ``f(x)``, ``P(A)``, ``\\angle ABC``, words."""
     tokens = stripped(tokens)
     spelling = spelled(tokens)
-    if isinstance(member, Words) or tokens[0].kind == "unknown":
+    if isinstance(member, Words) or any(token[:2] in NAMING for token in tokens):
         return spelling
     if isinstance(member, Scalar) and member.tree[0] == "var" and member.tree[1] not in ("e", "i", "pi"):
         return spelling
-    if tokens[0].kind == "var" and len(tokens) > 3 and is_op(tokens[1], "(") and enclosed(tokens[1:]):
-        return spelling
-    return None
+    return spelling if APPLIED.fullmatch(spelling) else None
 
 
 def read_union(tokens: list[Token], spelling: str) -> Shape | None:

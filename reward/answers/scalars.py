@@ -6,7 +6,7 @@ from reward.answers.cutting import is_op, merged_thousands
 from reward.answers.grammar import parse
 from reward.answers.shapes import Collection, Infinity, Opaque, Scalar, Shape
 from reward.answers.tokens import Token, Unreadable
-from reward.answers.units import Unit, unit_of
+from reward.answers.units import UNITS, Unit, unit_of
 
 MAX_SIGNS = 3
 
@@ -86,7 +86,7 @@ def unit_words(tokens: list[Token]) -> tuple[str | None, int]:
     rest = list(tokens)
     while rest:
         token = rest.pop(0)
-        if token.kind == "text":
+        if token.kind == "text" or (token.kind == "var" and token.value in UNITS):
             words.append(token.value)
         elif is_op(token, "/"):
             words.append("per")

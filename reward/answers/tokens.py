@@ -27,6 +27,8 @@ from reward.answers.vocabulary import (
 )
 
 MAX_TOKENS = 1_500
+NUMBER_START = re.compile(r"[-+]?\.?[0-9]")
+HAS_WORD = re.compile(r"[A-Za-z]{2}|[A-Za-z][.)]")
 BOUNDARY = "\0"  # keeps letters apart that stood in different macros; never in the text itself
 
 
@@ -170,7 +172,7 @@ class _Scanner:
         words = " ".join(content.split())
         if name in TEXT_FONTS and self.tokens and all(part in UNITS for part in words.split("/")):
             self.add("text", words)
-        elif "\\" in content or "$" in content or not re.search("[A-Za-z]{2}|[A-Za-z][.)]", words):
+        elif "\\" in content or "$" in content or NUMBER_START.match(words) or not HAS_WORD.search(words):
             self.splice(content)
         elif words in FUNCTIONS:
             self.add("name", words)

@@ -54,6 +54,8 @@ def unit_of(text: str, power: int = 1) -> tuple[Unit, int] | None:
     for part in [part for part in parts if part in POWERS]:
         power *= POWERS[part]
         parts.remove(part)
+    if not parts and factor == 1:
+        return None
     if len(parts) == 1 and parts[0] in UNITS:
         kind, scale = UNITS[parts[0]]
         return Unit(f"{kind}^{power}", scale**power, frozenset()), factor

@@ -49,7 +49,7 @@ FUNCTIONS = words(
     """
 )
 CONSTRUCTS = {
-    **dict.fromkeys(("frac", "dfrac", "tfrac", "cfrac"), "frac"),
+    **dict.fromkeys(("frac", "dfrac", "tfrac", "cfrac", "sfrac", "nicefrac", "flatfrac"), "frac"),
     **dict.fromkeys(("binom", "dbinom", "tbinom"), "binom"),
     **dict.fromkeys(("overline", "bar"), "overline"),
     "sqrt": "sqrt",

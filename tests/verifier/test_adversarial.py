@@ -59,7 +59,7 @@ def test_what_is_too_large_is_refused_at_once():
     towers = [r"\boxed{9^{9^{9^{9}}}}", r"\boxed{10000000!}", r"\boxed{((9!)!)!}", r"\boxed{2^{2^{2^{2^{2^{2}}}}}}"]
     with MathVerifier(workers=1, deadline=30.0) as verifier:
         verdicts = verifier.verify(towers, ["17"] * 4)
-    assert all(verdict.reward == 0.0 and verdict.seconds < 1 for verdict in verdicts)
+    assert all(verdict.reward == 0.0 and verdict.seconds < 5 for verdict in verdicts)
 
 
 def test_what_only_sympy_could_tell_times_out_and_pays_what_is_set():

@@ -78,8 +78,6 @@ def test_async_reward_function_in_trl(tmp_path):
     assert len(logged) == 2
     for row in logged:
         assert row["rewards/async_outcome/mean"] == row["rewards/outcome_reward/mean"]
-        assert (
-            sum(row[f"verifier/{status}_frac"] for status in ("correct", "incorrect", "unparseable", "no_answer")) == 1
-        )
+        assert sum(row[f"verifier/{status}_frac"] for status in STATUSES) == 1
         assert row["rewards/length_penalty/mean"] <= 0
     assert threading.main_thread() not in async_outcome.threads and async_outcome.threads

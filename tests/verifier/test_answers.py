@@ -1,5 +1,6 @@
 """Finding and comparing answers: hand-written pairs, labelled cases, and the cheap layer against the others."""
 
+import ast
 import json
 from collections import Counter
 from pathlib import Path
@@ -60,6 +61,19 @@ def test_a_gold_solution_agrees_with_its_answer(shared_data):
     rows = [json.loads(line) for line in (shared_data / "math500.jsonl").read_text().splitlines()]
     statuses = Counter(judge(final_answer(row["solution"]).text, row["answer"]) for row in rows)
     assert statuses == {"correct": 500}
+
+
+def test_real_model_outputs_are_graded_as_their_authors_did(shared_data):
+    lines = (shared_data / "gsm8k_example_model_solutions.jsonl").read_text().splitlines()
+    graded = Counter()
+    for row in map(json.loads, lines[::4]):
+        gold = gold_answer(row["ground_truth"])
+        outputs = [ast.literal_eval(v) if isinstance(v, str) else v for key, v in row.items() if "b_" in key]
+        for output in outputs:
+            answer = final_answer(output["solution"]).text
+            right = answer is not None and judge(answer, gold) == "correct"
+            graded[right == output["is_correct"]] += 1
+    assert graded == {True: 1320}
 
 
 @pytest.mark.parametrize(

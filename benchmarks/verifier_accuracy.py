@@ -2,9 +2,9 @@
 
     python benchmarks/verifier_accuracy.py [--cases FILE.jsonl] [--write]
 
-A case has ``gold``, ``completion``, ``expected`` (true or false) and ``category``. For the other two the gold is put in a
-box, without which they are far worse (``accuracy_reward`` 52.6 % instead of 88.8 % of 972 cases). Expected on the 492 cases
-of ``verifier_cases.jsonl``: at least 99 % right and at most one false positive.
+A case has ``gold``, ``completion``, ``expected`` (true or false) and ``category``. For the other two the gold is put in
+a box, without which they are far worse (``accuracy_reward`` 52.6 % instead of 88.8 % of 972 cases). Expected on the 492
+cases of ``verifier_cases.jsonl``: at least 99 % right and at most one false positive.
 """
 
 import argparse
@@ -54,9 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("--cases", type=Path, default=data / "verifier_cases.jsonl")
-    parser.add_argument(
-        "--write", action="store_true", help="write benchmarks/results/verifier_accuracy_<hardware>.json"
-    )
+    parser.add_argument("--write", action="store_true", help="write it to benchmarks/results")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     rows = table([json.loads(line) for line in args.cases.read_text().splitlines()])

@@ -57,9 +57,16 @@ class CellRun:
 
 
 def cell_runs(config: AblationConfig) -> list[CellRun]:
-    """Every cell with every seed; a seed's cells together, so that an ablation cut short is still paired."""
-    root = Path(config.output_dir) / "cells"
-    return [CellRun(cell, seed, root / cell.name / f"seed{seed}") for seed in config.seeds for cell in config.cells()]
+    """Every cell with every seed.
+
+    A seed's cells stand together, so that an ablation cut short is still paired; with ``parallel`` slots as many seeds
+    go side by side, so that no two slots wait for one build.
+    """
+    root, cells = Path(config.output_dir) / "cells", config.cells()
+    together = [config.seeds[i : i + config.parallel] for i in range(0, len(config.seeds), config.parallel)]
+    return [
+        CellRun(cell, seed, root / cell.name / f"seed{seed}") for seeds in together for cell in cells for seed in seeds
+    ]
 
 
 def run_cells(config: AblationConfig, retry: bool = False, say: Callable[[str], Any] = print) -> list[CellRun]:

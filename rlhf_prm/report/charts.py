@@ -77,7 +77,10 @@ def thinned(curve: Curve) -> Curve:
     items = sorted(curve.items())
     chunks = [items[i : i + width] for i in range(0, len(items), width)]
     return {
-        sum(x for x, _ in chunk) / len(chunk): mean_interval([point.mean for _, point in chunk]) for chunk in chunks
+        sum(x for x, _ in chunk) / len(chunk): Interval(
+            sum(point.mean for _, point in chunk) / len(chunk), math.nan, math.nan
+        )
+        for chunk in chunks
     }
 
 
@@ -205,7 +208,7 @@ def hacking_charts(subjects: Sequence[Subject]) -> list[Chart]:
         (float(entry["step"]), f"{entry.get('action', 'alarm')}: {entry.get('detector', '')}")
         for s in subjects
         for entry in s.run.guard
-        if "step" in entry
+        if "step" in entry and entry.get("action") != "none"
     ]
     names = sorted({name for s in subjects for row in s.run.metrics for name in row if name.startswith("hack/")})
     return _drawn([metric_chart(subjects, name, name[5:].replace("_", " "), "", marks) for name in names])

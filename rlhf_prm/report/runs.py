@@ -8,11 +8,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import torch
 
+from reward import outcome_advantages
 from rlhf_prm.steps import StepSplitter
 
 Row = dict[str, Any]
@@ -20,7 +23,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sampled solution as it was logged. The list-valued fields have one entry per step."""
+    """One sampled solution as it was logged. The list-valued fields have one entry per step.
+
+    A process reward is what the step's score added to its advantage: the advantage less the outcome-only one of TRL.
+    """
 
     update: int
     group: int
@@ -160,25 +166,29 @@ def _numbers(values: Any, count: int) -> list[float]:
 
 
 def _read_rollouts(rows: list[Row]) -> Iterator[Rollout]:
-    group, last, splitter = -1, None, StepSplitter()
-    for row in rows:
-        prompt = _text(row.get("prompt"))
-        group += prompt != last
-        last = prompt
-        steps = list(row.get("steps") or splitter.split(_text(row.get("completion"))))
-        outcome = _number(row.get("outcome_reward"))
-        yield Rollout(
-            update=int(row["step"]),
-            group=group,
-            prompt=prompt,
-            steps=steps,
-            scores=_numbers(row.get("step_scores"), len(steps)),
-            advantages=_numbers(row.get("step_advantages"), len(steps)),
-            process_rewards=_numbers(row.get("process_rewards"), len(steps)),
-            outcome=outcome,
-            verdict=row.get("verifier_status") or _verdict(outcome),
-            advantage=_number(row.get("advantage")),
-        )
+    """Rollouts of one batch: neighbours with the same prompt are a group."""
+    for group, (_, members) in enumerate(groupby(rows, key=lambda row: _text(row.get("prompt")))):
+        members = list(members)
+        outcomes = torch.tensor([_number(row.get("outcome_reward")) for row in members])
+        for row, base in zip(members, outcome_advantages(outcomes, len(members)).tolist(), strict=True):
+            yield _read_rollout(row, group, base)
+
+
+def _read_rollout(row: Row, group: int, outcome_advantage: float) -> Rollout:
+    steps = list(row.get("steps") or StepSplitter().split(_text(row.get("completion"))))
+    outcome, advantages = _number(row.get("outcome_reward")), _numbers(row.get("step_advantages"), len(steps))
+    return Rollout(
+        update=int(row["step"]),
+        group=group,
+        prompt=_text(row.get("prompt")).strip(),
+        steps=steps,
+        scores=_numbers(row.get("step_scores"), len(steps)),
+        advantages=advantages,
+        process_rewards=[advantage - outcome_advantage for advantage in advantages],
+        outcome=outcome,
+        verdict=row.get("verifier_status") or _verdict(outcome),
+        advantage=_number(row.get("advantage")),
+    )
 
 
 def _verdict(outcome: float) -> str:

@@ -86,7 +86,6 @@ def _rollout(draw, update, prompt, right, step_text, scores, steps_up_to) -> dic
             "steps": steps,
             "step_scores": values,
             "step_advantages": [outcome - right + 0.5 * value for value in values],
-            "process_rewards": [0.5 * value for value in values],
         }
     return row
 

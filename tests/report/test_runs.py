@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,10 @@ def test_reads_what_was_written(tmp_path):
     assert batches[0][0].steps == first["steps"]
     assert batches[0][0].scores == first["step_scores"]
     assert batches[0][0].mean_score == pytest.approx(sum(first["step_scores"]) / len(first["step_scores"]))
+    outcomes = [rollout.outcome for rollout in batches[0][:4]]
+    mean, spread = sum(outcomes) / 4, statistics.stdev(outcomes)
+    wanted = first["step_advantages"][0] - (outcomes[0] - mean) / (spread + 1e-4)
+    assert batches[0][0].process_rewards[0] == pytest.approx(wanted, abs=1e-5)
     assert run.method == "immediate" and run.eval_problems == 2048
 
 

@@ -19,6 +19,7 @@ from rlhf_prm.annotate.generators.hosts import Host, Hosts
 from rlhf_prm.annotate.generators.prompts import prompt_seeds
 from rlhf_prm.annotate.tasks import Generate, GenerationError, Prompt
 
+_SLOTS_PER_CLIENT = 8  # a client's bookkeeping grows with the square of its connections
 _RETRIED = {408, 409, 425, 429}
 _MISCONFIGURED = {401, 403, 404, 405}
 
@@ -98,18 +99,25 @@ class EndpointGenerator:
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.usage = Usage()
         self._newest_success = 0.0
-        self._client: httpx.AsyncClient | None = None
+        self._clients: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> "EndpointGenerator":
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        self._client = httpx.AsyncClient(headers=self.headers, timeout=self.timeout, limits=limits)
-        self._slots = asyncio.Semaphore(self.concurrency)
+        most = _SLOTS_PER_CLIENT * len(self.hosts.hosts)
+        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
+        tls = httpx.create_ssl_context()
+        self._slots = asyncio.LifoQueue()
+        for slot in range(self.concurrency):
+            if slot % _SLOTS_PER_CLIENT == 0:
+                client = httpx.AsyncClient(headers=self.headers, timeout=self.timeout, limits=limits, verify=tls)
+                self._clients.append(client)
+            self._slots.put_nowait(self._clients[-1])
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        while self._clients:
+            await self._clients.pop().aclose()
 
     def generate(
         self, prompts: list[Prompt], n: int, *, seed: int | list[int] | None = None, stop: list[str] | None = None
@@ -131,22 +139,28 @@ class EndpointGenerator:
             GenerationError: the host refuses the prompt, or it alone fails until its deadline.
             EndpointError: no request at all succeeded until the deadline, or a host refuses the model or the key.
         """
-        async with self._slots:
-            started = time.monotonic()
-            attempt, newest = 0, "all hosts rest"
-            while (left := started + self.deadline - time.monotonic()) > 0:
-                host = self.hosts.pick(request.group)
-                if host is None:
-                    await asyncio.sleep(min(left, self.hosts.seconds_until_one_wakes()))
-                    continue
-                attempt += 1
-                try:
-                    return await self._attempt(host, request, stop, min(left, self.timeout))
-                except _Retry as failure:
-                    newest = f"{host.url}: {failure}"
-                    self.hosts.failed(host, failure.after)
-                wait = random.uniform(0, min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 16)))
-                await asyncio.sleep(min(left, wait))
+        client = await self._slots.get()
+        try:
+            return await self._complete(client, request, stop)
+        finally:
+            self._slots.put_nowait(client)
+
+    async def _complete(self, client: httpx.AsyncClient, request: Generate, stop: list[str] | None) -> list[str]:
+        started = time.monotonic()
+        attempt, newest = 0, "all hosts rest"
+        while (left := started + self.deadline - time.monotonic()) > 0:
+            host = self.hosts.pick(request.group)
+            if host is None:
+                await asyncio.sleep(min(left, self.hosts.seconds_until_one_wakes()))
+                continue
+            attempt += 1
+            try:
+                return await self._attempt(client, host, request, stop, min(left, self.timeout))
+            except _Retry as failure:
+                newest = f"{host.url}: {failure}"
+                self.hosts.failed(host, failure.after)
+            wait = random.uniform(0, min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 16)))
+            await asyncio.sleep(min(left, wait))
         if self._newest_success > started:
             raise GenerationError(f"failed {attempt} times in {self.deadline:g} s; the last: {newest}")
         raise EndpointError(
@@ -154,11 +168,13 @@ class EndpointGenerator:
             "hosts are back, the same command goes on"
         )
 
-    async def _attempt(self, host: Host, request: Generate, stop: list[str] | None, timeout: float) -> list[str]:
+    async def _attempt(
+        self, client: httpx.AsyncClient, host: Host, request: Generate, stop: list[str] | None, timeout: float
+    ) -> list[str]:
         self.usage.attempts += 1
         host.in_flight += 1
         try:
-            texts = await self._post(host, request, stop, timeout)
+            texts = await self._post(client, host, request, stop, timeout)
         except _Retry as failure:
             self.usage.failures[str(failure).partition(":")[0]] += 1
             raise
@@ -169,14 +185,16 @@ class EndpointGenerator:
         self.usage.answered += 1
         return texts
 
-    async def _post(self, host: Host, request: Generate, stop: list[str] | None, timeout: float) -> list[str]:
+    async def _post(
+        self, client: httpx.AsyncClient, host: Host, request: Generate, stop: list[str] | None, timeout: float
+    ) -> list[str]:
         chat = not isinstance(request.prompt, str)
         body = self.sampling | {"messages" if chat else "prompt": request.prompt, "n": request.n, "seed": request.seed}
         body |= {"stop": stop} if stop else {}
         url = f"{host.url}/{'chat/completions' if chat else 'completions'}"
         try:
             async with asyncio.timeout(timeout):  # httpx's own limit is per read: a trickle would never end
-                response = await self._client.post(url, json=body)
+                response = await client.post(url, json=body)
         except TimeoutError:
             raise _Retry("timeout") from None
         except httpx.HTTPError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from reward.hacking import auroc
 from rlhf_prm.evaluation.audit import AuditSettings, ProbeTexts, audit
@@ -31,7 +32,7 @@ from rlhf_prm.toyworld.verifier import ExactMatchVerifier, final_answer
 from rlhf_prm.toyworld.world import ToyWorld, build_world
 
 SOURCES = ("mc", "judge", "consensus", "gold")
-SOLUTIONS, ROWS, UPDATES, PROBLEMS, SAMPLES = 3500, 1300, 120, 300, 8
+SOLUTIONS, ROWS, UPDATES, PROBLEMS, SAMPLES = 3500, 1300, 120, 250, 8
 RESULTS = Path(__file__).parent / "results" / "prm_factory.json"
 DOCS = Path(__file__).parents[1] / "docs" / "prm_factory.md"
 TEXTS = ProbeTexts(filler=FILLERS, chit_chat=FILLERS, rephrase="{problem}")
@@ -83,7 +84,7 @@ def measured(seed: int, source: str) -> dict[str, float | str]:
     row: dict[str, float | str] = {"label_accuracy": label_accuracy(world), **processbench_metrics(predictions, truth)}
     row["auroc"] = auroc([score for score, _ in points], [right for _, right in points])
     row |= {rule: values["mean"] for rule, values in best_of_n(samples, SAMPLES, resamples=20).items()}
-    findings = audit(scorer, samples, AuditSettings(n=SAMPLES, probe_problems=100, texts=TEXTS), name=source)
+    findings = audit(scorer, samples, AuditSettings(n=SAMPLES, probe_problems=50, texts=TEXTS), name=source)
     for line in findings.lines:
         row |= {f"audit: {line.name}": line.value, f"audit verdict: {line.name}": line.verdict}
     return row
@@ -191,23 +192,33 @@ Machine: {results["machine"]}.
 """
 
 
+def read_results() -> dict:
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": {}}
+
+
+def add_result(key: str, row: dict) -> None:
+    """Results are added one by one, so several processes may work on different seeds."""
+    with FileLock(f"{RESULTS}.lock"):
+        results = read_results()
+        results["machine"] = (
+            f"{platform.machine()}, {os.cpu_count()} cores shared with other work, torch {torch.__version__}"
+        )
+        results["rows"][key] = row
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     seeds = parser.parse_args().seeds
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": {}}
-    results["machine"] = (
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, shared with other work"
-    )
     for seed in seeds:
         for source in SOURCES:
-            if f"{seed}/{source}" not in results["rows"]:
+            if f"{seed}/{source}" not in read_results()["rows"]:
                 start = time.perf_counter()
-                results["rows"][f"{seed}/{source}"] = measured(seed, source)
-                RESULTS.parent.mkdir(exist_ok=True)
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                add_result(f"{seed}/{source}", measured(seed, source))
                 print(f"build {seed}, {source}: {time.perf_counter() - start:.0f} s", flush=True)
+    results = read_results()
     DOCS.write_text(page(results))
     print(f"{RESULTS}\n{DOCS}")
 

@@ -52,6 +52,8 @@ def same_scalar(answer: Shape, gold: Scalar) -> bool:
         return len(answer.parts) == 2 and same_value(quotient(answer), gold.tree) and gold.unit is None
     if not isinstance(answer, Scalar):
         return False
+    if answer.mark != gold.mark and (answer.mark or answer.unit) and (gold.mark or gold.unit):
+        return False  # degrees are no percent, and neither is a length
     if answer.mark != gold.mark and "%" in (answer.mark, gold.mark):
         return same_percentage(answer, gold)
     if answer.mark != gold.mark and "°" in (answer.mark, gold.mark):
@@ -116,7 +118,7 @@ def compatible(value: Shape, final: Shape) -> bool:
     names = variables(value.tree)
     if not names or variables(final.tree):
         return same_scalar(value, Scalar(final.tree, final.unit, final.mark))
-    return len(names) > 1 or quantity(value.tree)
+    return quantity(value.tree) if len(names) == 1 else final.tree != ("num", 0)  # 2x − y + 3 = 0 is an equation
 
 
 def quantity(tree: Tree) -> bool:

@@ -181,6 +181,8 @@ class Parser:
             if self.at("^"):
                 self.take()
                 base = ("pow", base, self.exponent())
+                if self.at("^"):
+                    raise Unreadable("two exponents")
             elif self.at("!"):
                 self.take()
                 if self.at("!"):

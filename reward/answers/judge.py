@@ -85,7 +85,7 @@ def judge(answer: str, gold: str) -> str:
     if gold_read is None:
         return "incorrect"
     answer_spelling, gold_spelling = spelled(list(answer_read[0])), spelled(list(gold_read[0]))
-    if answer_spelling == gold_spelling:
+    if answer_spelling == gold_spelling and type(answer_read[1]) is type(gold_read[1]):  # 1,234 is not 1, 234
         return "correct"
     choice = same_choice(answer_spelling, gold_spelling)
     if choice is not None:

@@ -69,7 +69,7 @@ def judge_task(
         vote = Vote(index, None, 0, [])
         while vote.first_error is None and vote.attempts < settings.attempts:
             seed = unit_seed(settings.seed, "judge", key, index, vote.attempts)
-            (answer,) = yield Generate(messages, 1, seed)
+            (answer,) = yield Generate(messages, 1, seed, group=problem)
             vote.attempts += 1
             try:
                 vote.first_error = form.parse(answer, len(steps))

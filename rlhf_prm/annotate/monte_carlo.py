@@ -84,7 +84,7 @@ def monte_carlo_task(
         else:
             prefix = done + settings.separator
             seed = unit_seed(settings.seed, "monte_carlo", key, k)
-            completions = yield Generate(prompt + prefix, settings.num_completions, seed)
+            completions = yield Generate(prompt + prefix, settings.num_completions, seed, group=prompt)
             texts = [prefix + completion for completion in completions]
         verdicts = yield Verify(texts, solution)
         estimates.append(step_estimate(k, verdicts))

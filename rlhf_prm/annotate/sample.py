@@ -12,7 +12,7 @@ def sample_task(key: str | int, prompt: str, num_responses: int, seed: int, abou
         key: names the problem and the policy; the seed of its sampling follows from it.
         about: further columns of the record.
     """
-    responses = yield Generate(prompt, num_responses, unit_seed(seed, "sample", key))
+    responses = yield Generate(prompt, num_responses, unit_seed(seed, "sample", key), group=prompt)
     record = {**about, "responses": responses}
     yield Emit(record)
     return record

@@ -240,3 +240,15 @@ def test_a_verifier_that_fails_ends_the_run():
 def test_no_url_is_refused():
     with pytest.raises(ValueError, match="got no URL"):
         EndpointGenerator("m", [])
+
+
+def test_all_prefixes_of_a_problem_go_to_one_host():
+    with Server() as one, Server() as two:
+        generator = EndpointGenerator("m", [one.url, two.url], concurrency=64)
+        chain = ["step 1", "step 2", "so \\boxed{7}"]
+        settings = MonteCarloSettings(num_completions=1, stop_at_first_miss=False)
+        tasks = [(p, monte_carlo_task(p, f"{p}.", chain, "7", settings)) for p in PROMPTS * 2]
+        asyncio.run(run_concurrent(tasks, generator, LastBoxVerifier(), window=8, finished=lambda key, result: None))
+        seen = [{body["prompt"].partition(".")[0] for _, body in server.bodies} for server in (one, two)]
+    assert seen[0] and seen[1] and not seen[0] & seen[1]
+    assert seen[0] | seen[1] == set(PROMPTS) and len(one.bodies) + len(two.bodies) == 2 * 2 * len(PROMPTS)

@@ -124,10 +124,10 @@ def test_in_process(adder, monkeypatch):
     generator = VLLMGenerator(
         str(adder), max_tokens=32, dtype="float32", enforce_eager=True, max_model_len=512, gpu_memory_utilization=0.1
     )
-    prompts = ["3+4+2\n\n", "1+1+1\n\n3"]
+    prompts = ["6+2+1\n\n", "1+1+1\n\n1"]
     texts = generator.generate(prompts, 3, seed=[1, 2])
     assert texts == generator.generate(prompts, 3, seed=[1, 2]) and [len(row) for row in texts] == [3, 3]
     assert any("boxed{9}" in text for text in texts[0])
-    assert generator.generate(prompts[:1], 1, seed=3, stop=["\n\n"]) == [["3+4=7"]]
-    chat = [{"role": "user", "content": "3+4+2\n\n"}]
+    assert generator.generate(prompts[:1], 1, seed=3, stop=["\n\n"]) == [["6+2=8"]]
+    chat = [{"role": "user", "content": "6+2+1\n\n"}]
     assert generator.generate([chat], 1, seed=[1])[0][0] == generator.generate(prompts[:1], 1, seed=[1])[0][0]

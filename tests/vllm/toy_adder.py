@@ -1,4 +1,4 @@
-"""A tiny model that has learned sums modulo 10, one per step: "3+4+2" → "3+4=7", "7+2=9", "\\boxed{9}"."""
+"""A tiny model that has learned to add 1 and 2 modulo 10, one per step: "6+2+1" → "6+2=8", "8+1=9", "\\boxed{9}"."""
 
 import random
 from pathlib import Path
@@ -12,7 +12,7 @@ CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 def problem(rng):
     """(problem, steps, gold answer)."""
-    first, *rest = (rng.randrange(10) for _ in range(rng.choice([3, 4])))
+    first, rest = rng.randrange(10), [rng.choice([1, 2]) for _ in range(rng.choice([2, 3]))]
     value, steps = first, []
     for term in rest:
         steps.append(f"{value}+{term}={(value + term) % 10}")
@@ -44,17 +44,17 @@ def tokenizer():
     return fast
 
 
-def train(folder: Path, updates=600, seed=0):
-    """Train it and save it; about a minute on one quiet core."""
+def train(folder: Path, updates=300, seed=0):
+    """Train it and save it; about 20 s on one quiet core."""
     torch.manual_seed(seed)
     rng, fast = random.Random(seed), tokenizer()
     config = Qwen2Config(
         vocab_size=len(fast),
-        hidden_size=128,
-        intermediate_size=256,
+        hidden_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         eos_token_id=1,

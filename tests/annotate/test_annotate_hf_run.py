@@ -1,0 +1,90 @@
+"""The whole command in this process: a tiny Transformers model from a folder, the real verifier, the progress bar."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from rlhf_prm.annotate.generators.endpoint import EndpointGenerator
+from rlhf_prm.annotate.progress import Progress
+from rlhf_prm.annotate.templates import ChatTemplate
+from rlhf_prm.cli import main
+from rlhf_prm.stepwise import read_rows
+
+WORDS = ["<pad>", "<eos>", "\\boxed{1}", "\\boxed{2}", "then", "so"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="so"))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{\d\}|then|so"), "isolated")
+    fast = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", bos_token="so")
+    fast.chat_template = "so {% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    fast.save_pretrained(folder)
+    return folder
+
+
+def test_problems_to_labels(tmp_path, folder):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(json.dumps({"question": f"{i} ?", "answer": "1"}) + "\n" for i in range(4)))
+    arguments = ["--problems", problems, "--out", tmp_path / "out", "--model", folder, "--template", "chat"]
+    arguments += ["--num-responses", 3, "--max-tokens", 6, "--separator", "then", "--num-completions", 4]
+    for stage in ("sample", "monte-carlo"):
+        assert main(["annotate", stage, *map(str, arguments)]) == 0
+    rows = list(read_rows(tmp_path / "out" / "monte_carlo.jsonl"))
+    empty = (tmp_path / "out" / "monte_carlo" / "rejected.jsonl").read_text().splitlines()
+    assert len(rows) + len(empty) == 12 and len({len(row["labels"]) for row in rows}) > 1
+    assert all("no steps" in line for line in empty)
+    records = [json.loads(line) for line in (tmp_path / "out" / "monte_carlo" / "00000.jsonl").open()]
+    assert {status for record in records for status in record["statuses"]} >= {"correct", "incorrect"}
+    for row in rows:  # the last step's label is the verdict on the whole solution
+        boxes = re.findall(r"\\boxed\{(\d)\}", "".join(row["completions"]))
+        if all(row["labels"][:-1]):
+            assert row["labels"][-1] == (boxes[-1:] == ["1"])
+
+
+def test_the_tokenizers_template_without_its_first_token(folder, tmp_path):
+    text = ChatTemplate(str(folder))("2 + 2 ?")
+    assert text.startswith(" system: Please reason") and text.endswith("user: 2 + 2 ?\n")
+    bare = PreTrainedTokenizerFast.from_pretrained(folder)
+    bare.chat_template = None
+    bare.save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="has no chat template"):
+        ChatTemplate(str(tmp_path))
+
+
+def test_the_rate_counts_only_what_this_run_did():
+    stage = SimpleNamespace(name="judge", unit="solution", model=SimpleNamespace(model="m"))
+    generator = EndpointGenerator("m", ["http://x/v1"])
+    with Progress(stage, 10) as progress:
+        progress.watch(generator)
+        for _ in range(4):
+            progress.known_one()
+        progress.known_one(rejected=True)
+        progress.finished_one()
+        generator.usage.answered, generator.usage.failures["timeout"] = 7, 2
+        assert progress.rejected_one() == 1
+        bar = progress.bar
+        assert (bar.n, bar.initial, progress.done) == (7, 5, 5)
+        bar.start_t -= 100  # two rows in about 100 s: three more take about 150
+        text = str(bar)
+        assert "7/10" in text and "50." in text and "set aside=1, calls=7, repeated=2" in text

@@ -21,7 +21,7 @@ class Finished:
     ended_at: float
 
 
-def launch(config: str, script: str, *arguments: str, port: int, deadline: float = 240, **environment: str) -> Finished:
+def launch(config: str, script: str, *arguments: str, port: int, deadline: float = 540, **environment: str) -> Finished:
     """``accelerate launch --config_file recipes/accelerate/CONFIG.yaml SCRIPT …`` in a process group of its own."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", str(port)]
     command += ["--config_file", f"recipes/accelerate/{config}.yaml", script, *arguments]

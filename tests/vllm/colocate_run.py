@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import vllm._custom_ops
-from transformers import AutoTokenizer
 from trl.generation import vllm_generation
 
 from rlhf_prm.prm import load_prm
@@ -21,7 +20,7 @@ from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.ppo import ProcessPPOTrainer
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
-from tests.tiny import DigitVerifier, tiny_config, tiny_dataset
+from tests.tiny import DigitVerifier, tiny_config, tiny_dataset, tiny_tokenizer
 
 # On CPU vLLM packs weights for oneDNN, which weight sync cannot write to; and TRL passes no dtype, bf16 is the default.
 vllm._custom_ops._supports_onednn = False
@@ -55,7 +54,7 @@ def run(trainer_class, config_class, folder: Path, name: str, **settings) -> dic
         model=str(folder / "policy"),
         args=config,
         train_dataset=tiny_dataset(),
-        processing_class=AutoTokenizer.from_pretrained(folder / "policy", padding_side="left"),
+        processing_class=tiny_tokenizer(),
         step_scorer=load_prm(folder / "prm", placement=placement),
         verifier=DigitVerifier(),
     )

@@ -46,8 +46,11 @@ def scripted(prompts: list[str], trainer) -> dict:
     }
 
 
-def trainer_of(algorithm: str, folder: Path, scorer=None, **settings):
-    """A trainer of 3 updates on 8 rollouts; ``algorithm`` is "grpo" (one group that spans the ranks) or "ppo"."""
+def trainer_of(algorithm: str, folder: Path, scorer=None, rollouts=scripted, **settings):
+    """A trainer of 3 updates on 8 rollouts; ``algorithm`` is "grpo" (one group that spans the ranks) or "ppo".
+
+    ``rollouts=None`` samples from the policy with transformers' generate.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     common = dict(per_device_train_batch_size=ROLLOUTS // ranks, save_strategy="steps", save_steps=2) | settings
     common |= {"learning_rate": 1e-2, "lr_scheduler_type": "constant"}
@@ -63,7 +66,7 @@ def trainer_of(algorithm: str, folder: Path, scorer=None, **settings):
         processing_class=tiny_tokenizer(),
         step_scorer=scorer or HashScorer(),
         verifier=DigitVerifier(),
-        rollout_func=scripted,
+        rollout_func=rollouts,
     )
 
 
@@ -109,7 +112,11 @@ def main() -> None:
     results = {}
     for part in parts:
         algorithm, _, what = part.partition("-")
-        if what == "prm":
+        if what == "sampled":
+            trainer = trainer_of(algorithm, folder / part, rollouts=None, max_steps=2, save_strategy="no")
+            trainer.train()
+            results[part] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        elif what == "prm":
             results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
         else:
             results[part] = run(algorithm, folder / algorithm, resume=what == "resume")

@@ -1,5 +1,6 @@
 """GRPO and PPO on two processes against one: the same step advantages, losses, weights; DDP and ZeRO-1, 2, 3."""
 
+import math
 import socket
 
 import pytest
@@ -50,10 +51,13 @@ def check_numbers(part: str, result: dict, reference: dict) -> None:
 def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
     """Losses and step advantages to 1e-5 over 3 updates; the saved policies load and are equal; resuming goes on."""
     folder, expected = alone
-    parts = ["grpo", "ppo", "grpo-resume", "ppo-resume", *(["grpo-prm", "ppo-prm"] if "zero" in config else [])]
+    parts = ["grpo", "ppo", "grpo-resume", "ppo-resume", "ppo-sampled"]
+    parts += ["grpo-prm", "ppo-prm"] if "zero" in config else []
     finished = launch(config, SCRIPT, str(tmp_path), *parts, port=free_port(), TEST_PRM=str(folder / "prm"))
     ranks = rank_results(tmp_path, finished)
     for rank in ranks:
+        sampled = rank.pop("ppo-sampled")  # each rank draws its own, so there is nothing to compare with
+        assert len(sampled) == 2 and all(math.isfinite(loss) for loss in sampled)
         for part, result in rank.items():
             assert (result["world_size"], result["backend"]) == (2, "gloo")
             assert (result["type"], result["wrapper"]) == (kind, wrapper)

@@ -1,5 +1,6 @@
-"""Micro-batches of ragged rollouts: as little padding as a token budget allows."""
+"""Micro-batches of ragged rollouts: little padding within a token budget, shared prefixes once where that pays."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,54 @@ def token_budget_batches(lengths: list[int], budget: int) -> list[list[int]]:
             longest = lengths[index]
         batches[-1].append(index)
     return batches
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Micro-batches (of indices) whose rows all begin with the same ``prefix``, which is run once for them."""
+
+    prefix: list[int]
+    batches: list[list[int]]
+
+
+def plan(rendered: list[Rendered], groups: list[int], budget: int, sharing_from: float) -> list[Unit]:
+    """The forwards to make: groups worth it with their common prefix apart, everything else in one unit without.
+
+    Args:
+        rendered: the rollouts.
+        groups: for each the number of its group (its problem).
+        budget: tokens of a micro-batch, padding counted.
+        sharing_from: a group's prefix is shared where that saves at least this part of the group's tokens. Keys and
+            values that are handed on cost a copy and an explicit attention mask, so small savings are losses.
+    """
+    members = defaultdict(list)
+    for i, group in enumerate(groups):
+        members[group].append(i)
+    units, rest = [], []
+    for group in members.values():
+        prefix = common_prefix([rendered[i].ids[: rendered[i].ends[0]] for i in group])
+        saved = (len(group) - 1) * len(prefix)
+        if saved and saved >= sharing_from * sum(len(rendered[i].ids) for i in group):
+            lengths = [len(rendered[i].ids) - len(prefix) for i in group]
+            units.append(Unit(prefix, [[group[j] for j in b] for b in token_budget_batches(lengths, budget)]))
+        else:
+            rest += group
+    batches = token_budget_batches([len(rendered[i].ids) for i in rest], budget)
+    return [*units, Unit([], [[rest[j] for j in batch] for batch in batches])]
+
+
+def common_prefix(rows: list[list[int]]) -> list[int]:
+    """The longest beginning that all rows share; the smallest and the largest row differ first of all pairs."""
+    first, last = min(rows), max(rows)
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[:shared]
+
+
+def without_prefix(rendered: Rendered, length: int) -> Rendered:
+    """``rendered`` from its token ``length`` on; no step may end before."""
+    if length == 0:
+        return rendered
+    return Rendered(rendered.ids[length:], [end - length for end in rendered.ends], max(0, rendered.start - length))
 
 
 def within_context(rendered: Rendered, context: int) -> Rendered:

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bad", help="bad answer of a causal_tag PRM")
     parser.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
     parser.add_argument("--max-length", type=int, help="longest input in tokens (default: the PRM's context)")
-    parser.add_argument("--max-batch-tokens", type=int, default=16384, help="tokens of a micro-batch, padding counted")
+    parser.add_argument("--max-batch-tokens", type=int, help="tokens of a micro-batch, padding counted")
     parser.add_argument("--chunk", type=int, default=2048, help="rollouts that are read, sorted and written together")
 
 

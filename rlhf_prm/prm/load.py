@@ -1,5 +1,6 @@
 """``load_prm``: a checkpoint of any known family as a step scorer."""
 
+import math
 import os
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from rlhf_prm.prm.server import ServerScorer
 from rlhf_prm.prm.texts import Texts
 
 IN_PROCESS = {"replicate": Replicate, "offload": Offload, "zero3": Zero3}
+SHARING_PAYS_FROM = 1 / 3
 PLACEMENTS = (*IN_PROCESS, "server")
 
 
@@ -28,7 +30,8 @@ def load_prm(
     device: str | torch.device | None = None,
     dtype: str = "auto",
     max_length: int | None = None,
-    max_batch_tokens: int = 16384,
+    max_batch_tokens: int | None = None,
+    share_prefix: bool | str = "auto",
     attn_implementation: str | None = None,
     server_url: str = "http://127.0.0.1:8000",
     server_deadline: float = 600.0,
@@ -48,7 +51,11 @@ def load_prm(
         device: default: this rank's GPU, else the CPU.
         dtype: ``"auto"`` is bfloat16 on a GPU and float32 on a CPU.
         max_length: longest input in tokens; default and upper limit: the PRM's context.
-        max_batch_tokens: padded size of a micro-batch.
+        max_batch_tokens: padded size of a micro-batch; default: 16,384 on a GPU and 1,024 on a CPU, whose caches are
+            small.
+        share_prefix: run the prompt of a group once and hand its keys and values on to the group's rollouts.
+            ``"auto"``: on a CPU, for groups where that saves a third of the tokens (measured in
+            ``benchmarks/prm_scoring.py``). ``True``: always. Never with ``"zero3"``, sliding windows, implicit PRMs.
         attn_implementation: as in transformers.
         server_url, server_deadline: see :class:`~rlhf_prm.prm.server.ServerScorer`.
 
@@ -74,10 +81,28 @@ def load_prm(
         kwargs["attn_implementation"] = attn_implementation
     with loading_for(placement, precision):
         reader = chosen.build(checkpoint, chosen, texts, **kwargs)
-    place = IN_PROCESS[placement](reader, device)
-    scorer = PRMScorer(chosen, texts, place, context=context, max_batch_tokens=max_batch_tokens)
+    sharing_from = (
+        sharing_threshold(share_prefix, device) if reader.shares_prefixes and placement != "zero3" else math.inf
+    )
+    scorer = PRMScorer(
+        chosen,
+        texts,
+        IN_PROCESS[placement](reader, device),
+        context=context,
+        max_batch_tokens=max_batch_tokens or (16384 if device.type == "cuda" else 1024),
+        sharing_from=sharing_from,
+    )
     scorer.name_or_path = name
     return scorer
+
+
+def sharing_threshold(share_prefix: bool | str, device: torch.device) -> float:
+    """The part of a group's tokens that sharing its prompt must save to be done; infinite for never."""
+    if share_prefix not in (True, False, "auto"):
+        raise ValueError(f"share_prefix={share_prefix!r}: expected True, False or 'auto'.")
+    if share_prefix == "auto":
+        return SHARING_PAYS_FROM if device.type == "cpu" else math.inf
+    return 0.0 if share_prefix else math.inf
 
 
 def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | None) -> Family:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 CHUNK = 1024  # positions whose full vocabulary row exists at one time (implicit PRMs only)
 
@@ -29,16 +30,38 @@ class HeadReader(nn.Module):
         super().__init__()
         self.body = body
         self.head = head
+        self.shares_prefixes = not has_sliding_window(body.config)
 
     def forward(
-        self, input_ids: Int[Tensor, "B T"], rows: Int[Tensor, " N"], columns: Int[Tensor, " N"], starts=None, **kwargs
+        self,
+        input_ids: Int[Tensor, "B T"],
+        rows: Int[Tensor, " N"],
+        columns: Int[Tensor, " N"],
+        starts: Int[Tensor, " B"],
+        past: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Float[Tensor, " N"]:
-        hidden = self.body(input_ids, use_cache=False, **kwargs).last_hidden_state
-        return self.read(hidden[rows, columns])
+        """Log-odds at (``rows``, ``columns``). ``past``: keys and values of a prefix that stands before every row."""
+        if past is None:
+            hidden = self.body(input_ids, use_cache=False).last_hidden_state
+        else:
+            rows_of = len(input_ids)
+            cache = DynamicCache([(k.expand(rows_of, -1, -1, -1), v.expand(rows_of, -1, -1, -1)) for k, v in past])
+            hidden = self.body(input_ids, past_key_values=cache, use_cache=True).last_hidden_state
+        logits = self.head(hidden[rows, columns]).float()
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
-    def read(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, " N"]:
-        columns = self.head(hidden).float()
-        return columns[:, 0] if columns.shape[1] == 1 else columns[:, 1] - columns[:, 0]
+    def prefix(self, input_ids: Int[Tensor, "1 P"]) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values of a prefix, for ``past``."""
+        cache = self.body(input_ids, use_cache=True).past_key_values
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def has_sliding_window(config) -> bool:
+    """Whether a layer's cache may keep its last tokens only, so that a prefix cannot stand before others' tokens."""
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is None:
+        return getattr(config, "sliding_window", None) is not None
+    return "sliding_attention" in layer_types
 
 
 class TwoTokenHead(nn.Module):
@@ -61,9 +84,9 @@ class TokenLogProbs(nn.Module):
         self.body = body
         self.weight = head.weight
 
-    def forward(self, input_ids: Int[Tensor, "B T"], **kwargs) -> Float[Tensor, "B T"]:
+    def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """Entry t is log p(token t | tokens before); entry 0 is 0."""
-        hidden = self.body(input_ids, use_cache=False, **kwargs).last_hidden_state[:, :-1]
+        hidden = self.body(input_ids, use_cache=False).last_hidden_state[:, :-1]
         targets = input_ids[:, 1:]
         flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         parts = []
@@ -82,6 +105,8 @@ class ImplicitReader(nn.Module):
     cross-entropy loss; its sigmoid is the step score.
     """
 
+    shares_prefixes = False
+
     def __init__(self, policy: TokenLogProbs, reference: TokenLogProbs, beta: float):
         super().__init__()
         self.policy = policy
@@ -94,9 +119,8 @@ class ImplicitReader(nn.Module):
         rows: Int[Tensor, " N"],
         columns: Int[Tensor, " N"],
         starts: Int[Tensor, " B"],
-        **kwargs,
     ) -> Float[Tensor, " N"]:
-        ratio = self.policy(input_ids, **kwargs) - self.reference(input_ids, **kwargs)
+        ratio = self.policy(input_ids) - self.reference(input_ids)
         in_response = torch.arange(input_ids.shape[1], device=input_ids.device) >= starts[:, None]
         summed = torch.where(in_response, ratio, 0.0).double().cumsum(-1)
         return (self.beta * summed[rows, columns]).float()

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rlhf_prm.prm.batching import collated, token_budget_batches, within_context
+from rlhf_prm.prm.batching import Unit, collated, plan, within_context, without_prefix
 from rlhf_prm.prm.families import Family
 from rlhf_prm.prm.placement import Placement
 from rlhf_prm.prm.texts import Rendered, Texts
@@ -35,6 +35,7 @@ class ScorerStats:
     seconds: float = 0.0
     calls: int = 0
     forwards: int = 0
+    shared_prefixes: int = 0  # prompts that were run once for all rollouts of their group
     rollouts: int = 0
     duplicates: int = 0  # rollouts that another one in the same call spared a forward
     tokens: int = 0  # run through the model, padding not counted
@@ -78,7 +79,9 @@ class BatchScorer(ABC):
         rollouts, index = distinct(problems, steps)
         rendered, failure = self._rendered(rollouts)
         scorable = [i for i, r in enumerate(rendered) if r.ends]
-        found = self._probabilities([rendered[i] for i in scorable], failure)
+        problem_numbers: dict[str, int] = {}
+        groups = [problem_numbers.setdefault(rollouts[i][0], len(problem_numbers)) for i in scorable]
+        found = self._probabilities([rendered[i] for i in scorable], groups, failure)
         scores = [[math.nan] * len(parts) for _, parts in rollouts]
         for i, values in zip(scorable, found, strict=True):
             scores[i][: len(values)] = values
@@ -90,8 +93,13 @@ class BatchScorer(ABC):
         return [list(scores[i]) for i in index]
 
     @abstractmethod
-    def _probabilities(self, rendered: list[Rendered], failure: Exception | None) -> list[list[float]]:
-        """One score for each read position, NaN where the model gave no number; raises ``failure`` if there is one."""
+    def _probabilities(
+        self, rendered: list[Rendered], groups: list[int], failure: Exception | None
+    ) -> list[list[float]]:
+        """One score for each read position, NaN where the model gave no number; raises ``failure`` if there is one.
+
+        ``groups`` has the same number for the rollouts of one problem.
+        """
 
     def _rendered(self, rollouts: list[tuple[str, list[str]]]) -> tuple[list[Rendered], Exception | None]:
         """Every rollout cut to the context; an exception is given back, for other ranks must hear of it first."""
@@ -134,47 +142,75 @@ class PRMScorer(BatchScorer):
     Args:
         placement: where its weights live; see :mod:`rlhf_prm.prm.placement`.
         max_batch_tokens: padded size of a micro-batch.
+        sharing_from: the prompt of a group is run once where that saves at least this part of the group's tokens;
+            ``math.inf`` for never. See :func:`rlhf_prm.prm.batching.plan`.
         family, texts, context: see :class:`BatchScorer`.
     """
 
     name_or_path: str | None = None  # the checkpoint, where there is one: a critic can start from it
 
-    def __init__(self, family: Family, texts: Texts, placement: Placement, *, context: int, max_batch_tokens: int):
+    def __init__(
+        self,
+        family: Family,
+        texts: Texts,
+        placement: Placement,
+        *,
+        context: int,
+        max_batch_tokens: int,
+        sharing_from: float = math.inf,
+    ):
         super().__init__(family, texts, context)
         self.placement = placement
         self.max_batch_tokens = max_batch_tokens
+        self.sharing_from = sharing_from
 
-    def _probabilities(self, rendered: list[Rendered], failure: Exception | None) -> list[list[float]]:
-        batches = token_budget_batches([len(r.ids) for r in rendered], self.max_batch_tokens)
-        forwards = self.placement.agreed(len(batches), failure)
+    def _probabilities(
+        self, rendered: list[Rendered], groups: list[int], failure: Exception | None
+    ) -> list[list[float]]:
+        units = plan(rendered, groups, self.max_batch_tokens, self.sharing_from)
+        forwards = self.placement.agreed(sum(len(unit.batches) for unit in units), failure)
         if failure is not None:
             raise failure
-        log_odds = self._run([[rendered[i] for i in batch] for batch in batches], forwards)
+        log_odds = self._run(units, rendered, forwards)
         values = torch.where(log_odds.isfinite(), log_odds.sigmoid(), math.nan).tolist()
         found: list[list[float]] = [[] for _ in rendered]
         begin = 0
-        for i in (i for batch in batches for i in batch):
+        for i in (i for unit in units for batch in unit.batches for i in batch):
             found[i] = values[begin : begin + len(rendered[i].ends)]
             begin += len(found[i])
         return found
 
-    def _run(self, batches: list[list[Rendered]], forwards: int) -> Tensor:
-        """Log-odds at all read positions, batch by batch, in fp32 on the CPU: (N,)."""
+    def _run(self, units: list[Unit], rendered: list[Rendered], forwards: int) -> Tensor:
+        """Log-odds at all read positions in the order of the units, in fp32 on the CPU: (N,)."""
         if forwards == 0:
             return torch.empty(0)
         parts = []
-        device = self.placement.device
         with torch.no_grad(), self.placement.resident() as reader:
-            for batch in batches:
-                inputs = collated(batch, self.texts.pad_id, pin=device.type == "cuda").to(device)
-                parts.append(reader(inputs.input_ids, inputs.rows, inputs.columns, inputs.starts))
-                self.stats.tokens += sum(len(r.ids) for r in batch)
-                self.stats.padded_tokens += inputs.input_ids.numel()
-            for _ in range(forwards - len(batches)):  # keep step with the ranks that have more
-                dummy = collated([Rendered([self.texts.pad_id] * 2, [1], 0)], self.texts.pad_id).to(device)
-                reader(dummy.input_ids, dummy.rows, dummy.columns, dummy.starts)
-            self.stats.forwards += forwards
+            for unit in units:
+                past = self._past(reader, unit.prefix)
+                for batch in unit.batches:
+                    rows = [without_prefix(rendered[i], len(unit.prefix)) for i in batch]
+                    parts.append(self._forward(reader, rows, **past))
+            dummy = Rendered([self.texts.pad_id] * 2, [1], 0)
+            for _ in range(forwards - len(parts)):  # keep step with the ranks that have more
+                self._forward(reader, [dummy])
             return torch.cat(parts).float().cpu() if parts else torch.empty(0)
+
+    def _past(self, reader, prefix: list[int]) -> dict:
+        if not prefix:
+            return {}
+        self.stats.tokens += len(prefix)
+        self.stats.padded_tokens += len(prefix)
+        self.stats.shared_prefixes += 1
+        return {"past": reader.prefix(torch.tensor([prefix], device=self.placement.device))}
+
+    def _forward(self, reader, rows: list[Rendered], **past) -> Tensor:
+        device = self.placement.device
+        inputs = collated(rows, self.texts.pad_id, pin=device.type == "cuda").to(device)
+        self.stats.forwards += 1
+        self.stats.tokens += sum(len(row.ids) for row in rows)
+        self.stats.padded_tokens += inputs.input_ids.numel()
+        return reader(inputs.input_ids, inputs.rows, inputs.columns, inputs.starts, **past)
 
 
 def distinct(problems: list[str], steps: list[list[str]]) -> tuple[list[tuple[str, list[str]]], list[int]]:

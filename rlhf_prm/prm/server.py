@@ -87,7 +87,9 @@ class ServerScorer(BatchScorer):
             self._greeted = True
         return super()._rendered(rollouts)
 
-    def _probabilities(self, rendered: list[Rendered], failure: Exception | None) -> list[list[float]]:
+    def _probabilities(
+        self, rendered: list[Rendered], groups: list[int], failure: Exception | None
+    ) -> list[list[float]]:
         if failure is not None:
             raise failure
         requests: list[list[Rendered]] = []

@@ -1,6 +1,7 @@
 """A small HTTP server that answers /pooling as vLLM does, from a model in this process, with faults on demand."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -38,7 +39,7 @@ class PoolingServer:
                 fault = owner.faults.pop(0) if owner.faults else None
                 if fault == "drop":
                     self.close_connection = True
-                    return self.connection.close()
+                    return self.connection.shutdown(socket.SHUT_RDWR)
                 if fault == "hang":
                     owner.stopped.wait(20)
                 if isinstance(fault, int):

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_prm.prm.batching import collated, token_budget_batches, within_context
+from rlhf_prm.prm.batching import collated, common_prefix, plan, token_budget_batches, within_context, without_prefix
 from rlhf_prm.prm.texts import Rendered
 
 
@@ -33,3 +33,32 @@ def test_within_context_keeps_whole_steps():
     assert within_context(rendered, 5) == Rendered([1, 2, 3, 4], [1, 3], 1)
     assert within_context(rendered, 6) == rendered
     assert within_context(rendered, 1) == Rendered([], [], 1)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=5))
+@settings(deadline=None)
+def test_common_prefix(rows):
+    shared = common_prefix(rows)
+    assert all(row[: len(shared)] == shared for row in rows)
+    longer = {tuple(row[: len(shared) + 1]) for row in rows}
+    assert len(longer) > 1 or min(map(len, rows)) == len(shared)
+
+
+def test_plan_by_hand():
+    """Group 0 shares [1, 2, 3] (3 of 13 tokens saved), group 1 shares [7] (1 of 5), group 2 is alone."""
+    rendered = [
+        Rendered([1, 2, 3, 4, 5], [4], 3),
+        Rendered([7, 8], [1], 1),
+        Rendered([1, 2, 3, 9, 9, 9, 9, 9], [3, 7], 3),
+        Rendered([7, 9, 9], [2], 1),
+        Rendered([1, 2, 3], [2], 1),
+    ]
+    groups = [0, 1, 0, 1, 2]
+    units = plan(rendered, groups, budget=100, sharing_from=0.22)
+    assert [(unit.prefix, unit.batches) for unit in units] == [([1, 2, 3], [[2, 0]]), ([], [[3, 4, 1]])]
+    assert without_prefix(rendered[2], 3) == Rendered([9, 9, 9, 9, 9], [0, 4], 0)
+    units = plan(rendered, groups, budget=100, sharing_from=0.0)
+    assert [unit.prefix for unit in units] == [[1, 2, 3], [7], []]
+    units = plan(rendered, groups, budget=100, sharing_from=float("inf"))
+    assert [(unit.prefix, unit.batches) for unit in units] == [([], [[2, 0, 3, 4, 1]])]
+    assert plan([], [], 100, 0.0)[0].batches == []

@@ -2,6 +2,7 @@
 
 import math
 
+import prm_checkpoints
 import pytest
 import torch
 from prm_checkpoints import qwen_prm
@@ -100,12 +101,13 @@ def test_nan_stays_with_the_rollout_it_came_from(folder):
 
 
 def test_stats_count_the_work(folder):
-    scorer = load_prm(folder)
+    scorer = load_prm(folder, share_prefix=False)
     problems, steps = ragged()
     scorer.score(problems, steps)
     stats = scorer.stats.taken()
     lengths = {tuple(r.ids) for r in rendered(scorer)}
     assert (stats["calls"], stats["rollouts"], stats["duplicates"], stats["forwards"]) == (1, 6, 1, 1)
+    assert stats["shared_prefixes"] == 0
     assert stats["tokens"] == sum(map(len, lengths))
     assert stats["padded_tokens"] == max(map(len, lengths)) * len(lengths)
     assert 0 < stats["seconds"] < 60
@@ -126,3 +128,25 @@ def test_offload_scores_alike_and_comes_home(folder):
 def test_an_unknown_placement_is_refused(folder):
     with pytest.raises(ValueError, match="placement='gpu'"):
         load_prm(folder, placement="gpu")
+
+
+@pytest.mark.parametrize("budget", [60, 1024])
+@pytest.mark.parametrize("name", ["qwen_prm", "math_shepherd", "rlhflow", "skywork", "token_classification"])
+def test_a_shared_prompt_changes_no_score(tmp_path, name, budget):
+    folder = getattr(prm_checkpoints, name)(tmp_path)
+    told = {"family": "skywork_prm" if name == "skywork" else name, "max_batch_tokens": budget}
+    alone, shared = (load_prm(folder, share_prefix=share, **told) for share in (False, True))
+    problems, steps = ragged()
+    assert shared.score(problems, steps) == [pytest.approx(row, abs=1e-5) for row in alone.score(problems, steps)]
+    assert shared.stats.shared_prefixes == 2  # of two problems there is more than one rollout
+    assert shared.stats.tokens < alone.stats.tokens
+
+
+def test_prompts_are_shared_only_where_it_pays(folder):
+    scorer = load_prm(folder)
+    scorer.score(["long " * 60] * 4, [[f"{i}", "so " * i] for i in range(4)])
+    assert scorer.stats.taken()["shared_prefixes"] == 1
+    scorer.score(["short"] * 2, [[f"{i} " * 60] for i in range(2)])
+    assert scorer.stats.taken()["shared_prefixes"] == 0
+    with pytest.raises(ValueError, match="share_prefix='yes'"):
+        load_prm(folder, share_prefix="yes")

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test test-slow ablate lint clean
+.PHONY: run test test-slow test-vllm ablate lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ test-slow: $(VENV)/.installed
 
 ablate: $(VENV)/.installed
 	$(BIN)/rlhf-prm ablate --config recipes/configs/ablation_smoke.yaml
+
+test-vllm: $(VENV)/.installed
+	$(BIN)/python tests/vllm/install.py
+	$(BIN)/python -m pytest -m vllm
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

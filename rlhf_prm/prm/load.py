@@ -5,7 +5,8 @@ import os
 from dataclasses import replace
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import cached_file
 
 from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
 from rlhf_prm.prm.placement import Offload, Replicate, Zero3, loading_for
@@ -65,7 +66,7 @@ def load_prm(
     if placement not in PLACEMENTS:
         raise ValueError(f"placement={placement!r}: expected one of {', '.join(PLACEMENTS)}.")
     name = os.fspath(name_or_path)
-    config, tokenizer = AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    config, tokenizer = AutoConfig.from_pretrained(name), saved_tokenizer(name)
     checkpoint = Checkpoint(name, config, tokenizer, None if reference is None else os.fspath(reference))
     chosen = chosen_family(checkpoint, family, tag=tag, good=good, bad=bad)
     texts = Texts(tokenizer, chosen.tag)
@@ -94,6 +95,17 @@ def load_prm(
     )
     scorer.name_or_path = name
     return scorer
+
+
+def saved_tokenizer(name: str):
+    """The tokenizer of a checkpoint, exactly as its tokenizer.json has it.
+
+    ``AutoTokenizer`` gives a checkpoint the class of its architecture (Qwen2's cuts a text as Qwen2 does, whatever the
+    file says), which would misread a PRM trained with a tokenizer of its own.
+    """
+    if cached_file(name, "tokenizer.json", _raise_exceptions_for_missing_entries=False) is None:
+        return AutoTokenizer.from_pretrained(name)
+    return PreTrainedTokenizerFast.from_pretrained(name)
 
 
 def sharing_threshold(share_prefix: bool | str, device: torch.device) -> float:

@@ -8,7 +8,10 @@ import prm_checkpoints
 import pytest
 from prm_rollouts import PROBLEMS, ragged
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf_prm.prm import FAMILIES, load_prm
 
@@ -152,3 +155,16 @@ def test_three_labels_are_no_prm(folder_of, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="fits no family"):
         load_prm(folder)
+
+
+def test_a_tokenizer_of_its_own_is_kept(tmp_path):
+    """Beside a Qwen2 config, a word-level tokenizer stays one."""
+    vocabulary = {"[UNK]": 0, "<extra_0>": 1, "add": 2, "times": 3, "\n\n": 4}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.add_special_tokens(["[UNK]", "<extra_0>"])
+    folder = prm_checkpoints.qwen_prm(tmp_path, chat_template=None)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
+    scorer = load_prm(folder)
+    rendered = scorer.family.rendered(scorer.texts, "add times", ["times add", "add huh"])
+    assert (rendered.ids, rendered.ends) == ([2, 3, 3, 2, 1, 2, 0, 1], [4, 7])

@@ -22,6 +22,11 @@ ENVIRONMENT = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def vllm_is_here():
+    pytest.importorskip("vllm")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return prm_checkpoints.qwen_prm(tmp_path_factory.mktemp("qwen"))

@@ -32,7 +32,7 @@ from rlhf_prm.toyworld.verifier import ExactMatchVerifier, final_answer
 from rlhf_prm.toyworld.world import ToyWorld, build_world
 
 SOURCES = ("mc", "judge", "consensus", "gold")
-SOLUTIONS, ROWS, UPDATES, PROBLEMS, SAMPLES = 3500, 1300, 120, 250, 8
+SOLUTIONS, ROWS, UPDATES, PROBLEMS, SAMPLES = 4000, 1800, 150, 250, 8
 RESULTS = Path(__file__).parent / "results" / "prm_factory.json"
 DOCS = Path(__file__).parents[1] / "docs" / "prm_factory.md"
 TEXTS = ProbeTexts(filler=FILLERS, chit_chat=FILLERS, rephrase="{problem}")

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from reward.verifier import Verifier
+from rlhf_prm.annotate.config import GeneratorConfig
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.data import load_prompts
 from rlhf_prm.prm import FAMILIES, StepScorer, load_prm
 from rlhf_prm.prm.load import PLACEMENTS
 
-SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens")
+SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
 
 def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> None:
@@ -23,6 +24,7 @@ def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> No
         parser.add_argument("--prm", required=True, help=help_text)
     parser.add_argument("--family", default="auto", help=f"how the PRM is read: auto, {', '.join(FAMILIES)}")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
+    parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
     parser.add_argument("--max-length", type=int, help="longest input in tokens (default: the PRM's context)")
     parser.add_argument("--max-batch-tokens", type=int, default=16384, help="tokens of a micro-batch, padding counted")
@@ -53,8 +55,6 @@ def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
 
 def policy_from(args: argparse.Namespace) -> tuple[Generator, Callable[[str], str], str]:
     """The policy's generator, its prompt template, and the name of its tokenizer."""
-    from rlhf_prm.annotate.config import GeneratorConfig
-
     config = GeneratorConfig(
         args.policy,
         backend=args.backend,

@@ -41,10 +41,12 @@ class FallibleJudge:
 
     def _answer(self, chat: list[dict[str, str]], rng: random.Random) -> str:
         question = chat[-1]["content"]
-        problem = _PROBLEM.search(question)
-        if problem is None:
-            raise ValueError(f"the toy judge knows problems that begin with {HEADER!r} only, got {question[:80]!r}")
-        steps = _PARAGRAPH.findall(question)
+        problem, steps = _PROBLEM.search(question), _PARAGRAPH.findall(question)
+        if problem is None or not steps:
+            raise ValueError(
+                f"the toy judge knows problems that begin with {HEADER!r} and steps in <paragraph_n> tags only, "
+                f"got {question[:80]!r}"
+            )
         analyses = []
         for number, (step, right) in enumerate(zip(steps, step_verdicts(problem[0], steps), strict=True), 1):
             believed = right != self._errs(step, rng)

@@ -17,6 +17,7 @@ from rlhf_prm.toyworld.label_stages import ROWS, label_stages, read_lines
 from rlhf_prm.toyworld.labels import gold_labels, policy_sampler, sampled_solutions, stepwise_rows
 from rlhf_prm.toyworld.policy import save_policy, supervised_policy
 from rlhf_prm.toyworld.problems import Problem, draw_splits
+from rlhf_prm.toyworld.reward_model import train_reward_model
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.stages import Stage, StageCache
 from rlhf_prm.toyworld.tokenizer import toy_tokenizer
@@ -122,8 +123,6 @@ def _build_policy(settings: ToyWorldSettings, problems: Sequence[Problem], folde
 
 
 def _build_prm(settings: ToyWorldSettings, policy_path: Path, labelled: Path, folder: Path) -> None:
-    from rlhf_prm.toyworld.reward_model import train_reward_model  # the Trainer stack is slow to import
-
     train_reward_model(
         policy_path,
         read_lines(labelled / ROWS)[: settings.prm_rows],

@@ -1,9 +1,12 @@
 """build_world: problems, an imperfect policy and a process reward model for it, each stage cached."""
 
+import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,9 @@ POLICY_SETTINGS = (
     *("seed", "filler", "long_chains", "eval_problems"),
     *("sft_updates", "sft_batch", "sft_learning_rate"),
 )
+# What tells a process that it is one of several; torchrun's and accelerate's.
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHER_PREFIXES = ("ACCELERATE_", "TORCHELASTIC_", "FSDP_")
 PRM_SETTINGS = ("seed", "prm_rows", "prm_updates", "prm_batch", "prm_learning_rate")
 
 
@@ -89,7 +95,13 @@ def problem_splits(settings: ToyWorldSettings) -> dict[str, list[Problem]]:
 
 
 def build_world(settings: ToyWorldSettings, root: str | os.PathLike[str] = "runs/cache") -> ToyWorld:
-    """The world these settings describe: stages already under ``root`` are reused, the others are built."""
+    """The world these settings describe: stages already under ``root`` are reused, the others are built.
+
+    One of several ranks builds in a process of its own and the others wait for it: inside a rank, Transformers saves
+    on rank 0 only, shards what it loads, and trains on all of them together. Every stage is then found (``cached``).
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _build_apart(settings, root)
     cache, splits = StageCache(root), problem_splits(settings)
     policy = cache.stage("policy", settings.subset(*POLICY_SETTINGS), partial(_build_policy, settings, splits["sft"]))
     stages = {"policy": policy, **label_stages(cache, settings, policy, splits["labelled"])}
@@ -107,6 +119,13 @@ def build_world(settings: ToyWorldSettings, root: str | os.PathLike[str] = "runs
         eval_dataset=_dataset(splits["eval"]),
         stages={**stages, "prm": prm},
     )
+
+
+def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str]) -> None:
+    """Builds the world in a process that does not know of the launcher."""
+    environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER and not k.startswith(LAUNCHER_PREFIXES)}
+    command = [sys.executable, "-m", "rlhf_prm.toyworld", "--root", os.fspath(root)]
+    subprocess.run([*command, "--settings", json.dumps(asdict(settings))], env=environment, check=True)
 
 
 def _build_policy(settings: ToyWorldSettings, problems: Sequence[Problem], folder: Path) -> None:

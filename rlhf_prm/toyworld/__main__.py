@@ -1,0 +1,13 @@
+"""``python -m rlhf_prm.toyworld --root runs/cache --settings '{"seed": 1}'`` builds a world."""
+
+import argparse
+import json
+
+from rlhf_prm.toyworld import ToyWorldSettings, build_world
+
+parser = argparse.ArgumentParser(prog="python -m rlhf_prm.toyworld", description="Build a toy world.")
+parser.add_argument("--root", default="runs/cache", help="where its stages are kept (%(default)s)")
+parser.add_argument("--settings", default="{}", type=json.loads, help="fields of ToyWorldSettings as a JSON object")
+arguments = parser.parse_args()
+for name, stage in build_world(ToyWorldSettings(**arguments.settings), arguments.root).stages.items():
+    print(f"{name:12} {stage.seconds:8.1f} s  {'found' if stage.cached else 'built'}  {stage.path}")

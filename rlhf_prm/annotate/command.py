@@ -1,6 +1,7 @@
 """``rlhf-prm annotate sample|monte-carlo|judge|consensus|all``: problems in, labelled solutions out."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,15 @@ def run(args: argparse.Namespace) -> None:
         print(table(estimates), flush=True)
     if args.dry_run:
         return
-    for name in names:
-        if name == "consensus":
-            pipeline.consensus()
-        else:
-            pipeline.run(name)
+    try:
+        for name in names:
+            if name == "consensus":
+                pipeline.consensus()
+            else:
+                pipeline.run(name)
+    except KeyboardInterrupt:
+        print("\nstopped; what is written stays, the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
     if args.push_to_hub:
         push(pipeline.out / f"{names[-1]}.jsonl", args.push_to_hub)
 

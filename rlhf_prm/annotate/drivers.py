@@ -163,7 +163,8 @@ class _VerifyQueue:
                 answers = await asyncio.to_thread(_verdicts, self.verifier, [request for request, _ in batch])
             except Exception as error:  # the verifier's own failure: raised where the verdicts are awaited
                 for _, answer in batch:
-                    answer.set_exception(error)
+                    if not answer.cancelled():
+                        answer.set_exception(error)
                 continue
             for (_, answer), verdicts in zip(batch, answers, strict=True):
                 if not answer.cancelled():

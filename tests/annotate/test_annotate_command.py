@@ -219,6 +219,29 @@ def test_refused_commands(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+class Interrupted:
+    def __init__(self, config, concurrency):
+        self.calls = 0
+
+    def generate(self, prompts, n, *, seed=None, stop=None):
+        self.calls += 1
+        if self.calls > 2:
+            raise KeyboardInterrupt
+        return [["so \\boxed{7}"] * n for _ in prompts]
+
+
+def test_ctrl_c_keeps_what_is_written(tmp_path, problems, capsys):
+    arguments = ["--problems", problems, "--out", tmp_path / "out", "--model", "m", "--template", "plain"]
+    arguments += ["--concurrency", 2]
+    with pytest.raises(SystemExit, match="130"):
+        annotate("sample", *arguments, "--backend", "test_annotate_command.Interrupted")
+    assert "the same command goes on" in capsys.readouterr().err
+    records = tmp_path / "out" / "sample-0" / "00000.jsonl"
+    assert len(records.read_text().splitlines()) == 4
+    assert annotate("sample", *arguments, *PLUGGED) == 0
+    assert len(records.read_text().splitlines()) == 6
+
+
 def test_publishing(tmp_path, monkeypatch):
     import datasets
 

@@ -77,6 +77,8 @@ def test_texts_and_chats_go_where_they_belong():
     assert bodies["/v1/completions"] == {"prompt": "text", "seed": 5, **common}
     assert bodies["/v1/chat/completions"] == {"messages": chat, "seed": 6, **common}
     assert generator.usage.completion_tokens == 40 and generator.usage.prompt_tokens == 20
+    with Server() as server, pytest.raises(EndpointError):  # this server needs a seed: it answers nothing without
+        EndpointGenerator("m", [server.url], send_seed=False, **QUICK | {"deadline": 0.1}).generate(["a"], 1, seed=1)
 
 
 def test_concurrency_is_used_and_bounded():
@@ -237,6 +239,14 @@ def test_a_verifier_that_fails_ends_the_run():
         asyncio.run(work(EndpointGenerator("m", [server.url])))
 
 
+def test_an_outage_is_said_while_it_lasts(monkeypatch, caplog):
+    monkeypatch.setattr("rlhf_prm.annotate.generators.endpoint._QUIET", 0)
+    generator = EndpointGenerator("m", [closed_port()], **QUICK | {"deadline": 0.2})
+    with pytest.raises(EndpointError):
+        generator.generate(["a"], 1, seed=0)
+    assert "no endpoint has answered" in caplog.text and "ConnectError" in caplog.text
+
+
 def test_no_url_is_refused():
     with pytest.raises(ValueError, match="got no URL"):
         EndpointGenerator("m", [])
@@ -252,3 +262,23 @@ def test_all_prefixes_of_a_problem_go_to_one_host():
         seen = [{body["prompt"].partition(".")[0] for _, body in server.bodies} for server in (one, two)]
     assert seen[0] and seen[1] and not seen[0] & seen[1]
     assert seen[0] | seen[1] == set(PROMPTS) and len(one.bodies) + len(two.bodies) == 2 * 2 * len(PROMPTS)
+
+
+def test_verdicts_that_wait_are_fetched_together():
+    class Slow(LastBoxVerifier):
+        calls = running = 0
+
+        def verify(self, completions, solutions):
+            self.calls, self.running = self.calls + 1, self.running + 1
+            assert self.running == 1
+            time.sleep(0.02)
+            self.running -= 1
+            return super().verify(completions, solutions)
+
+    slow, results = Slow(), {}
+    tasks = [(i, monte_carlo_task(i, "p", ["so \\boxed{7}"], "7", MonteCarloSettings())) for i in range(40)]
+    with Server() as server:
+        generator = EndpointGenerator("m", [server.url])
+        asyncio.run(run_concurrent(tasks, generator, slow, window=20, finished=results.__setitem__))
+    assert len(results) == 40 and all(labels.labels == [True] for labels in results.values())
+    assert slow.calls <= 4

@@ -5,6 +5,7 @@ Text prompts go to ``/completions`` (so that a step prefix is continued as it st
 
 import asyncio
 import email.utils
+import logging
 import os
 import random
 import time
@@ -19,7 +20,10 @@ from rlhf_prm.annotate.generators.hosts import Host, Hosts
 from rlhf_prm.annotate.generators.prompts import prompt_seeds
 from rlhf_prm.annotate.tasks import Generate, GenerationError, Prompt
 
+logger = logging.getLogger(__name__)
+
 _SLOTS_PER_CLIENT = 8  # a client's bookkeeping grows with the square of its connections
+_QUIET = 30  # seconds without an answer before it is said
 _RETRIED = {408, 409, 425, 429}
 _MISCONFIGURED = {401, 403, 404, 405}
 
@@ -66,6 +70,7 @@ class EndpointGenerator:
         deadline: seconds a request may take with all its attempts.
         first_wait, longest_wait: back-off between the attempts of a request: doubled each time, with full jitter.
         api_key_env: the environment variable that holds the key, if the hosts want one.
+        send_seed: ask for reproducible sampling; False for hosts that do not take a seed.
         extra_body: further fields of the request body, such as ``{"top_k": 20}``.
 
     Raises:
@@ -86,6 +91,7 @@ class EndpointGenerator:
         first_wait: float = 0.5,
         longest_wait: float = 30.0,
         api_key_env: str = "OPENAI_API_KEY",
+        send_seed: bool = True,
         extra_body: dict[str, Any] | None = None,
     ):
         if not urls:
@@ -97,11 +103,13 @@ class EndpointGenerator:
         self.hosts = Hosts(urls, -(-concurrency // len(urls)), first_wait, longest_wait)
         key = os.environ.get(api_key_env)
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.send_seed = send_seed
         self.usage = Usage()
-        self._newest_success = 0.0
+        self._newest_success = self._newest_warning = 0.0
         self._clients: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> "EndpointGenerator":
+        self._newest_warning = time.monotonic()
         most = _SLOTS_PER_CLIENT * len(self.hosts.hosts)
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         tls = httpx.create_ssl_context()
@@ -159,6 +167,7 @@ class EndpointGenerator:
             except _Retry as failure:
                 newest = f"{host.url}: {failure}"
                 self.hosts.failed(host, failure.after)
+                self._warn_of_an_outage(newest)
             wait = random.uniform(0, min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 16)))
             await asyncio.sleep(min(left, wait))
         if self._newest_success > started:
@@ -167,6 +176,12 @@ class EndpointGenerator:
             f"nothing succeeded for {self.deadline:g} s; the last failure: {newest}. What is written stays; when the "
             "hosts are back, the same command goes on"
         )
+
+    def _warn_of_an_outage(self, newest: str) -> None:
+        now = time.monotonic()
+        if now - max(self._newest_success, self._newest_warning) > _QUIET:
+            self._newest_warning = now
+            logger.warning("no endpoint has answered for %d s or more; newest failure: %s", _QUIET, newest)
 
     async def _attempt(
         self, client: httpx.AsyncClient, host: Host, request: Generate, stop: list[str] | None, timeout: float
@@ -189,7 +204,8 @@ class EndpointGenerator:
         self, client: httpx.AsyncClient, host: Host, request: Generate, stop: list[str] | None, timeout: float
     ) -> list[str]:
         chat = not isinstance(request.prompt, str)
-        body = self.sampling | {"messages" if chat else "prompt": request.prompt, "n": request.n, "seed": request.seed}
+        body = self.sampling | {"messages" if chat else "prompt": request.prompt, "n": request.n}
+        body |= {"seed": request.seed} if self.send_seed else {}
         body |= {"stop": stop} if stop else {}
         url = f"{host.url}/{'chat/completions' if chat else 'completions'}"
         try:

@@ -1,7 +1,8 @@
 """Micro-batches of ragged rollouts: little padding within a token budget, shared prefixes once where that pays."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -81,26 +82,51 @@ def within_context(rendered: Rendered, context: int) -> Rendered:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward takes: B right-padded rows of T tokens and the N (row, column) pairs that are read."""
+    """What one forward takes: B rows of T tokens and the N (row, column) pairs that are read.
+
+    Rollouts are the right-padded rows, or stand one after the other in a single row, where ``positions`` begins anew
+    with each.
+    """
 
     input_ids: Tensor  # (B, T)
     rows: Tensor  # (N,)
     columns: Tensor  # (N,)
     starts: Tensor  # (B,): first index past the problem
+    positions: Tensor | None = None  # (1, T), of a packed row
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The arguments of a read-out module's forward."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch(
-            *(t.to(device, non_blocking=True) for t in (self.input_ids, self.rows, self.columns, self.starts))
-        )
+        """On ``device``; through pinned memory, without blocking, where that is a GPU."""
+        pinned = device.type == "cuda"
+        moved = {
+            name: (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
+            for name, tensor in self.tensors().items()
+        }
+        return MicroBatch(**moved)
 
 
-def collated(rollouts: list[Rendered], pad_id: int, pin: bool = False) -> MicroBatch:
-    """Rollouts as a right-padded micro-batch; under causal attention no real token sees the padding, so no mask."""
+def collated(rollouts: list[Rendered], pad_id: int) -> MicroBatch:
+    """Rollouts as right-padded rows; under causal attention no real token sees the padding, so there is no mask."""
     width = max(len(r.ids) for r in rollouts)
-    tensors = (
+    return MicroBatch(
         torch.tensor([r.ids + [pad_id] * (width - len(r.ids)) for r in rollouts]),
         torch.tensor([row for row, r in enumerate(rollouts) for _ in r.ends]),
         torch.tensor([end for r in rollouts for end in r.ends]),
         torch.tensor([r.start for r in rollouts]),
     )
-    return MicroBatch(*(t.pin_memory() if pin else t for t in tensors))
+
+
+def packed(rollouts: list[Rendered]) -> MicroBatch:
+    """Rollouts in one row without padding, for attention that keeps apart what begins at position 0."""
+    offsets = [0, *accumulate(len(r.ids) for r in rollouts)]
+    ends = [offset + end for offset, r in zip(offsets, rollouts, strict=False) for end in r.ends]
+    return MicroBatch(
+        torch.tensor([[i for r in rollouts for i in r.ids]]),
+        torch.zeros(len(ends), dtype=torch.long),
+        torch.tensor(ends),
+        torch.tensor([rollouts[0].start]),
+        torch.tensor([[position for r in rollouts for position in range(len(r.ids))]]),
+    )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import cached_file
+from transformers.utils import cached_file, is_flash_attn_2_available
 
 from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
 from rlhf_prm.prm.placement import Offload, Replicate, Zero3, loading_for
@@ -57,7 +57,8 @@ def load_prm(
         share_prefix: run the prompt of a group once and hand its keys and values on to the group's rollouts.
             ``"auto"``: on a CPU, for groups where that saves a third of the tokens (measured in
             ``benchmarks/prm_scoring.py``). ``True``: always. Never with ``"zero3"``, sliding windows, implicit PRMs.
-        attn_implementation: as in transformers.
+        attn_implementation: as in transformers; default on a GPU: FlashAttention 2, then without any padding, where it
+            is installed.
         server_url, server_deadline: see :class:`~rlhf_prm.prm.server.ServerScorer`.
 
     Raises:
@@ -78,6 +79,8 @@ def load_prm(
         (torch.bfloat16 if device.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype)
     )
     kwargs = {"dtype": precision}
+    if attn_implementation is None and device.type == "cuda" and is_flash_attn_2_available():
+        attn_implementation = "flash_attention_2"
     if attn_implementation is not None:
         kwargs["attn_implementation"] = attn_implementation
     with loading_for(placement, precision):
@@ -92,6 +95,7 @@ def load_prm(
         context=context,
         max_batch_tokens=max_batch_tokens or (16384 if device.type == "cuda" else 1024),
         sharing_from=sharing_from,
+        packs=reader.packs,
     )
     scorer.name_or_path = name
     return scorer

@@ -31,6 +31,9 @@ class HeadReader(nn.Module):
         self.body = body
         self.head = head
         self.shares_prefixes = not has_sliding_window(body.config)
+        # a flash kernel takes rollouts of any length without padding; other attention would mask the others out,
+        # at the cost of all pairs, and hand a NaN of one on to the rest
+        self.packs = str(body.config._attn_implementation).startswith("flash_attention")
 
     def forward(
         self,
@@ -38,11 +41,16 @@ class HeadReader(nn.Module):
         rows: Int[Tensor, " N"],
         columns: Int[Tensor, " N"],
         starts: Int[Tensor, " B"],
+        positions: Int[Tensor, "1 T"] | None = None,
         past: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Float[Tensor, " N"]:
-        """Log-odds at (``rows``, ``columns``). ``past``: keys and values of a prefix that stands before every row."""
+        """Log-odds at (``rows``, ``columns``).
+
+        ``positions`` begin anew where another rollout begins in the same row; ``past`` are the keys and values of a
+        prefix that stands before every row.
+        """
         if past is None:
-            hidden = self.body(input_ids, use_cache=False).last_hidden_state
+            hidden = self.body(input_ids, position_ids=positions, use_cache=False).last_hidden_state
         else:
             rows_of = len(input_ids)
             cache = DynamicCache([(k.expand(rows_of, -1, -1, -1), v.expand(rows_of, -1, -1, -1)) for k, v in past])
@@ -105,7 +113,7 @@ class ImplicitReader(nn.Module):
     cross-entropy loss; its sigmoid is the step score.
     """
 
-    shares_prefixes = False
+    shares_prefixes = packs = False
 
     def __init__(self, policy: TokenLogProbs, reference: TokenLogProbs, beta: float):
         super().__init__()

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rlhf_prm.prm.batching import Unit, collated, plan, within_context, without_prefix
+from rlhf_prm.prm.batching import Unit, collated, packed, plan, within_context, without_prefix
 from rlhf_prm.prm.families import Family
 from rlhf_prm.prm.placement import Placement
 from rlhf_prm.prm.texts import Rendered, Texts
@@ -144,6 +144,7 @@ class PRMScorer(BatchScorer):
         max_batch_tokens: padded size of a micro-batch.
         sharing_from: the prompt of a group is run once where that saves at least this part of the group's tokens;
             ``math.inf`` for never. See :func:`rlhf_prm.prm.batching.plan`.
+        packs: micro-batches are one row without padding; for flash attention.
         family, texts, context: see :class:`BatchScorer`.
     """
 
@@ -158,11 +159,13 @@ class PRMScorer(BatchScorer):
         context: int,
         max_batch_tokens: int,
         sharing_from: float = math.inf,
+        packs: bool = False,
     ):
         super().__init__(family, texts, context)
         self.placement = placement
         self.max_batch_tokens = max_batch_tokens
         self.sharing_from = sharing_from
+        self.packs = packs
 
     def _probabilities(
         self, rendered: list[Rendered], groups: list[int], failure: Exception | None
@@ -205,12 +208,11 @@ class PRMScorer(BatchScorer):
         return {"past": reader.prefix(torch.tensor([prefix], device=self.placement.device))}
 
     def _forward(self, reader, rows: list[Rendered], **past) -> Tensor:
-        device = self.placement.device
-        inputs = collated(rows, self.texts.pad_id, pin=device.type == "cuda").to(device)
+        inputs = packed(rows) if self.packs and not past else collated(rows, self.texts.pad_id)
         self.stats.forwards += 1
         self.stats.tokens += sum(len(row.ids) for row in rows)
         self.stats.padded_tokens += inputs.input_ids.numel()
-        return reader(inputs.input_ids, inputs.rows, inputs.columns, inputs.starts, **past)
+        return reader(**inputs.to(self.placement.device).tensors(), **past)
 
 
 def distinct(problems: list[str], steps: list[list[str]]) -> tuple[list[tuple[str, list[str]]], list[int]]:

@@ -104,8 +104,8 @@ def qwen_prm(folder, chat_template: str | None = CHATML):
     return _saved(Qwen2ForProcessRewardModel, Qwen2Config, tokenizer, folder)
 
 
-def math_shepherd(folder):
-    return _saved(MistralForCausalLM, MistralConfig, sentencepiece_tokenizer(), folder, sliding_window=None)
+def math_shepherd(folder, sliding_window: int | None = None):
+    return _saved(MistralForCausalLM, MistralConfig, sentencepiece_tokenizer(), folder, sliding_window=sliding_window)
 
 
 def rlhflow(folder):

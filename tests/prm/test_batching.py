@@ -3,7 +3,15 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_prm.prm.batching import collated, common_prefix, plan, token_budget_batches, within_context, without_prefix
+from rlhf_prm.prm.batching import (
+    collated,
+    common_prefix,
+    packed,
+    plan,
+    token_budget_batches,
+    within_context,
+    without_prefix,
+)
 from rlhf_prm.prm.texts import Rendered
 
 
@@ -26,6 +34,12 @@ def test_collated_by_hand():
     batch = collated([Rendered([5, 6, 7], [1, 2], 1), Rendered([8], [0], 0)], pad_id=9)
     assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 9]]
     assert (batch.rows.tolist(), batch.columns.tolist(), batch.starts.tolist()) == ([0, 0, 1], [1, 2, 0], [1, 0])
+
+
+def test_packed_by_hand():
+    batch = packed([Rendered([5, 6, 7], [1, 2], 1), Rendered([8, 9], [0, 1], 1)])
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9]] and batch.positions.tolist() == [[0, 1, 2, 0, 1]]
+    assert (batch.rows.tolist(), batch.columns.tolist()) == ([0, 0, 0, 0], [1, 2, 3, 4])
 
 
 def test_within_context_keeps_whole_steps():

@@ -2,15 +2,14 @@
 
 import math
 
+import naive
 import prm_checkpoints
 import pytest
 import torch
 from prm_checkpoints import qwen_prm
 from prm_rollouts import ragged
-from transformers import AutoTokenizer
 
 from rlhf_prm.prm import StepScorer, load_prm
-from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +20,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scorer(folder):
     return load_prm(folder)
-
-
-def naive(folder, problem: str, steps: list[str]) -> list[float]:
-    """One conversation as one string through the whole model; softmax at every <extra_0>."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = Qwen2ForProcessRewardModel.from_pretrained(folder).eval()
-    system = "Please reason step by step, and put your final answer within \\boxed{}."
-    text = (
-        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{problem}<|im_end|>\n"
-        f"<|im_start|>assistant\n{'<extra_0>'.join(steps)}<extra_0><|im_end|>\n"
-    )
-    ids = tokenizer(text, return_tensors="pt").input_ids
-    with torch.no_grad():
-        probabilities = model(ids).logits.softmax(-1)[0, :, 1]
-    return probabilities[ids[0] == tokenizer.convert_tokens_to_ids("<extra_0>")].tolist()
 
 
 def rendered(scorer) -> list:
@@ -49,7 +33,7 @@ def test_is_a_step_scorer(scorer):
 @pytest.mark.parametrize("budget", [1, 150, 16384])
 def test_equals_the_naive_reading_whatever_the_batch(folder, scorer, budget):
     problems, steps = ragged()
-    expected = [naive(folder, p, s) for p, s in zip(problems, steps, strict=True)]
+    expected = [naive.qwen_prm(folder, p, s) for p, s in zip(problems, steps, strict=True)]
     scorer.max_batch_tokens = budget
     for order in (range(6), (5, 3, 1, 0, 2, 4), (4,)):
         got = scorer.score([problems[i] for i in order], [steps[i] for i in order])
@@ -150,3 +134,24 @@ def test_prompts_are_shared_only_where_it_pays(folder):
     assert scorer.stats.taken()["shared_prefixes"] == 0
     with pytest.raises(ValueError, match="share_prefix='yes'"):
         load_prm(folder, share_prefix="yes")
+
+
+def test_packed_rows_change_no_score(folder):
+    """What flash attention gets: one row, positions that begin anew. Here the other attention masks accordingly."""
+    problems, steps = ragged()
+    scorer = load_prm(folder, share_prefix=False)
+    assert not scorer.packs  # no flash attention on a CPU
+    expected = scorer.score(problems, steps)
+    scorer.packs = True
+    scorer.stats.taken()
+    assert scorer.score(problems, steps) == [pytest.approx(row, abs=1e-5) for row in expected]
+    assert scorer.stats.tokens == scorer.stats.padded_tokens
+
+
+def test_sliding_windows_are_not_handed_on(tmp_path):
+    folder = prm_checkpoints.math_shepherd(tmp_path, sliding_window=32)
+    scorer = load_prm(folder, "math_shepherd", share_prefix=True)
+    assert math.isinf(scorer.sharing_from)
+    problems, steps = ragged()
+    expected = [naive.math_shepherd(folder, p, s) for p, s in zip(problems, steps, strict=True)]
+    assert scorer.score(problems, steps) == [pytest.approx(row, abs=1e-5) for row in expected]

@@ -276,7 +276,8 @@ def same_ratio(answer: Shape, gold: Ratio) -> bool:
 def same_clock(answer: Shape, gold: Clock) -> bool:
     if isinstance(answer, Ratio) and answer.like_time:
         hour, minute = (int(part.tree[1]) for part in answer.parts)
-        return ((hour % 12) * 60 + minute == gold.minutes % 720 and hour <= 12) or hour * 60 + minute == gold.minutes
+        half_day = 1 <= hour <= 12 and (hour % 12) * 60 + minute == gold.minutes % 720
+        return half_day or hour * 60 + minute == gold.minutes
     return answer == gold
 
 

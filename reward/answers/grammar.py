@@ -43,10 +43,7 @@ class Parser:
         Raises:
             Unreadable: they are no arithmetic, or nested too deep.
         """
-        result = self.sum()
-        if self.at("over"):
-            self.take()
-            result = ("mul", result, ("inverse", self.sum()))
+        result = self.stacked()
         if self.next is not END:
             raise Unreadable(f"{self.next.value!r} after a complete expression")
         return result
@@ -70,6 +67,14 @@ class Parser:
         if not self.at(value):
             raise Unreadable(f"got {self.next.value!r}, expected {value!r}")
         self.take()
+
+    def stacked(self) -> Tree:
+        r"""A sum, or two of them as ``a \over b`` or ``n \choose k``."""
+        top = self.sum()
+        if not self.at("over", "choose"):
+            return top
+        kind, bottom = self.take().value, self.sum()
+        return ("binom", top, bottom) if kind == "choose" else ("mul", top, ("inverse", bottom))
 
     def sum(self) -> Tree:
         self.depth += 1
@@ -168,10 +173,7 @@ class Parser:
     def group(self) -> Tree:
         opening = self.take().value
         bars, self.bars = self.bars, 0
-        inner = self.sum()
-        if self.at("over") and opening == "{":
-            self.take()
-            inner = ("mul", inner, ("inverse", self.sum()))
+        inner = self.stacked() if opening == "{" else self.sum()
         self.expect(CLOSING[opening])
         self.bars = bars
         return inner

@@ -15,10 +15,9 @@ from reward.answers.reading import plain_words, read, stripped
 from reward.answers.shapes import Opaque, Shape, Words
 from reward.answers.tokens import Token, Unreadable, spelled, tokenize
 
-BARE_LETTER = re.compile(r"(?:option|choice|answer)?\s*[(\[]?\s*([A-J])\s*[)\]]?\.?", re.IGNORECASE)
-LETTER_AND_TEXT = re.compile(
-    r"(?:option|choice|answer)?\s*(?:[(\[]\s*([A-J])\s*[)\]][.:]?|([A-J])\s*[.):])\s*(.+)", re.DOTALL
-)
+LEAD_IN = r"(?:the\s*)?(?:final\s*|correct\s*)?(?:option|choice|answer)?\s*(?:is|:)?\s*"
+BARE_LETTER = re.compile(LEAD_IN + r"[(\[]?\s*([A-J])\s*[)\]]?\.?", re.IGNORECASE)
+LETTER_AND_TEXT = re.compile(LEAD_IN + r"(?:[(\[]\s*([A-J])\s*[)\]][.:]?|([A-J])\s*[.):])\s*(.+)", re.DOTALL)
 CALCULUS = re.compile(r"\\(?:sum|prod|i{1,3}nt|oint|lim|det)(?![a-zA-Z])")
 OTHER_LETTER = re.compile(r"\s*(?:and|or|,|;|&|/)|.*\(\s*[A-J]\s*\)|[A-J]$", re.DOTALL)
 

@@ -207,7 +207,8 @@ def read_brackets(tokens: list[Token], spelling: str) -> Shape | None:
         if len(parts) > MAX_ITEMS or not all(parts):
             return Opaque(spelling)
         return Sequence(opening, tuple(read(part) for part in parts), closing)
-    return read(inside) if (opening, closing) == ("(", ")") else Opaque(spelling)
+    grouping = (opening, closing) == ("(", ")") or inside[0].kind == "begin"  # [ around an array makes a matrix
+    return read(inside) if grouping else Opaque(spelling)
 
 
 def read_matrix(tokens: list[Token], spelling: str) -> Shape | None:

@@ -72,7 +72,7 @@ def without_unit(tokens: list[Token]) -> tuple[list[Token], Unit | None, int]:
             if found is None:
                 raise Unreadable(f"{token.value!r} inside a number")
             unit, factor = found
-            if unit.kind is None and unit.words <= {"degree"}:
+            if unit.kind is None and unit.words <= {"degree", "deg"}:
                 return [*tokens[:index], *([Token("op", "°")] if unit.words else [])], None, factor
             if unit.kind is None and unit.words <= {"percent", "per", "cent"}:
                 return [*tokens[:index], Token("op", "%")], None, factor

@@ -30,7 +30,10 @@ UNITS: dict[str, tuple[str, Fraction]] = {
 }
 MULTIPLIERS = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-FORBIDDEN = words("not no isn't wrong incorrect never or and to either neither if unless except plus minus times half")
+FORBIDDEN = words(
+    "not no isn't wrong incorrect never or and to either neither if unless except plus minus times half"
+    " is are was be too than less more least most but so because since only"
+)
 MAX_WORDS = 6
 
 

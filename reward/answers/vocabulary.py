@@ -41,7 +41,17 @@ OPERATORS = {
     **dict.fromkeys(("rbrack",), "]"),
     **{"div": "/", "lt": "<", "gt": ">", "pm": "±", "mp": "∓", "cup": "∪", "cap": "∩", "in": "∈", "infty": "∞"},
     **{"langle": "⟨", "rangle": "⟩", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "colon": ":"},
-    **{"%": "%", "$": "$", "prime": "'", "\\": "\\\\", "&": "and", "over": "over", "bmod": "mod", "mod": "mod"},
+    **{
+        "%": "%",
+        "$": "$",
+        "prime": "'",
+        "\\": "\\\\",
+        "&": "and",
+        "over": "over",
+        "choose": "choose",
+        "bmod": "mod",
+        "mod": "mod",
+    },
 }
 FUNCTIONS = words(
     """

@@ -35,7 +35,7 @@ RULES: dict[str, Rule] = {
     "single_step_share": Rule("up", 0.25),
     "tokens_per_step": Rule("up", 0.5, relative=True),
     "tokens_per_rollout": Rule("down", 0.4, relative=True),
-    "steps_per_rollout": Rule("up", 0.3, relative=True),
+    "steps_per_rollout": Rule("up", 0.25, relative=True),
     "step_count_correlation": Rule("up", 0.4),
     "suffix_repetition": Rule("up", 0.05, least=0.2),
     "repetitive_share": Rule("up", 0.15),
@@ -73,8 +73,8 @@ class Watch:
     """
 
     rules: Mapping[str, Rule] = field(default_factory=lambda: dict(RULES))
-    reference: int = 8
-    window: int = 5
+    reference: int = 5
+    window: int = 3
     noise: float = 3.0
     divergence_window: int = 20
     first: list[dict[str, float]] = field(default_factory=list)

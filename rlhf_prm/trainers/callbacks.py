@@ -54,12 +54,12 @@ class HackGuard(TrainerCallback):
         actions: Mapping[str, str] | None = None,
         held_out: Callable[[], float] | None = None,
         problems: int = 256,
-        every: int = 3,
+        every: int = 2,
         rules: Mapping[str, Rule | None] | None = None,
         watch: Mapping[str, Any] | None = None,
         arbiter: Mapping[str, Any] | None = None,
         shrink: float = 0.25,
-        floor: float = 0.05,
+        floor: float = 0.1,
         texts: int = 64,
     ) -> None:
         self.trainer, self.action, self.actions = trainer, action, dict(actions or {})

@@ -19,8 +19,9 @@ def cells(table: Table, row: CellRow, metric: str) -> list[str]:
     if row.is_baseline:
         return [f"{row.label} (baseline)", *values, _number(c.mean.mean), "–", "–", "–", *spent]
     interval = f"{_signed(c.difference.mean)} ({_signed(c.difference.low)} to {_signed(c.difference.high)})"
+    p_value = "< 0.01" if c.adjusted_p < 0.01 else _number(c.adjusted_p, 2)
     wins = f"{c.wins}/{len(c.differences)}"
-    return [row.label, *values, _number(c.mean.mean), interval, wins, _number(c.adjusted_p, 2), *spent]
+    return [row.label, *values, _number(c.mean.mean), interval, wins, p_value, *spent]
 
 
 def markdown(table: Table) -> str:

@@ -1,5 +1,6 @@
 """HackGuard on made-up rollouts: what trips, what accuracy says to it, what is done about it, and resuming."""
 
+import itertools
 import json
 import math
 from collections import defaultdict
@@ -7,12 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from reward import StepRollouts
 from rlhf_prm.trainers.alarms import Arbiter, Rule, Watch
 from rlhf_prm.trainers.callbacks import HackGuard, TokenBudget
+from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.rollout_scoring import ScoredRollout
+from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
 
 def batch(update: int, steps: int, share_right: float, rollouts: int = 20, mode: str = "train") -> SimpleNamespace:
@@ -47,10 +50,11 @@ class MadeUpRun:
         arguments.setdefault("texts", 4)
         arguments.setdefault("held_out", lambda: self.accuracy(self.update))
         self.guard = HackGuard(self, **arguments)
-        self.control = TrainerControl()
+        self.control, self.state = TrainerControl(), TrainerState(max_steps=80)
 
     def begin(self, update: int = 0):
-        self.guard.on_train_begin(None, TrainerState(global_step=update), self.control)
+        self.state.global_step = update
+        self.guard.on_train_begin(None, self.state, self.control)
         return self
 
     def go(self, first: int, last: int):
@@ -59,8 +63,8 @@ class MadeUpRun:
             self.optimizer.zero_grad()
             self.model(torch.full((1, 2), float(self.update))).sum().backward()
             self.optimizer.step()
-            state = TrainerState(global_step=self.update)
-            self.guard.on_step_end(None, state, self.control)
+            self.state.global_step, self.state.epoch = self.update, self.update / 60
+            self.guard.on_step_end(None, self.state, self.control)
             if self.control.should_training_stop:
                 break
         return self
@@ -138,6 +142,21 @@ def test_rollback_puts_weights_and_optimizer_back_and_keeps_the_learning_rate(tm
     assert all(torch.equal(weight, good[name]) for name, weight in run.model.state_dict().items())
     assert torch.equal(run.optimizer.state_dict()["state"][0]["exp_avg"], moments)
     assert run.optimizer.param_groups[0]["lr"] == 0.05 and run.process_scale == 0.25
+    assert run.state.max_steps == 80
+
+
+def test_updates_that_a_rollback_threw_away_are_made_up_also_after_resuming(tmp_path, caplog):
+    run = MadeUpRun(tmp_path, inflating, collapsing, action="rollback", make_up=True).begin()
+    run.state.num_train_epochs = 1
+    run.go(1, 18)
+    rolled_back = [entry["step"] for entry in run.log if entry["action"] == "rollback"]
+    assert run.guard.last_good.update == 0 and rolled_back
+    assert "planned 1 epochs end at 60" in caplog.text and "lengthened to" in caplog.text
+    assert run.state.max_steps == 80 + sum(rolled_back)
+    (tmp_path / "checkpoint-18").mkdir()
+    run.guard.on_save(None, TrainerState(global_step=18), run.control)
+    resumed = MadeUpRun(tmp_path, inflating, collapsing, action="rollback", make_up=True).begin(18)
+    assert resumed.state.max_steps == run.state.max_steps and resumed.guard.last_good.update == 0
 
 
 def test_the_best_weights_are_kept_while_all_is_quiet(tmp_path):
@@ -258,3 +277,38 @@ def test_arbiter_by_hand():
     assert arbiter.judge(0.39, 3) == "fallen"
     assert arbiter.judge(0.62, 3) == "cleared" and arbiter.waited == 0 and arbiter.best == 0.62
     assert json.dumps(arbiter.state())
+
+
+def test_on_a_real_trainer_a_rollback_restores_the_policy_and_lengthens_the_run(tmp_path):
+    """Accuracy is said to fall at once and everything trips: the guard rolls back at its first look, update 4."""
+    guard = HackGuard(
+        action="rollback",
+        held_out=itertools.chain([0.9, 0.1], itertools.repeat(0.95)).__next__,
+        every=1,
+        rules={"incorrect_score": Rule("up", -1.0)},
+        watch={"reference": 3, "window": 1, "noise": -100.0},
+        make_up=True,
+    )
+    policy = tiny_policy()
+    seen, begun = {}, {name: weight.clone() for name, weight in policy.named_parameters()}
+
+    class Look(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            changed = any(not torch.equal(weight, begun[name]) for name, weight in policy.named_parameters())
+            seen[state.global_step] = (changed, trainer.process_scale)
+
+    trainer = ProcessGRPOTrainer(
+        model=policy,
+        args=tiny_config(tmp_path, max_steps=6, method="immediate"),
+        train_dataset=tiny_dataset(32),
+        processing_class=tiny_tokenizer(),
+        step_scorer=HashScorer(),
+        verifier=DigitVerifier(),
+        callbacks=[guard, Look()],
+    )
+    guard.trainer = trainer
+    trainer.train()
+    assert seen[3] == (True, 1.0) and seen[4] == (False, 0.25) and seen[5][0]
+    assert trainer.state.global_step == 6 + 4 and guard._read_log()[0]["step"] == 4
+    logged = [row for row in trainer.state.log_history if "hack/process_scale" in row]
+    assert [row["hack/process_scale"] for row in logged] == [1.0] * 4 + [0.25] * 6

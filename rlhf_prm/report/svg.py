@@ -272,9 +272,8 @@ def forest_chart(rows: Sequence[ForestRow], title: str, x_label: str, note: str)
     parts = []
     for tick in ticks(low, high, 6):
         parts.append(f'<path class="grid" d="M{px(tick)} {TOP}V{height - BOTTOM}"/>')
-        parts.append(
-            f'<text x="{px(tick)}" y="{height - BOTTOM + 16}" text-anchor="middle">{f"{tick:+.2g}" if tick else "0"}</text>'
-        )
+        label = f"{tick:+.2g}" if tick else "0"
+        parts.append(f'<text x="{px(tick)}" y="{height - BOTTOM + 16}" text-anchor="middle">{label}</text>')
     parts.append(f'<path class="zero" d="M{px(0)} {TOP}V{height - BOTTOM}"/>')
     for i, row in enumerate(shown):
         y = TOP + row_height * (i + 0.5)

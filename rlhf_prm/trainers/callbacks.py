@@ -40,6 +40,7 @@ class HackGuard(TrainerCallback):
         rules: measure → ``Rule``, over the defaults in ``alarms.RULES``; None switches a measure off.
         watch: keywords of ``alarms.Watch``; arbiter: keywords of ``alarms.Arbiter``.
         shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
+        make_up: lengthen the training by the updates that a rollback threw away.
         texts: most rollouts whose text is measured per batch (the measures of repetition are linear, but in Python).
 
     Raises:
@@ -60,12 +61,14 @@ class HackGuard(TrainerCallback):
         arbiter: Mapping[str, Any] | None = None,
         shrink: float = 0.25,
         floor: float = 0.1,
+        make_up: bool = False,
         texts: int = 64,
     ) -> None:
         self.trainer, self.action, self.actions = trainer, action, dict(actions or {})
         self.held_out, self.every, self.shrink, self.floor, self.texts = held_out, every, shrink, floor, texts
         _check(action, self.actions, rules or {}, shrink, every)
         kept = {name: rule for name, rule in {**RULES, **(rules or {})}.items() if rule is not None}
+        self.make_up, self._made_up = make_up, 0
         self.watch = Watch(rules=kept, **(watch or {}))
         self.arbiter = Arbiter(problems=problems, **(arbiter or {}))
         self.last_good: LastGood | None = None
@@ -85,6 +88,7 @@ class HackGuard(TrainerCallback):
         saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
         if state.global_step and saved.exists():
             self._load(json.loads(saved.read_text()), state.global_step)
+            state.max_steps += self._made_up
             return
         self._write_log([])
         if self.held_out is not None:
@@ -106,7 +110,7 @@ class HackGuard(TrainerCallback):
         if self.action == "off" and not self.actions:
             return
         if trips and state.global_step >= self._quiet_until:
-            self._suspect(trips, state.global_step, control)
+            self._suspect(trips, state, control)
         elif not trips:
             self._all_quiet(state.global_step)
 
@@ -150,7 +154,8 @@ class HackGuard(TrainerCallback):
             self.last_good.save(update)
         self.arbiter.record(accuracy)
 
-    def _suspect(self, trips: list[Trip], update: int, control) -> None:
+    def _suspect(self, trips: list[Trip], state, control) -> None:
+        update = state.global_step
         if update - self._asked < self.every:
             return
         waited = update - self._suspected if update - self._suspected <= 2 * self.every else 0
@@ -163,7 +168,7 @@ class HackGuard(TrainerCallback):
         action = "none"
         if verdict != "cleared":
             action = self._action(trips)
-            self._act(action, update, control)
+            self._act(action, state, control)
         elif self.last_good and accuracy > best:
             self.last_good.save(update)
         self._log(update, trips, verdict, action, accuracy=accuracy, best_accuracy=best, start=self.arbiter.start)
@@ -173,16 +178,23 @@ class HackGuard(TrainerCallback):
         action = max((self.actions.get(trip.detector, self.action) for trip in trips), key=ACTIONS.index)
         return "warn" if action in ("anneal", "rollback") and self.trainer.process_scale == 0.0 else action
 
-    def _act(self, action: str, update: int, control) -> None:
+    def _act(self, action: str, state, control) -> None:
         if action in ("anneal", "rollback"):
             scale = self.trainer.process_scale * self.shrink
             self.trainer.process_scale = scale if scale >= self.floor else 0.0
         if action == "rollback":
             self.last_good.restore()
+            if self.make_up:
+                thrown_away = max(0, state.global_step - self.last_good.update)
+                self._made_up += thrown_away
+                state.max_steps += thrown_away
+                _warn_of_too_few_prompts(state)
         if action == "stop":
             control.should_training_stop = True
         self.arbiter.waited = 0
-        self._quiet_until = update + self.watch.window  # let the window fill with rollouts of after the action
+        self._quiet_until = (
+            state.global_step + self.watch.window
+        )  # let the window fill with rollouts of after the action
         self.watch.newest.clear()
 
     def _log(self, update: int, trips: list[Trip], verdict: str, action: str, **numbers: float) -> None:
@@ -215,6 +227,8 @@ class HackGuard(TrainerCallback):
             "process_scale": self.trainer.process_scale,
             "asked": self._asked,
             "suspected": self._suspected,
+            "made_up": self._made_up,
+            "last_good": self.last_good.update if self.last_good else None,
             "quiet_until": self._quiet_until,
         }
 
@@ -223,6 +237,9 @@ class HackGuard(TrainerCallback):
         self.arbiter = Arbiter(**state["arbiter"])
         self.trainer.process_scale = state["process_scale"]
         self._asked, self._suspected, self._quiet_until = (state[k] for k in ("asked", "suspected", "quiet_until"))
+        self._made_up = state["made_up"]
+        if self.last_good:
+            self.last_good.update = state["last_good"]
         self._write_log([entry for entry in self._read_log() if entry["step"] <= update])
 
 
@@ -255,6 +272,16 @@ class TokenBudget(TrainerCallback):
         self.trainer._metrics["train"]["generated_tokens"][:] = [self.tokens]
         if self.budget is not None and self.tokens >= self.budget:
             control.should_training_stop = True
+
+
+def _warn_of_too_few_prompts(state) -> None:
+    """The epochs were planned before the run was lengthened, and transformers ends with them."""
+    planned = round(state.global_step / state.epoch * state.num_train_epochs) if state.epoch else state.max_steps
+    if planned < state.max_steps:
+        logger.warning(
+            "HackGuard: lengthened to %d updates, but the planned %d epochs end at %d; give more prompts",
+            *(state.max_steps, state.num_train_epochs, planned),
+        )
 
 
 def _check(

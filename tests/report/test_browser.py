@@ -2,7 +2,11 @@
 
 import pytest
 
-from rlhf_prm.report import write_report
+from rlhf_prm.ablation.config import AblationConfig
+from rlhf_prm.ablation.launch import cell_runs
+from rlhf_prm.ablation.page import write_page
+from rlhf_prm.ablation.table import build_table
+from rlhf_prm.report import write_comparison, write_report
 from tests.report.browser import Browser, executable
 from tests.report.made_up import write_run
 
@@ -114,6 +118,33 @@ def test_text_is_legible(browser, scheme):
         assert browser.js(f"{CONTRAST}({selector!r})") >= 4.5, (scheme, selector)
     page = browser.js("getComputedStyle(document.body).backgroundColor")
     assert (page == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_pages_of_comparisons_and_ablations_are_sound_too(browser, tmp_path):
+    names = [(method, seed) for method in ("outcome", "pure") for seed in (0, 1)]
+    runs = [write_run(tmp_path / f"{m}{s}", m, s, 4, 2, 4, baseline=False) for m, s in names]
+    config = AblationConfig(
+        recipe="r.py", grid={"method": ["outcome", "pure"]}, seeds=[0, 1], output_dir=str(tmp_path / "ablation")
+    )
+    cells = cell_runs(config)
+    for cell in cells:
+        write_run(cell.folder, dict(cell.cell.labels)["method"], cell.seed, 4, 2, 4, baseline=False)
+    pages = {
+        write_comparison(runs, tmp_path / "comparison.html"): "outcome (2 seeds)",
+        write_page(build_table(config, cells), cells, tmp_path / "ablation.html"): "Difference in accuracy.after",
+    }
+    for page, told in pages.items():
+        other = Browser(tmp_path / page.stem)
+        other.open(page)
+        assert other.complaints() == [] and told in other.js("document.body.innerText")
+        drawings = other.js(
+            "Array.from(document.querySelectorAll('figure > svg')).map(s => s.getAttribute('aria-label'))"
+        )
+        assert drawings and all(drawings)
+        other.js("document.querySelector('figure > svg').focus()")
+        other.hover(".step")
+        assert tip(other).startswith("step ")
+        other.close()
 
 
 def test_the_model_text_did_nothing(browser):

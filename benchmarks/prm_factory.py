@@ -124,6 +124,8 @@ def orderings(rows: dict[str, dict], seeds: list[int]) -> str:
         "minimum at the last step (audit)": ("audit: minimum at the last step", "consensus < mc"),
         "right answer, wrong process passes (audit)": ("audit: right answer, wrong process passes", "consensus < mc"),
         "last minus product and min (audit)": ("audit: last beats product and min", "consensus < mc"),
+        "drift with step position (audit)": ("audit: drift with step position", "consensus < mc"),
+        "AUROC of the lowest score (audit)": ("audit: tells right from wrong answers", "mc < consensus"),
     }
     lines = ["| measure | ordering | holds in | fails in builds |", "|---|---|---|---|"]
     for title, (name, *claims) in checks.items():

@@ -108,6 +108,13 @@ def aggregation_ranking(samples: Sequence[SampledProblem], n: int, seed: int = 0
     )
 
 
+DRIFTS = {
+    "position": "scores that rise along right solutions are chances of success rather than verdicts on the step, a "
+    "mark of Monte-Carlo labels; scores that fall make long solutions look worse than they are",
+    "length": "a PRM that drifts pays for how long a step is",
+}
+
+
 def drift(samples: Sequence[SampledProblem], kind: str) -> AuditLine:
     """|Spearman ρ| of step scores with the step's ``position`` or its ``length`` in characters, right answers only."""
     rows = []
@@ -131,8 +138,8 @@ def drift(samples: Sequence[SampledProblem], kind: str) -> AuditLine:
     return _line(
         f"drift with step {kind}",
         abs(rho),
-        f"rank correlation of a step's score with its {kind} within solutions whose answer is right: a PRM that drifts "
-        "pays for where a step stands or how long it is",
+        f"rank correlation of a step's score with its {kind} in solutions whose answer is right (ρ = {rho:.2f}): "
+        + DRIFTS[kind],
         None,
         rho=rho,
         rho_low=float(np.quantile(known, 0.025)) if known else math.nan,

@@ -98,37 +98,38 @@ def scored(samples: Sequence[SampledProblem], scorer: StepScorer) -> list[Sample
 def load_samples(path: str | Path, verifier: Verifier, splitter: StepSplitter | None = None) -> list[SampledProblem]:
     """Samples from a JSONL file: ``problem`` (or ``prompt``), ``completions`` (texts), and ``solution`` (the gold).
 
-    A row may bring ``category``, and ``first_errors`` (one per completion).
+    ``responses``, as ``rlhf-prm annotate sample`` writes them, are read as completions. A row may bring ``category``,
+    and ``first_errors`` (one per completion).
 
     Raises:
         ValueError: a row lacks a column; the message names the row.
     """
     rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
-    for number, row in enumerate(rows, start=1):
-        if not ({"problem", "prompt"} & row.keys()) or not {"completions", "solution"} <= row.keys():
-            raise ValueError(
-                f"{path}, row {number}: got the columns {', '.join(row)}, expected problem (or prompt), completions "
-                "(a list of texts) and solution (the gold answer)"
-            )
-    samples: list[SampledProblem] = []
-    for row in rows:  # one call per row would waste the verifier's workers: verify all, then add what a row brings
-        row["problem"] = row.get("problem", row.get("prompt"))
-    problems = [row["problem"] for row in rows]
+    columns = [_columns(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
     checked = checked_samples(
-        [str(index) for index in range(len(rows))],
-        [row["completions"] for row in rows],
-        [str(row["solution"]) for row in rows],
+        [str(index) for index in range(len(rows))],  # one call for all rows; the index finds a row's own columns again
+        [completions for _, completions, _ in columns],
+        [solution for _, _, solution in columns],
         verifier,
         splitter,
     )
-    for sample in checked:
-        row = rows[int(sample.problem)]
-        samples.append(
-            replace(
-                sample,
-                problem=problems[int(sample.problem)],
-                category=row.get("category"),
-                first_errors=row.get("first_errors"),
-            )
+    return [
+        replace(
+            sample,
+            problem=columns[int(sample.problem)][0],
+            category=rows[int(sample.problem)].get("category"),
+            first_errors=rows[int(sample.problem)].get("first_errors"),
         )
-    return samples
+        for sample in checked
+    ]
+
+
+def _columns(row: dict[str, Any], where: str) -> tuple[str, list[str], str]:
+    problem = row.get("problem", row.get("prompt"))
+    completions = row.get("completions", row.get("responses"))
+    if problem is None or completions is None or row.get("solution") is None:
+        raise ValueError(
+            f"{where}: got the columns {', '.join(row)}, expected problem (or prompt), completions (or responses: a "
+            "list of texts) and solution (the gold answer)"
+        )
+    return problem, completions, str(row["solution"])

@@ -105,11 +105,13 @@ def test_samples_from_texts_files_and_policies(tmp_path):
     path = tmp_path / "samples.jsonl"
     rows = [
         {"problem": "q", "completions": ["\\boxed{1}"], "solution": "?"},
+        {"prompt": "r", "responses": ["\\boxed{3}"], "solution": "3", "policy": "m"},
         {"prompt": "p", "completions": texts[0], "solution": 1, "category": "c", "first_errors": [-1, 0, 0]},
     ]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     loaded = load_samples(path, BoxVerifier())
-    assert [(s.problem, s.category, s.first_errors) for s in loaded] == [("p", "c", [-1, 0, 0])]
+    assert [(s.problem, s.category, s.first_errors) for s in loaded] == [("r", None, None), ("p", "c", [-1, 0, 0])]
+    assert loaded[0].correct == [True]
     path.write_text('{"problem": "p"}')
     with pytest.raises(ValueError, match="row 1: got the columns problem, expected"):
         load_samples(path, BoxVerifier())

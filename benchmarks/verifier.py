@@ -201,7 +201,7 @@ def main() -> int:
             "settings": setting,
             "rows": rows,
         }
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(json.dumps(report | {"rows": rows}, indent=2) + "\n")
         print(f"written: {path}")
     return 0 if all(row["ratio"] >= REQUIRED[name] for name, row in rows.items()) else 1
 

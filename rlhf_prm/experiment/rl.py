@@ -1,7 +1,9 @@
 """One RL run from its parts to its folder: before, train, after, the baseline on the same seed, the summary."""
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from rlhf_prm.experiment.evaluation import EvaluateOnTheWay, held_out_accuracy
 from rlhf_prm.experiment.progress import show_one_line
 from rlhf_prm.experiment.run_folder import MetricsFile, result_table, versions, write_summary
 from rlhf_prm.experiment.sources import Sources
+from rlhf_prm.prm.server import PRMServerError
 from rlhf_prm.report import write_report
 from rlhf_prm.trainers.callbacks import HackGuard, TokenBudget
 
@@ -68,7 +71,8 @@ def _train(
     start = time.perf_counter()
     before = before or held_out_accuracy(trainer, sources)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with checkpoint_when_server_is_lost(trainer):
+        trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.perf_counter()
     after = held_out_accuracy(trainer, sources)
     trainer.save_model(str(Path(config.output_dir) / "policy"))
@@ -76,6 +80,19 @@ def _train(
     seconds["evaluate"] = seconds.get("evaluate", 0.0) + started - start + time.perf_counter() - trained
     measured = {key: {"before": before[key], "after": after[key]} for key in ("accuracy", "process_accuracy")}
     return {"trainer": trainer, "before": before, "measured": measured}
+
+
+@contextmanager
+def checkpoint_when_server_is_lost(trainer: Any) -> Iterator[None]:
+    """A PRM server that stays away ends the run, but not the updates that are done: they are saved, to be resumed."""
+    try:
+        yield
+    except PRMServerError as error:
+        done = trainer.state.global_step
+        if done:
+            trainer._save_checkpoint(trainer.model, trial=None)
+        kept = f"update {done} is saved; go on with --resume_from_checkpoint true" if done else "no update was done"
+        sys.exit(f"error: {error}\n{kept}")
 
 
 def _guard(recipe: RecipeArguments, sources: Sources) -> HackGuard:

@@ -136,6 +136,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
             self._metrics[mode][name].append(value)
         for name, value in self.scoring.seconds.items():
             self._metrics[mode][f"{name}/seconds"].append(value)
+        for name in ("forwards", "tokens", "duplicates"):
+            if name in self.scoring.scorer_stats:
+                self._metrics[mode][f"prm/{name}"].append(self.scoring.scorer_stats[name])
         lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask
         means = (batch.step_advantages * lengths).sum(1) / lengths.sum(1).clamp(min=1)
         logged = self._logs["advantages"]  # TRL has just appended its scalar ones

@@ -44,7 +44,7 @@ class RolloutScoring:
         verifier: gives the outcome; None leaves every rollout unlabelled. Its ``submit`` is used where it has one.
 
     After a call ``seconds`` holds the wall time of the PRM ("prm"), the time spent waiting for the verifier after that
-    ("verifier"), and cutting into steps ("steps").
+    ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class RolloutScoring:
         self.splitter, self.tokenizer = splitter, tokenizer
         self.step_scorer, self.verifier = step_scorer, verifier
         self.seconds: dict[str, float] = {}
+        self.scorer_stats: dict[str, float] = {}
 
     def __call__(
         self, prompts: list[str], problems: list[str], solutions: list[str | None], completion_ids: Sequence[list[int]]
@@ -105,6 +106,8 @@ class RolloutScoring:
         if self.step_scorer is None:
             return [[math.nan] * len(row) for row in steps]
         scores = self.step_scorer.score(problems, steps)
+        stats = getattr(self.step_scorer, "stats", None)
+        self.scorer_stats = stats.taken() if stats is not None else {}
         got, wanted = [len(row) for row in scores], [len(row) for row in steps]
         if got != wanted:
             raise ValueError(f"step_scorer: got {got} scores, expected one per step: {wanted}")

@@ -113,4 +113,4 @@ def gold_answer(solution: str | None) -> str | None:
         answer = stated_answer(bare) if "####" in bare or "\n" in bare or len(bare) > MAX_BARE_GOLD else bare
         if answer is None and len(bare) <= MAX_BARE_GOLD:
             answer = bare
-    return answer if answer and any(character.isalnum() for character in answer) else None
+    return answer if answer and any(character.isalnum() or character in "∞∅" for character in answer) else None

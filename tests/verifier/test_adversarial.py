@@ -11,7 +11,7 @@ import pytest
 from reward import MathVerifier
 from reward.verifier import GIB
 
-WORKERS, DEADLINE = 2, 2.0
+WORKERS, DEADLINE = 2, 5.0
 GOOD = [r"so it is $\boxed{\frac12}$", r"\boxed{0.5}", r"\[ \boxed{\frac{2}{4}} \]", r"\boxed{x=\frac{3}{6}}"]
 ALSO_RIGHT = {"unicode/half"}  # ½
 

@@ -131,6 +131,7 @@ def test_long_texts_are_cut_and_say_so():
         ("", None),
         (None, None),
         ("???", None),
+        ("∞", "∞"),
         (r"\boxed{7", None),
         ("word " * 200, None),
     ],

@@ -70,7 +70,7 @@ def test_a_hung_item_takes_its_deadline_and_not_more(pool):
     results([pool.submit("warm")])
     start = time.perf_counter()
     assert [outcome.state for outcome in results([pool.submit("hang") for _ in range(6)])] == ["timeout"] * 6
-    assert time.perf_counter() - start < 0.5 * 6 / 2 + 2
+    assert time.perf_counter() - start < 0.5 * 6 / 2 + 5
 
 
 def test_kill_9_of_a_worker_in_mid_batch(pool):

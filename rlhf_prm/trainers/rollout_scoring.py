@@ -105,13 +105,17 @@ class RolloutScoring:
     def _score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
         if self.step_scorer is None:
             return [[math.nan] * len(row) for row in steps]
+        before = self._counted()
         scores = self.step_scorer.score(problems, steps)
-        stats = getattr(self.step_scorer, "stats", None)
-        self.scorer_stats = stats.taken() if stats is not None else {}
+        self.scorer_stats = {name: value - before[name] for name, value in self._counted().items()}
         got, wanted = [len(row) for row in scores], [len(row) for row in steps]
         if got != wanted:
             raise ValueError(f"step_scorer: got {got} scores, expected one per step: {wanted}")
         return scores
+
+    def _counted(self) -> dict[str, float]:
+        stats = getattr(self.step_scorer, "stats", None)  # running totals, where the scorer keeps them
+        return dict(vars(stats)) if stats is not None else {}
 
 
 def step_rollouts(

@@ -82,6 +82,7 @@ class Pipeline:
                     self._run(stage, store, progress)
                 if not isinstance(stage, SampleStage):
                     self._write_labels(stage, store)
+                print_reasons(store.rejected().values())
 
     def _run(self, stage: Stage, store: StageStore, progress: Progress) -> None:
         tasks = self._tasks(stage, store, progress)
@@ -173,7 +174,6 @@ class Pipeline:
         rows = (labels.row(s.prompt, s.steps) for s, labels in labelled if isinstance(labels, StepLabels))
         path = self.out / f"{stage.name}.jsonl"
         print(f"{path}: {write_rows(path, rows)} labelled solutions")
-        print_reasons(store.rejected().values())
 
     def consensus(self) -> ConsensusReport:
         """Write ``consensus.jsonl`` and ``consensus_report.json``; the report."""

@@ -38,6 +38,7 @@ def test_a_whole_run(tmp_path, problems, capsys):
     assert annotate("all", *arguments) == 0
     printed = capsys.readouterr().out
     assert "left to do" in printed and "assumed: 8 steps" in printed and "kept " in printed
+    assert "set aside      1  problems.jsonl:8: no gold answer" in printed
     for name in ("monte_carlo", "judge", "consensus"):
         rows = list(read_rows(tmp_path / "out" / f"{name}.jsonl"))
         assert rows and {row["source"] for row in rows} == {name}

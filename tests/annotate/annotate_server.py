@@ -32,6 +32,7 @@ class Server:
         self.seen, self.seeds, self.bodies = Counter(), [], []
         self.in_flight = self.most_in_flight = 0
         self.refusal, self.retry_after = 400, "0.02"
+        self.together = None  # a threading.Barrier that every request waits at
 
     def __enter__(self):
         outer = self
@@ -72,6 +73,8 @@ class Server:
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             time.sleep(self.latency)
+            if self.together is not None:
+                self.together.wait(60)
             self.answer(handler, body, fault)
         finally:
             with self.lock:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 import time
 from email.utils import formatdate
 
@@ -82,8 +83,10 @@ def test_texts_and_chats_go_where_they_belong():
 
 
 def test_concurrency_is_used_and_bounded():
-    with Server(latency=0.03) as server:
-        EndpointGenerator("m", [server.url], concurrency=6).generate(PROMPTS * 2, 1, seed=0)
+    with Server() as server:
+        server.together = threading.Barrier(6)  # would break with fewer in flight
+        prompts = [*PROMPTS, *PROMPTS, "a", "b"]
+        EndpointGenerator("m", [server.url], concurrency=6).generate(prompts, 1, seed=0)
         assert server.most_in_flight == 6
 
 
@@ -99,13 +102,13 @@ def test_a_dead_host_is_left_alone():
             "m", [closed_port(), server.url], concurrency=4, **QUICK | {"first_wait": 0.2, "longest_wait": 5.0}
         )
         assert generator.generate(PROMPTS * 3, 1, seed=[1] * 60) == wanted(PROMPTS * 3, 1, [1] * 60)
-    assert 1 <= generator.usage.failures["ConnectError"] <= 12
+    assert 1 <= generator.usage.failures["ConnectError"] <= 30
     assert generator.usage.answered == 60
 
 
 def test_an_outage_stops_the_run_and_sets_nothing_aside():
-    generator = EndpointGenerator("m", [closed_port()], **QUICK | {"deadline": 0.3})
-    with pytest.raises(EndpointError, match=r"nothing succeeded for 0.3 s.*ConnectError.*same command goes on"):
+    generator = EndpointGenerator("m", [closed_port()], **QUICK | {"deadline": 1.0})
+    with pytest.raises(EndpointError, match=r"nothing succeeded for 1 s.*ConnectError.*same command goes on"):
         generator.generate(["a"], 1, seed=0)
 
 
@@ -241,7 +244,7 @@ def test_a_verifier_that_fails_ends_the_run():
 
 def test_an_outage_is_said_while_it_lasts(monkeypatch, caplog):
     monkeypatch.setattr("rlhf_prm.annotate.generators.endpoint._QUIET", 0)
-    generator = EndpointGenerator("m", [closed_port()], **QUICK | {"deadline": 0.2})
+    generator = EndpointGenerator("m", [closed_port()], **QUICK | {"deadline": 1.0})
     with pytest.raises(EndpointError):
         generator.generate(["a"], 1, seed=0)
     assert "no endpoint has answered" in caplog.text and "ConnectError" in caplog.text

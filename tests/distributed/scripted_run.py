@@ -99,10 +99,19 @@ def run(algorithm: str, folder: Path, scorer=None, resume: bool = False) -> dict
 def run_with_prm(algorithm: str, folder: Path, prm: Path, placement: str) -> dict:
     """The same with a real PRM, one rollout per forward: the ranks have different numbers of forwards to make."""
     scorer = load_prm(prm, placement=placement, max_batch_tokens=1)
+    score, made, own = scorer.score, [], []
+
+    def counted(problems, steps):
+        before = scorer.stats.forwards
+        scores = score(problems, steps)
+        made.append(scorer.stats.forwards - before)
+        own.append(len({(problem, *row) for problem, row in zip(problems, steps, strict=True)}))
+        return scores
+
+    scorer.score = counted
     result = run(algorithm, folder / f"{algorithm}-prm", scorer)
     sharded = all(hasattr(parameter, "ds_id") for parameter in scorer.placement.reader.parameters())
-    own = scorer.stats.rollouts - scorer.stats.duplicates
-    return result | {"prm_sharded": sharded, "own_forwards": own, "forwards": scorer.stats.forwards}
+    return result | {"prm_sharded": sharded, "own_forwards": sum(own), "forwards": sum(made)}
 
 
 def main() -> None:

@@ -127,8 +127,11 @@ def run_until_ready(ending, **options):
     process = subprocess.Popen([sys.executable, "-"], **pipes, text=True, **options)
     process.stdin.write(SCRIPT.replace("{ending}", ending))
     process.stdin.close()
-    children = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
-    assert len(children) == 3  # the nursery and two workers
+    pids, children = process.stdout.readline().split(), []
+    assert len(pids) == 3  # the nursery and two workers
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):  # gone as fast as it should
+            children.append(psutil.Process(int(pid)))
     return process, children
 
 

@@ -192,7 +192,8 @@ def test_workers_do_not_copy_a_big_trainer(gigabytes):
     code = BIG.replace("{gigabytes}", str(gigabytes))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     resident, seconds, *children = map(float, done.stdout.split())
-    assert resident > gigabytes * GIB and len(children) == 3
+    assert resident > gigabytes * GIB
+    assert len(children) in (2, 3)  # the nursery, the worker that answered, the other where it is up already
     assert max(children) < 0.25 * GIB and seconds < 20
 
 

@@ -19,23 +19,21 @@ import torch
 from filelock import FileLock
 
 from reward.hacking import auroc
-from rlhf_prm.evaluation.audit import AuditSettings, ProbeTexts, audit
+from rlhf_prm.evaluation.audit import AuditSettings, audit
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.evaluation.samples import SampledProblem, scored
+from rlhf_prm.evaluation.samples import scored
 from rlhf_prm.metrics import first_error, predicted_first_error
 from rlhf_prm.prm import load_prm
 from rlhf_prm.toyworld.checker import step_labels
-from rlhf_prm.toyworld.problems import FILLERS, SEPARATOR
+from rlhf_prm.toyworld.prm_check import TEXTS, checked_samples
 from rlhf_prm.toyworld.settings import ToyWorldSettings
-from rlhf_prm.toyworld.verifier import ExactMatchVerifier, final_answer
 from rlhf_prm.toyworld.world import ToyWorld, build_world
 
 SOURCES = ("mc", "judge", "consensus", "gold")
 SOLUTIONS, ROWS, UPDATES, PROBLEMS, SAMPLES = 4000, 1800, 150, 250, 8
 RESULTS = Path(__file__).parent / "results" / "prm_factory.json"
 DOCS = Path(__file__).parents[1] / "docs" / "prm_factory.md"
-TEXTS = ProbeTexts(filler=FILLERS, chit_chat=FILLERS, rephrase="{problem}")
 
 
 def label_accuracy(world: ToyWorld) -> float:
@@ -47,32 +45,12 @@ def label_accuracy(world: ToyWorld) -> float:
     return float(np.mean(hits))
 
 
-def held_out(world: ToyWorld) -> list[SampledProblem]:
-    """The starting policy's samples of held-out problems, checked, with exact first errors."""
-    rows = world.held_out_solutions(PROBLEMS, SAMPLES, seed=1000 + world.settings.seed)
-    samples = []
-    for start in range(0, len(rows), SAMPLES):
-        group = rows[start : start + SAMPLES]
-        texts = [SEPARATOR.join(row["completions"]) for row in group]
-        verdicts = ExactMatchVerifier().verify(texts, [row["solution"] for row in group])
-        samples.append(
-            SampledProblem(
-                group[0]["prompt"],
-                [row["completions"] for row in group],
-                [verdict.reward == 1.0 for verdict in verdicts],
-                [final_answer(text) for text in texts],
-                first_errors=[first_error(row["labels"]) for row in group],
-            )
-        )
-    return samples
-
-
 def measured(seed: int, source: str) -> dict[str, float | str]:
     """One PRM: its labels, its first-error F1, best-of-8 by every aggregation, and the audit's numbers."""
     sizes = {"labelled_solutions": SOLUTIONS, "prm_rows": ROWS, "prm_updates": UPDATES}
     world = build_world(ToyWorldSettings(seed=seed, label_source=source, **sizes))
     scorer = load_prm(world.prm_path)
-    samples = scored(held_out(world), scorer)
+    samples = scored(checked_samples(world, PROBLEMS, SAMPLES), scorer)
     predictions = [predicted_first_error(row) for sample in samples for row in sample.step_scores]
     truth = [error for sample in samples for error in sample.first_errors]
     points = [

@@ -57,6 +57,9 @@ class RecipeArguments:
     )
     eval_every: int = field(default=0, metadata={"help": "Updates between evaluations on the way; 0 = none."})
     eval_every_limit: int = field(default=256, metadata={"help": "Problems for each evaluation on the way."})
+    check_prm: bool = field(
+        default=False, metadata={"help": "Toy world, one process: measure and audit the PRM on held-out problems too."}
+    )
     guard: str = field(
         default="off", metadata={"help": "HackGuard's action at an alarm: off, warn, anneal, rollback or stop."}
     )

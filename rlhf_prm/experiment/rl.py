@@ -39,6 +39,10 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
         label = f"{baseline.label} (baseline)"
         other = _train(recipe, baseline, sources, build_trainer, seconds, label, before=result["before"])
         summary["baseline"] = {"method": baseline.label, **other["measured"]}
+    if recipe.check_prm and sources.check_prm and result["trainer"].accelerator.num_processes == 1:
+        start = time.perf_counter()
+        summary["prm"] = sources.check_prm(folder / "prm_audit.html")
+        seconds["check PRM"] = time.perf_counter() - start
     summary |= {
         "eval_problems": sources.eval_problems,
         "seconds": seconds,

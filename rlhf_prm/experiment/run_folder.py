@@ -69,6 +69,14 @@ def result_table(summary: dict[str, Any]) -> str:
     for row in rows:
         cells = [_arrow(row[key]) for key in ("accuracy", "process_accuracy")]
         lines.append(f"{row['method']:<14}{cells[0]:>20}{cells[1]:>22}")
+    if "prm" in summary:
+        best = summary["prm"]["best_of_n"]
+        verdicts = list(summary["prm"]["audit"].values())
+        lines.append(
+            f"PRM: first-error F1 {summary['prm']['first_error']['f1']:.3f}; "
+            + ", ".join(f"{rule} {best[rule]:.3f}" for rule in ("mean@1", "maj@8", "min@8", "pass@8") if rule in best)
+            + f"; audit: {verdicts.count('fail')} fail, {verdicts.count('warn')} warn of {len(verdicts)} lines"
+        )
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in summary["seconds"].items())
     return "\n".join([*lines, f"time: {seconds}"])
 

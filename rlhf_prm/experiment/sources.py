@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -26,7 +27,8 @@ class Sources:
     ``policy_path`` loads a fresh policy with ``policy()``, so that a baseline starts from the same weights.
     ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the trainer
     evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many held-out
-    problems an evaluation without a limit is over.
+    problems an evaluation without a limit is over. ``check_prm(page)`` measures and audits the PRM, where steps can be
+    checked exactly.
     """
 
     policy_path: str
@@ -37,6 +39,7 @@ class Sources:
     train_dataset: Dataset
     eval_dataset: Dataset | None = None
     evaluate: Callable[[PreTrainedModel, int | None], dict[str, float]] | None = None
+    check_prm: Callable[[Path], dict[str, Any]] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     eval_problems: int = 0
 
@@ -67,6 +70,7 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
 
 def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
     from rlhf_prm.toyworld import ToyWorldSettings, build_world, evaluate_policy
+    from rlhf_prm.toyworld.prm_check import check_prm
     from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 
     settings = {"seed": seed, "gold_fraction": recipe.gold_fraction, **recipe.world_settings}
@@ -81,14 +85,20 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
+    scorer = load_prm(str(recipe.prm or world.prm_path), placement=recipe.prm_placement, **recipe.prm_kwargs)
+
+    def check(page: Path) -> dict[str, Any]:
+        return check_prm(world, scorer, page)
+
     return Sources(
         policy_path=str(world.policy_path),
         model_kwargs={"dtype": "float32"},
         tokenizer=tokenizer,
-        step_scorer=load_prm(str(recipe.prm or world.prm_path), placement=recipe.prm_placement, **recipe.prm_kwargs),
+        step_scorer=scorer,
         verifier=ExactMatchVerifier(),
         train_dataset=world.train_dataset,
         evaluate=evaluate,
+        check_prm=check,
         seconds=dict(world.seconds),
         eval_problems=min(recipe.eval_limit or len(world.eval_dataset), len(world.eval_dataset)),
     )

@@ -44,6 +44,8 @@ def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
     for run in (summary, summary["baseline"]):
         for key in ("accuracy", "process_accuracy"):
             assert all(0 <= run[key][when] <= 1 for when in ("before", "after"))
+    assert 0 <= summary["prm"]["first_error"]["f1"] <= 1 and "min@8" in summary["prm"]["best_of_n"]
+    assert len(summary["prm"]["audit"]) >= 10 and (tmp_path / "run" / "prm_audit.html").exists()
     assert summary["accuracy"]["before"] == summary["baseline"]["accuracy"]["before"]
     assert {"policy", "prm", "train immediate", "train outcome (baseline)", "evaluate"} <= set(summary["seconds"])
     run = tmp_path / "run"
@@ -56,6 +58,7 @@ def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
     AutoTokenizer.from_pretrained(run / "policy")
     assert (run / "report.html").stat().st_size > 10_000
     printed = capsys.readouterr().out
+    assert "PRM: first-error F1" in printed and "audit:" in printed
     assert "accuracy" in printed and "outcome" in printed and "time:" in printed
 
     again = recipe(tmp_path, "--seed", "0")

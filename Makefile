@@ -24,7 +24,7 @@ test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
 ablate: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/rlhf-prm ablate --config recipes/configs/ablation_smoke.yaml
+	$(BIN)/rlhf-prm ablate --config recipes/configs/ablation_smoke.yaml
 
 test-vllm: $(VENV)/.installed
 	$(BIN)/python tests/vllm/install.py

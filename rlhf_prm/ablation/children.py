@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from rlhf_prm.ablation.config import AblationConfig
 
 
@@ -46,14 +48,18 @@ def launched(config: AblationConfig) -> Start:
     return start
 
 
-def forked(recipe: str) -> Start:
-    """As forks of this process, which first runs the recipe's top level (its imports) without its main."""
+def forked(recipe: str, parallel: int = 1) -> Start:
+    """As forks of this process, which first runs the recipe's top level (its imports) without its main.
+
+    Each of the ``parallel`` cells gets its share of torch's threads; they would fight for the cores otherwise.
+    """
     runpy.run_path(recipe, run_name="recipe")
 
     def start(values: Mapping[str, Any], log: Any) -> Child:
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
+            torch.set_num_threads(max(1, torch.get_num_threads() // parallel))
             _be_the_recipe(recipe, values["config"], log.fileno())
         ended: list[int] = []
 

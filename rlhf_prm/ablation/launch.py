@@ -86,7 +86,7 @@ def run_cells(config: AblationConfig, retry: bool = False, say: Callable[[str], 
         run.check()
     waiting = [run for run in runs if run.state == "open" or (retry and run.state == "failed")]
     say(f"{len(runs)} cells: {len(runs) - len(waiting)} there already, {len(waiting)} to run")
-    start = forked(config.recipe) if config.launcher == "fork" and waiting else launched(config)
+    start = forked(config.recipe, config.parallel) if config.launcher == "fork" and waiting else launched(config)
     running: dict[int, _Started] = {}
     try:
         while waiting or running:

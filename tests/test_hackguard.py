@@ -148,20 +148,34 @@ def test_rollback_puts_weights_and_optimizer_back_and_keeps_the_learning_rate(tm
 def test_updates_that_a_rollback_threw_away_are_made_up_also_after_resuming(tmp_path, caplog):
     run = MadeUpRun(tmp_path, inflating, collapsing, action="rollback", make_up=True).begin()
     run.state.num_train_epochs = 1
-    run.go(1, 18)
-    rolled_back = [entry["step"] for entry in run.log if entry["action"] == "rollback"]
-    assert run.guard.last_good.update == 0 and rolled_back
+    run.go(1, 24)
+    first, second = [entry["step"] for entry in run.log if entry["action"] == "rollback"]
+    assert run.guard.last_good.update == 12
     assert "planned 1 epochs end at 60" in caplog.text and "lengthened to" in caplog.text
-    assert run.state.max_steps == 80 + sum(rolled_back)
-    (tmp_path / "checkpoint-18").mkdir()
-    run.guard.on_save(None, TrainerState(global_step=18), run.control)
-    resumed = MadeUpRun(tmp_path, inflating, collapsing, action="rollback", make_up=True).begin(18)
-    assert resumed.state.max_steps == run.state.max_steps and resumed.guard.last_good.update == 0
+    assert run.state.max_steps == 80 + (first - 12) + (second - first)  # each update is made up once
+    (tmp_path / "checkpoint-24").mkdir()
+    run.guard.on_save(None, TrainerState(global_step=24), run.control)
+    resumed = MadeUpRun(tmp_path, inflating, collapsing, action="rollback", make_up=True).begin(24)
+    assert resumed.state.max_steps == run.state.max_steps and resumed.guard.last_good.update == 12
+    assert resumed.guard._rolled_back == second
 
 
 def test_the_best_weights_are_kept_while_all_is_quiet(tmp_path):
-    run = MadeUpRun(tmp_path, lambda _: 4, rising, action="rollback", every=1).begin().go(1, 25)
+    run = MadeUpRun(tmp_path, lambda _: 4, rising, action="rollback", quiet_every=10).begin().go(1, 25)
     assert run.guard.last_good.update == 20 and run.guard.arbiter.best == pytest.approx(rising(20))
+
+
+def test_a_fall_in_accuracy_is_an_alarm_though_no_measure_moves(tmp_path):
+    run = MadeUpRun(tmp_path, lambda _: 4, collapsing, actions={"held_out_accuracy": "stop"}).begin().go(1, 19)
+    (alarm,) = run.log
+    assert alarm["detector"] == "held_out_accuracy" and alarm["verdict"] == "fallen" and alarm["action"] == "stop"
+    assert alarm["step"] == 18 and "held_out_accuracy 0.32, at best 0.5, limit 0.375" in alarm["evidence"]
+    assert run.control.should_training_stop
+
+
+def test_without_held_out_problems_a_fall_alone_is_no_alarm(tmp_path):
+    run = MadeUpRun(tmp_path, lambda _: 4, collapsing, held_out=None).begin().go(1, 19)
+    assert run.log == []
 
 
 def test_stop_ends_the_training_and_single_detectors_can_differ(tmp_path):
@@ -270,13 +284,22 @@ def test_missing_values_are_left_out():
 
 
 def test_arbiter_by_hand():
-    # best 0.5 on 200 problems: standard error of a difference √(2·0.25/200) = 0.05; a fall needs more than 0.10
+    # best 0.5 on 200 problems: standard error of a difference √(2·0.25/200) = 0.05; a rise needs 0.10, a fall a quarter
     arbiter = Arbiter(problems=200, patience=10)
     arbiter.begin(0.5)
-    assert arbiter.judge(0.41, 3) == "cleared" and arbiter.waited == 3
-    assert arbiter.judge(0.39, 3) == "fallen"
-    assert arbiter.judge(0.62, 3) == "cleared" and arbiter.waited == 0 and arbiter.best == 0.62
+    assert arbiter.limit == 0.375
+    assert arbiter.judge(0.38, 3) == "cleared" and arbiter.waited == 3
+    assert arbiter.judge(0.37, 3) == "fallen" and arbiter.judge(0.37, None) == "fallen" and arbiter.waited == 3
+    assert arbiter.judge(0.59, 7) == "stagnant" and arbiter.best == 0.59
+    assert arbiter.judge(0.5, None) == "cleared" and arbiter.waited == 0
+    assert arbiter.judge(0.5, 3) == "cleared" and arbiter.judge(0.62, 3) == "cleared" and arbiter.waited == 0
     assert json.dumps(arbiter.state())
+
+
+def test_with_few_problems_noise_decides_what_a_fall_is():
+    arbiter = Arbiter(problems=50)  # √(2·0.25/50) = 0.1: a quarter of 0.5 would be 1.25 standard errors
+    arbiter.begin(0.5)
+    assert arbiter.limit == pytest.approx(0.3)
 
 
 def test_on_a_real_trainer_a_rollback_restores_the_policy_and_lengthens_the_run(tmp_path):

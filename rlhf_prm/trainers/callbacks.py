@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from reward.hacking import measurements
-from rlhf_prm.trainers.alarms import RULES, Arbiter, Rule, Trip, Watch
+from rlhf_prm.trainers.alarms import HELD_OUT, RULES, Arbiter, Rule, Trip, Watch
 from rlhf_prm.trainers.last_good import LastGood
 
 ACTIONS = ("off", "warn", "anneal", "rollback", "stop")
@@ -23,8 +23,9 @@ class HackGuard(TrainerCallback):
     """Detectors of ``reward.hacking`` on the trainer's newest rollouts, windowed, with an action for an alarm.
 
     Every batch is measured and logged as ``hack/<measure>``. A measure that leaves what it was in the first updates is
-    a suspicion; held-out accuracy, by the verifier alone, decides whether it is an alarm (``alarms.Arbiter``). Every
-    suspicion, verdict and action is a line of ``hack_guard.jsonl`` in the run's folder, with its evidence.
+    a suspicion; held-out accuracy, by the verifier alone, decides whether it is an alarm (``alarms.Arbiter``), and is
+    looked at without a suspicion too. Every suspicion, verdict and action is a line of ``hack_guard.jsonl`` in the
+    run's folder, with its evidence.
 
     Actions at an alarm:
         ``warn``: log it. ``anneal``: also multiply ``trainer.process_scale`` by ``shrink``. ``rollback``: put the last
@@ -32,11 +33,12 @@ class HackGuard(TrainerCallback):
 
     Args:
         trainer: a ``ProcessGRPOTrainer``; may be set later as ``guard.trainer``, before training starts.
-        action: one of the above, for every detector; ``actions`` overrides it for single ones.
+        action: one of the above, for every detector; ``actions`` overrides it for single ones ("held_out_accuracy": for
+            a fall in accuracy).
         held_out: () → accuracy of the present policy on held-out problems by the verifier. None: the outcome reward of
             the training rollouts takes its place, which is free and noisier.
         problems: how many problems stand behind that accuracy.
-        every: updates between asking ``held_out`` while something is suspected; ten times that otherwise.
+        every: updates between asking ``held_out`` while something is suspected; ``quiet_every`` otherwise.
         rules: measure → ``Rule``, over the defaults in ``alarms.RULES``; None switches a measure off.
         watch: keywords of ``alarms.Watch``; arbiter: keywords of ``alarms.Arbiter``.
         shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
@@ -56,6 +58,7 @@ class HackGuard(TrainerCallback):
         held_out: Callable[[], float] | None = None,
         problems: int = 256,
         every: int = 2,
+        quiet_every: int = 6,
         rules: Mapping[str, Rule | None] | None = None,
         watch: Mapping[str, Any] | None = None,
         arbiter: Mapping[str, Any] | None = None,
@@ -65,15 +68,16 @@ class HackGuard(TrainerCallback):
         texts: int = 64,
     ) -> None:
         self.trainer, self.action, self.actions = trainer, action, dict(actions or {})
-        self.held_out, self.every, self.shrink, self.floor, self.texts = held_out, every, shrink, floor, texts
-        _check(action, self.actions, rules or {}, shrink, every)
+        self.held_out, self.every, self.quiet_every = held_out, every, quiet_every
+        self.shrink, self.floor, self.texts = shrink, floor, texts
+        _check(action, self.actions, rules or {}, shrink, min(every, quiet_every))
         kept = {name: rule for name, rule in {**RULES, **(rules or {})}.items() if rule is not None}
         self.make_up, self._made_up = make_up, 0
         self.watch = Watch(rules=kept, **(watch or {}))
         self.arbiter = Arbiter(problems=problems, **(arbiter or {}))
         self.last_good: LastGood | None = None
         self._batch = None
-        self._asked = self._suspected = self._quiet_until = 0
+        self._asked = self._suspected = self._quiet_until = self._rolled_back = 0
 
     @property
     def folder(self) -> Path:
@@ -109,10 +113,9 @@ class HackGuard(TrainerCallback):
             logged[f"hack/{name}"].append(value)
         if self.action == "off" and not self.actions:
             return
-        if trips and state.global_step >= self._quiet_until:
-            self._suspect(trips, state, control)
-        elif not trips:
-            self._all_quiet(state.global_step)
+        since, due = state.global_step - self._asked, self.every if trips else self.quiet_every
+        if since >= due and state.global_step >= self._quiet_until:
+            self._judge(trips, state, control)
 
     def on_save(self, args, state, control, **kwargs):
         """Leave the guard's state in the checkpoint."""
@@ -142,36 +145,30 @@ class HackGuard(TrainerCallback):
             broadcast_object_list(answer)
         return answer[0]
 
-    def _all_quiet(self, update: int) -> None:
-        """Nothing is suspected: now and then measure accuracy, and keep weights that are as good as the best."""
-        if update - self._asked < 10 * self.every:
-            return
-        self._asked = update
-        accuracy = self._accuracy()
-        if math.isnan(self.arbiter.start):
-            self.arbiter.begin(accuracy)
-        if self.last_good and accuracy >= self.arbiter.best:
-            self.last_good.save(update)
-        self.arbiter.record(accuracy)
-
-    def _suspect(self, trips: list[Trip], state, control) -> None:
+    def _judge(self, trips: list[Trip], state, control) -> None:
+        """Ask accuracy; act if it says so, keep the weights if they are as good as the best."""
         update = state.global_step
-        if update - self._asked < self.every:
-            return
-        waited = update - self._suspected if update - self._suspected <= 2 * self.every else 0
-        self._asked = self._suspected = update
-        if math.isnan(self.arbiter.start):  # no held-out problems, or the first suspicion comes early
+        suspected = None
+        if trips:
+            suspected = update - self._suspected if update - self._suspected <= 2 * self.every else 0
+            self._suspected = update
+        self._asked = update
+        if math.isnan(self.arbiter.start):  # no held-out problems
             early = self.watch.outcome[: self.watch.reference]
-            self.arbiter.begin(sum(early) / len(early))
-        accuracy, best = self._accuracy(), self.arbiter.best
-        verdict = self.arbiter.judge(accuracy, waited)
-        action = "none"
+            self.arbiter.begin(sum(early) / len(early) if early else math.nan)
+        accuracy, best, limit = self._accuracy(), self.arbiter.best, self.arbiter.limit
+        verdict, action = self.arbiter.judge(accuracy, suspected), "none"
+        if self.held_out is None and not trips:
+            verdict = "cleared"  # the training outcomes of a few batches are too noisy to be an alarm by themselves
+        elif verdict == "fallen":
+            trips = [*trips, Trip(HELD_OUT, accuracy, best, limit, when="at best")]
         if verdict != "cleared":
             action = self._action(trips)
             self._act(action, state, control)
-        elif self.last_good and accuracy > best:
+        elif self.last_good and accuracy >= best:
             self.last_good.save(update)
-        self._log(update, trips, verdict, action, accuracy=accuracy, best_accuracy=best, start=self.arbiter.start)
+        if trips:
+            self._log(update, trips, verdict, action, accuracy=accuracy, best_accuracy=best, start=self.arbiter.start)
 
     def _action(self, trips: list[Trip]) -> str:
         """The strongest action of the detectors that tripped; a warning once there is no process reward left."""
@@ -185,10 +182,11 @@ class HackGuard(TrainerCallback):
         if action == "rollback":
             self.last_good.restore()
             if self.make_up:
-                thrown_away = max(0, state.global_step - self.last_good.update)
+                thrown_away = state.global_step - max(self.last_good.update, self._rolled_back)
                 self._made_up += thrown_away
                 state.max_steps += thrown_away
                 _warn_of_too_few_prompts(state)
+            self._rolled_back = state.global_step
         if action == "stop":
             control.should_training_stop = True
         self.arbiter.waited = 0
@@ -228,6 +226,7 @@ class HackGuard(TrainerCallback):
             "asked": self._asked,
             "suspected": self._suspected,
             "made_up": self._made_up,
+            "rolled_back": self._rolled_back,
             "last_good": self.last_good.update if self.last_good else None,
             "quiet_until": self._quiet_until,
         }
@@ -237,7 +236,7 @@ class HackGuard(TrainerCallback):
         self.arbiter = Arbiter(**state["arbiter"])
         self.trainer.process_scale = state["process_scale"]
         self._asked, self._suspected, self._quiet_until = (state[k] for k in ("asked", "suspected", "quiet_until"))
-        self._made_up = state["made_up"]
+        self._made_up, self._rolled_back = state["made_up"], state["rolled_back"]
         if self.last_good:
             self.last_good.update = state["last_good"]
         self._write_log([entry for entry in self._read_log() if entry["step"] <= update])
@@ -290,7 +289,7 @@ def _check(
     for value in (action, *actions.values()):
         if value not in ACTIONS:
             raise ValueError(f"HackGuard action: got {value!r}, expected one of {', '.join(ACTIONS)}")
-    unknown = sorted({*actions, *rules} - set(RULES))
+    unknown = sorted({*actions, *rules} - {*RULES, *(actions and [HELD_OUT])})
     if unknown:
         raise ValueError(f"HackGuard: unknown measures {', '.join(unknown)}; there are {', '.join(RULES)}")
     if not 0.0 <= shrink < 1.0 or every < 1:

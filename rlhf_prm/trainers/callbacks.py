@@ -38,7 +38,8 @@ class HackGuard(TrainerCallback):
         held_out: () → accuracy of the present policy on held-out problems by the verifier. None: the outcome reward of
             the training rollouts takes its place, which is free and noisier.
         problems: how many problems stand behind that accuracy.
-        every: updates between asking ``held_out`` while something is suspected; ``quiet_every`` otherwise.
+        every: updates between asking ``held_out`` while something is suspected or accuracy sinks; ``quiet_every``
+            otherwise.
         rules: measure → ``Rule``, over the defaults in ``alarms.RULES``; None switches a measure off.
         watch: keywords of ``alarms.Watch``; arbiter: keywords of ``alarms.Arbiter``.
         shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
@@ -113,7 +114,8 @@ class HackGuard(TrainerCallback):
             logged[f"hack/{name}"].append(value)
         if self.action == "off" and not self.actions:
             return
-        since, due = state.global_step - self._asked, self.every if trips else self.quiet_every
+        since = state.global_step - self._asked
+        due = self.every if trips or self.arbiter.sinking else self.quiet_every
         if since >= due and state.global_step >= self._quiet_until:
             self._judge(trips, state, control)
 

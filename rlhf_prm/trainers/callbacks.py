@@ -212,8 +212,11 @@ class HackGuard(TrainerCallback):
         self._write_log([*self._read_log(), entry])
 
     def _read_log(self) -> list[dict[str, Any]]:
+        """What the main process has written; nothing on the others, which would read it half-written."""
         path = self.folder / "hack_guard.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if not self.trainer.accelerator.is_main_process or not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
     def _write_log(self, entries: list[dict[str, Any]]) -> None:
         if self.trainer.accelerator.is_main_process:

@@ -9,7 +9,8 @@ class LastGood:
     """Saves and restores the trained weights and the optimizer's state, on every rank.
 
     Plain, DDP and PEFT models: one file per rank with the trainable parameters. DeepSpeed: the engine's own checkpoint.
-    The scheduler, the data order and the random state go on: a rollback gives other rollouts, not the same ones again.
+    PPO's critic is among the weights. The scheduler, the data order and the random state go on: a rollback gives other
+    rollouts, not the same ones again.
 
     Raises:
         ValueError: under FSDP, which neither of the two serves.
@@ -37,20 +38,32 @@ class LastGood:
         self.update = update
 
     def restore(self) -> None:
-        """Put them back."""
+        """Put them back.
+
+        Raises:
+            FileNotFoundError: they are not there.
+        """
+        rates = [group["lr"] for group in self.trainer.optimizer.param_groups]
         if self.trainer.is_deepspeed_enabled:
-            self.trainer.model_wrapped.load_checkpoint(
-                str(self.folder), tag="last_good", load_lr_scheduler_states=False
-            )
-            return
+            self._restore_engine()
+        else:
+            self._restore_file()
+        for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # the schedule has gone on
+
+    def _restore_engine(self) -> None:
+        found, _ = self.trainer.model_wrapped.load_checkpoint(
+            str(self.folder), tag="last_good", load_lr_scheduler_states=False
+        )
+        if found is None:
+            raise FileNotFoundError(f"HackGuard rollback: no DeepSpeed checkpoint in {self.folder / 'last_good'}")
+
+    def _restore_file(self) -> None:
         kept = torch.load(self._file, map_location="cpu", weights_only=True)
         with torch.no_grad():
             for name, weight in self._weights().items():
                 weight.copy_(kept["weights"][name])
-        rates = [group["lr"] for group in self.trainer.optimizer.param_groups]
         self.trainer.optimizer.load_state_dict(kept["optimizer"])
-        for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate  # the schedule has gone on
 
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)

@@ -46,14 +46,14 @@ def scripted(prompts: list[str], trainer) -> dict:
     }
 
 
-def trainer_of(algorithm: str, folder: Path, scorer=None, rollouts=scripted, **settings):
+def trainer_of(algorithm: str, folder: Path, scorer=None, rollouts=scripted, dataset=None, adapter=None, **settings):
     """A trainer of 3 updates on 8 rollouts; ``algorithm`` is "grpo" (one group that spans the ranks) or "ppo".
 
     ``rollouts=None`` samples from the policy with transformers' generate.
     """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    common = dict(per_device_train_batch_size=ROLLOUTS // ranks, save_strategy="steps", save_steps=2) | settings
-    common |= {"learning_rate": 1e-2, "lr_scheduler_type": "constant"}
+    common = dict(per_device_train_batch_size=ROLLOUTS // ranks, save_strategy="steps", save_steps=2)
+    common |= {"learning_rate": 1e-2, "lr_scheduler_type": "constant"} | settings
     if algorithm == "grpo":
         trainer_class, config = ProcessGRPOTrainer, tiny_config(folder, num_generations=ROLLOUTS, **common)
     else:
@@ -62,11 +62,12 @@ def trainer_of(algorithm: str, folder: Path, scorer=None, rollouts=scripted, **s
     return trainer_class(
         model=tiny_policy(),
         args=config,
-        train_dataset=tiny_dataset(),
+        train_dataset=dataset or tiny_dataset(),
         processing_class=tiny_tokenizer(),
         step_scorer=scorer or HashScorer(),
         verifier=DigitVerifier(),
         rollout_func=rollouts,
+        peft_config=adapter,
     )
 
 

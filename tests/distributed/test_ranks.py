@@ -1,23 +1,16 @@
 """GRPO and PPO on two processes against one: the same step advantages, losses, weights; DDP and ZeRO-1, 2, 3."""
 
 import math
-import socket
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.distributed.launch import launch, rank_results
+from tests.distributed.launch import free_port, launch, rank_results
 from tests.distributed.scripted_run import run, run_with_prm
 from tests.prm.prm_checkpoints import qwen_prm
 
 SCRIPT = "tests/distributed/scripted_run.py"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

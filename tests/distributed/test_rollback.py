@@ -1,0 +1,62 @@
+"""What a rollback puts back, bit for bit: weights, critic and optimizer; one process, DDP and ZeRO-1, 2, 3."""
+
+import pytest
+
+from tests.distributed.launch import free_port, launch, rank_results
+from tests.distributed.rollback_run import LAST, WASTED, roll_back
+from tests.prm.prm_checkpoints import qwen_prm
+
+SCRIPT = "tests/distributed/rollback_run.py"
+
+
+def check_rollback(result: dict, good: int) -> None:
+    """The weights are the kept ones, the optimizer goes on from there, and the schedule goes on from where it was."""
+    assert result["thrown_away"] > 1e-3 and result["restored"] == 0.0
+    # Not bit for bit: a difference of weights over the ratio of two learning rates is rounded.
+    assert result["update"] > 1e-3 and result["update_again"] < 1e-5
+    assert result["rates"] == pytest.approx([1e-2 * (1 - update / LAST) for update in range(LAST)])
+    assert good + WASTED + 1 < LAST and result["went_on"] > 1e-4
+
+
+@pytest.mark.parametrize(("algorithm", "good"), [("grpo", 0), ("grpo", 2), ("ppo", 2), ("lora", 2)])
+def test_in_one_process(tmp_path, algorithm, good):
+    result = roll_back(algorithm, tmp_path, good)
+    check_rollback(result, good)
+    assert (algorithm == "ppo") == (result["critic_thrown_away"] is not None)
+    if algorithm == "ppo":
+        assert result["critic_thrown_away"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("config", "wrapper"),
+    [
+        ("cpu_ddp", "DistributedDataParallel"),
+        pytest.param("cpu_zero1", "DeepSpeedEngine", marks=pytest.mark.slow),
+        pytest.param("cpu_zero2", "DeepSpeedEngine", marks=pytest.mark.slow),
+        ("cpu_zero3", "DeepSpeedEngine"),
+    ],
+)
+def test_on_two_ranks(tmp_path, config, wrapper):
+    """GRPO, its PRM sharded under DeepSpeed; PPO with its critic; an adapter; and all of it by the guard's decision."""
+    prm = {"TEST_PRM": str(qwen_prm(tmp_path / "prm"))} if "zero" in config else {}
+    parts = ["grpo-0", "grpo-2", "ppo-2", "lora-2", "guard"]
+    ranks = rank_results(tmp_path, launch(config, SCRIPT, str(tmp_path), *parts, port=free_port(), **prm))
+    first, second = ranks
+    for part in parts[:-1]:
+        for rank in ranks:
+            assert (rank[part]["world_size"], rank[part]["wrapper"]) == (2, wrapper)
+            check_rollback(rank[part], int(part[-1]))
+        assert first[part]["digests"] == second[part]["digests"], part
+        assert first[part]["prm_sharded"] == second[part]["prm_sharded"] == (bool(prm) and part.startswith("grpo"))
+    assert min(rank["ppo-2"]["critic_thrown_away"] for rank in ranks) > 1e-3
+    check_guard(first["guard"], second["guard"])
+
+
+def check_guard(first: dict, second: dict) -> None:
+    """Both ranks go back to the beginning at update 4, though only the first one was told of a fall."""
+    told, _ = first.pop("actions"), second.pop("actions")
+    assert first == second
+    assert told[0] == [4, "rollback"] and {action for _, action in told[1:]} == {"none"}
+    assert [update for update, seen in enumerate(first["digests"], 1) if seen == first["begun"]] == [4]
+    assert first["updates"] == LAST + 4 and len(set(first["digests"])) == LAST + 4
+    assert first["scales"] == [1.0] * 4 + [0.25] * LAST

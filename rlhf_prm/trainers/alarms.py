@@ -163,11 +163,12 @@ class Arbiter:
     start: float = math.nan
     best: float = math.nan
     last: float = math.nan
+    kept: float = math.nan  # of the weights that a rollback would put back
     waited: int = 0
 
     def begin(self, accuracy: float) -> None:
         """The accuracy before the first update."""
-        self.start = self.best = self.last = accuracy
+        self.start = self.best = self.last = self.kept = accuracy
 
     @property
     def limit(self) -> float:
@@ -179,6 +180,10 @@ class Arbiter:
     def sinking(self) -> bool:
         """Whether the last accuracy was nearer to the limit than to the best."""
         return self.last < (self.best + self.limit) / 2
+
+    def exceeds(self, accuracy: float, other: float) -> bool:
+        """Whether one accuracy is above another by more than noise."""
+        return accuracy - other > self._noise(other)
 
     def _noise(self, accuracy: float) -> float:
         variance = max(accuracy * (1 - accuracy), 1 / self.problems) / self.problems
@@ -194,7 +199,7 @@ class Arbiter:
         if accuracy < self.limit:
             return "fallen"
         self.best = max(self.best, accuracy)
-        risen = accuracy - self.start > self._noise(self.start)
+        risen = self.exceeds(accuracy, self.start)
         self.waited = 0 if risen or suspected is None else self.waited + suspected
         return "stagnant" if self.waited >= self.patience else "cleared"
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from reward.hacking import measurements
 from rlhf_prm.trainers.alarms import HELD_OUT, RULES, Arbiter, Rule, Trip, Watch
-from rlhf_prm.trainers.last_good import LastGood
+from rlhf_prm.trainers.last_good import LastGood, forget_momentum
 
 ACTIONS = ("off", "warn", "anneal", "rollback", "stop")
 STATE_FILE = "hack_guard.json"
@@ -28,8 +28,9 @@ class HackGuard(TrainerCallback):
     run's folder, with its evidence.
 
     Actions at an alarm:
-        ``warn``: log it. ``anneal``: also multiply ``trainer.process_scale`` by ``shrink``. ``rollback``: put the last
-        good weights and optimizer state back and shrink. ``stop``: end the training. ``off``: measure and log only.
+        ``warn``: log it. ``anneal``: also multiply ``trainer.process_scale`` by ``shrink``. ``rollback``: also put the
+        last good weights and optimizer state back, without its momentum. ``stop``: end the training. ``off``: measure
+        and log only.
 
     Args:
         trainer: a ``ProcessGRPOTrainer``; may be set later as ``guard.trainer``, before training starts.
@@ -148,7 +149,7 @@ class HackGuard(TrainerCallback):
         return answer[0]
 
     def _judge(self, trips: list[Trip], state, control) -> None:
-        """Ask accuracy; act if it says so, keep the weights if they are as good as the best."""
+        """Ask accuracy; act if it says so, keep the weights if they are better than those kept."""
         update = state.global_step
         suspected = None
         if trips:
@@ -167,8 +168,9 @@ class HackGuard(TrainerCallback):
         if verdict != "cleared":
             action = self._action(trips)
             self._act(action, state, control)
-        elif self.last_good and accuracy >= best:
+        elif self.last_good and self.arbiter.exceeds(accuracy, self.arbiter.kept):
             self.last_good.save(update)
+            self.arbiter.kept = accuracy
         if trips:
             self._log(update, trips, verdict, action, accuracy=accuracy, best_accuracy=best, start=self.arbiter.start)
 
@@ -183,6 +185,7 @@ class HackGuard(TrainerCallback):
             self.trainer.process_scale = scale if scale >= self.floor else 0.0
         if action == "rollback":
             self.last_good.restore()
+            forget_momentum(self.trainer.optimizer)
             if self.make_up:
                 thrown_away = state.global_step - max(self.last_good.update, self._rolled_back)
                 self._made_up += thrown_away

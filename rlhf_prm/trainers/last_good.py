@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+MOMENTUM = ("exp_avg", "momentum_buffer")  # Adam's and Lion's name for it; SGD's
+
 
 class LastGood:
     """Saves and restores the trained weights and the optimizer's state, on every rank.
@@ -68,3 +70,15 @@ class LastGood:
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         return {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def forget_momentum(optimizer) -> None:
+    """Zero the first moments of an optimizer, plain or DeepSpeed's: they point where the gradients pulled so far.
+
+    Kept, they go on pulling there for about 1 / (1 − β₁) updates, whatever the gradients say now. The second moments
+    stay, so that the next steps are small.
+    """
+    for state in optimizer.state.values():
+        for name in MOMENTUM:
+            if isinstance(state.get(name), torch.Tensor):
+                state[name].zero_()

@@ -46,6 +46,7 @@ class MadeUpRun:
             is_main_process=True, num_processes=1, process_index=0, unwrap_model=lambda model: model
         )
         self.is_fsdp_enabled = self.is_deepspeed_enabled = False
+        self.lr_scheduler = None
         self.process_scale, self.last_rollouts, self._metrics = 1.0, None, {"train": defaultdict(list)}
         arguments.setdefault("texts", 4)
         arguments.setdefault("held_out", lambda: self.accuracy(self.update))
@@ -336,7 +337,7 @@ def test_on_a_real_trainer_a_rollback_restores_the_policy_and_lengthens_the_run(
 
     trainer = ProcessGRPOTrainer(
         model=policy,
-        args=tiny_config(tmp_path, max_steps=6, method="immediate"),
+        args=tiny_config(tmp_path, max_steps=6, method="immediate", lr_scheduler_type="linear", learning_rate=0.06),
         train_dataset=tiny_dataset(32),
         processing_class=tiny_tokenizer(),
         step_scorer=HashScorer(),
@@ -349,3 +350,5 @@ def test_on_a_real_trainer_a_rollback_restores_the_policy_and_lengthens_the_run(
     assert trainer.state.global_step == 6 + 4 and guard._read_log()[0]["step"] == 4
     logged = [row for row in trainer.state.log_history if "hack/process_scale" in row]
     assert [row["hack/process_scale"] for row in logged] == [1.0] * 4 + [0.25] * 6
+    planned = [0.06, 0.05, 0.04, 0.03, 0.02, 0.01]
+    assert [row["learning_rate"] for row in logged] == pytest.approx(planned[:4] + planned)

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from reward.hacking import measurements
 from rlhf_prm.trainers.alarms import HELD_OUT, RULES, Arbiter, Rule, Trip, Watch
-from rlhf_prm.trainers.last_good import LastGood, forget_momentum
+from rlhf_prm.trainers.last_good import LastGood, forget_momentum, turn_back_schedule
 
 ACTIONS = ("off", "warn", "anneal", "rollback", "stop")
 STATE_FILE = "hack_guard.json"
@@ -44,7 +44,8 @@ class HackGuard(TrainerCallback):
         rules: measure → ``Rule``, over the defaults in ``alarms.RULES``; None switches a measure off.
         watch: keywords of ``alarms.Watch``; arbiter: keywords of ``alarms.Arbiter``.
         shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
-        make_up: lengthen the training by the updates that a rollback threw away.
+        make_up: lengthen the training by the updates that a rollback threw away, and set the learning rate's schedule
+            back by as many.
         texts: most rollouts whose text is measured per batch (the measures of repetition are linear, but in Python).
 
     Raises:
@@ -190,6 +191,7 @@ class HackGuard(TrainerCallback):
                 thrown_away = state.global_step - max(self.last_good.update, self._rolled_back)
                 self._made_up += thrown_away
                 state.max_steps += thrown_away
+                turn_back_schedule(self.trainer.lr_scheduler, thrown_away)
                 _warn_of_too_few_prompts(state)
             self._rolled_back = state.global_step
         if action == "stop":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 MOMENTUM = ("exp_avg", "momentum_buffer")  # Adam's and Lion's name for it; SGD's
 
@@ -82,3 +83,19 @@ def forget_momentum(optimizer) -> None:
         for name in MOMENTUM:
             if isinstance(state.get(name), torch.Tensor):
                 state[name].zero_()
+
+
+def turn_back_schedule(scheduler, updates: int) -> None:
+    """Set a learning-rate schedule back by so many updates, so that their rates come again.
+
+    For the schedules of transformers' ``get_scheduler``, plain or wrapped by accelerate; others go on.
+    """
+    schedule = getattr(scheduler, "scheduler", scheduler)
+    if not isinstance(schedule, LambdaLR):
+        return
+    schedule.last_epoch -= updates
+    schedule._last_lr = [
+        rate * factor(schedule.last_epoch) for rate, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
+        group["lr"] = rate

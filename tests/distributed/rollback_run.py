@@ -152,7 +152,8 @@ def guarded(folder: Path, rank: int) -> dict:
         watch={"reference": 3, "window": 1, "noise": -100.0},
         make_up=True,
     )
-    trainer, look = trainer_of("grpo", folder, max_steps=LAST, save_strategy="no"), Look()
+    settings = dict(max_steps=LAST, save_strategy="no", lr_scheduler_type="linear")
+    trainer, look = trainer_of("grpo", folder, **settings), Look()
     guard.trainer = look.trainer = trainer
     trainer.add_callback(guard)
     trainer.add_callback(look)

@@ -24,9 +24,31 @@ def cells(table: Table, row: CellRow, metric: str) -> list[str]:
     return [row.label, *values, _number(c.mean.mean), interval, wins, p_value, *spent]
 
 
+def overview(table: Table) -> list[list[str]]:
+    """Difference and wins in the main metric, a row per cell and a column per group; its header is the first row."""
+    rows: dict[str, dict[str, str]] = {}
+    for group, cell_rows in table.groups.items():
+        for row in cell_rows:
+            label = ", ".join(label for axis, label in row.cell.labels if axis in table.config.compare_to)
+            rows.setdefault(label, {})[group] = _overview_cell(row, table.config.metrics[0])
+    groups = list(table.groups)
+    return [["cell", *groups], *([label, *(told.get(group, "") for group in groups)] for label, told in rows.items())]
+
+
+def _overview_cell(row: CellRow, metric: str) -> str:
+    c = row.comparisons[metric]
+    if row.is_baseline:
+        return f"{_number(c.mean.mean)} (baseline)"
+    return f"{_signed(c.difference.mean)}, {c.wins}/{len(c.differences)}" + (" *" if c.adjusted_p < 0.05 else "")
+
+
 def markdown(table: Table) -> str:
-    """All metrics and groups, the warnings first and the failures last."""
+    """An overview where there are several groups, then all metrics and groups; warnings first, failures last."""
     lines = [f"> {warning}" for warning in table.warnings]
+    if len(table.groups) > 1:
+        lines += ["", f"**{table.config.metrics[0]}: mean difference, seeds won; * p (Holm) < 0.05**", ""]
+        header_row, *rows = (f"| {' | '.join(cells)} |" for cells in overview(table))
+        lines += [header_row, "|---" * (len(table.groups) + 1) + "|", *rows]
     for metric in table.config.metrics:
         for group, rows in table.groups.items():
             lines += ["", f"**{metric}**" + (f", {group}" if group != "all" else ""), ""]

@@ -28,6 +28,10 @@ def write_page(table: Table, runs: Sequence[CellRun], out: Path) -> Path:
         f" baseline ({', '.join(f'{axis} {label}' for axis, label in config.compare_to.items())}) on the same seed."
     )
     parts = [_part("caution", "Before you read on", " ".join(table.warnings))] if table.warnings else []
+    if len(table.groups) > 1:
+        names, *told = markdown.overview(table)
+        note = f"{config.metrics[0]}: mean difference to the baseline, seeds won; * p (Holm) < 0.05."
+        parts.append(_part("overview", "Overview", note, (), [{"title": "", "header": names, "rows": told}]))
     for number, (group, rows) in enumerate(table.groups.items()):
         title = "Result" if group == "all" else f"Result, {group}"
         charts = [_forest(table, rows, metric) for metric in config.metrics]

@@ -62,10 +62,16 @@ def test_worlds_are_compared_within_themselves(tmp_path):
         labels = dict(run.cell.labels)
         value = {"plain": 0.6, "long": 0.2}[labels["world"]] + 0.1 * (labels["method"] == "pure")
         (run.folder / "summary.json").write_text(json.dumps({"accuracy": {"after": value}}))
-    groups = build_table(config, cell_runs(config)).groups
-    assert list(groups) == ["world plain", "world long"]
-    for rows in groups.values():
+    table = build_table(config, cell_runs(config))
+    assert list(table.groups) == ["world plain", "world long"]
+    for rows in table.groups.values():
         assert rows[1].comparisons["accuracy.after"].difference.mean == pytest.approx(0.1)
+    told = markdown(table)
+    assert (
+        "| cell | world plain | world long |\n|---|---|---|\n| outcome | 0.600 (baseline) | 0.200 (baseline) |" in told
+    )
+    assert "| pure | +0.100, 1/1 | +0.100, 1/1 |" in told
+    assert "0.600 (baseline)" in write_page(table, cell_runs(config), tmp_path / "page.html").read_text()
 
 
 def test_enough_seeds_and_one_comparison_give_no_warning(tmp_path):

@@ -14,6 +14,7 @@ the difference of two runs of one method is symmetric, so the interval is not tr
 
 import argparse
 import json
+import os
 import random
 import re
 import statistics
@@ -85,7 +86,7 @@ def finished_values(config: AblationConfig) -> dict[tuple[str, str], list[float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=CONFIG)
-    parser.add_argument("--ablations", type=int, default=4000)
+    parser.add_argument("--ablations", type=int, default=2000)
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/null_coverage_<hardware>.json")
     args = parser.parse_args()
     config, results = load_config(args.config), []
@@ -101,7 +102,12 @@ def main() -> None:
             )
         results.append({"method": method, "metric": metric, "runs": values, "coverage": [asdict(c) for c in covers]})
     if args.write:
-        told = {"date": str(date.today()), "hardware": hardware(), "config": config.fixed, "budget": config.budget}
+        told = {
+            "date": str(date.today()),
+            "hardware": hardware() | {"cores": os.cpu_count()},
+            "config": config.fixed,
+            "budget": config.budget,
+        }
         name = re.sub(r"[^a-z0-9]+", "-", str(told["hardware"]["cpu"]).lower()).strip("-")
         (RESULTS / f"null_coverage_{name}.json").write_text(json.dumps(told | {"results": results}, indent=1) + "\n")
 

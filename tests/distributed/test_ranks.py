@@ -1,7 +1,6 @@
 """GRPO and PPO on two processes against one: the same step advantages, losses, weights; DDP, ZeRO-1, 2, 3 and FSDP2."""
 
 import math
-import socket
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,12 @@ import trl
 import yaml
 from transformers import AutoModelForCausalLM
 
-from tests.distributed.launch import launch, rank_results
+from tests.distributed.launch import free_port, launch, rank_results
 from tests.distributed.scripted_run import run, run_with_prm
 from tests.prm.prm_checkpoints import qwen_prm
 
 SCRIPT = "tests/distributed/scripted_run.py"
 FSDP2_SCRIPT = "tests/distributed/fsdp2_run.py"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def fsdp2_config(folder: Path) -> Path:

@@ -13,6 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @dataclass(frozen=True)
 class Finished:
     """How a launch ended: exit code (None = killed at the deadline), everything it printed, when."""
@@ -22,17 +28,16 @@ class Finished:
     ended_at: float
 
 
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def launch(
+    config: str | Path, script: str, *arguments: str, port: int, deadline: float = 540, **environment: str
+) -> Finished:
+    """``accelerate launch --config_file CONFIG SCRIPT …`` in a process group of its own.
 
-
-def launch(config: str, script: str, *arguments: str, port: int, deadline: float = 540, **environment: str) -> Finished:
-    """``accelerate launch --config_file recipes/accelerate/CONFIG.yaml SCRIPT …`` in a process group of its own."""
+    ``config``: the stem of a file in recipes/accelerate, or the path of any other.
+    """
+    file = config if isinstance(config, Path) else f"recipes/accelerate/{config}.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", str(port)]
-    command += ["--config_file", f"recipes/accelerate/{config}.yaml", script, *arguments]
+    command += ["--config_file", str(file), script, *arguments]
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
         command,

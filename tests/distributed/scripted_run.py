@@ -94,6 +94,7 @@ def run(algorithm: str, folder: Path, scorer=None, resume: bool = False) -> dict
         "backend": dist.get_backend() if dist.is_initialized() else None,
         "zero_stage": getattr(trainer.accelerator.state.deepspeed_plugin, "zero_stage", None),
         "wrapper": type(trainer.model_wrapped).__name__,
+        "held": sum(getattr(p, "_local_tensor", p).numel() for p in trainer.model.parameters()),
     }
 
 

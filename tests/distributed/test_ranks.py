@@ -1,9 +1,12 @@
-"""GRPO and PPO on two processes against one: the same step advantages, losses, weights; DDP and ZeRO-1, 2, 3."""
+"""GRPO and PPO on two processes against one: the same step advantages, losses, weights; DDP, ZeRO-1, 2, 3 and FSDP2."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import trl
+import yaml
 from transformers import AutoModelForCausalLM
 
 from tests.distributed.launch import free_port, launch, rank_results
@@ -11,6 +14,15 @@ from tests.distributed.scripted_run import run, run_with_prm
 from tests.prm.prm_checkpoints import qwen_prm
 
 SCRIPT = "tests/distributed/scripted_run.py"
+FSDP2_SCRIPT = "tests/distributed/fsdp2_run.py"
+
+
+def fsdp2_config(folder: Path) -> Path:
+    """TRL's own launch config for FSDP2, for two processes on a CPU."""
+    settings = yaml.safe_load((Path(trl.__path__[0]) / "accelerate_configs" / "fsdp2.yaml").read_text())
+    path = folder / "fsdp2.yaml"
+    path.write_text(yaml.safe_dump(settings | {"num_processes": 2, "use_cpu": True, "mixed_precision": "no"}))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +51,7 @@ def check_numbers(part: str, result: dict, reference: dict) -> None:
         pytest.param("cpu_zero1", "DistributedType.DEEPSPEED", "DeepSpeedEngine", marks=pytest.mark.slow),
         pytest.param("cpu_zero2", "DistributedType.DEEPSPEED", "DeepSpeedEngine", marks=pytest.mark.slow),
         ("cpu_zero3", "DistributedType.DEEPSPEED", "DeepSpeedEngine"),
+        pytest.param("fsdp2", "DistributedType.FSDP", "FSDPQwen2ForCausalLM", marks=pytest.mark.slow),
     ],
 )
 def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
@@ -46,7 +59,8 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
     folder, expected = alone
     parts = ["grpo", "ppo", "grpo-resume", "ppo-resume", "ppo-sampled"]
     parts += ["grpo-prm", "ppo-prm"] if "zero" in config else []
-    finished = launch(config, SCRIPT, str(tmp_path), *parts, port=free_port(), TEST_PRM=str(folder / "prm"))
+    file, script = (fsdp2_config(tmp_path), FSDP2_SCRIPT) if config == "fsdp2" else (config, SCRIPT)
+    finished = launch(file, script, str(tmp_path), *parts, port=free_port(), TEST_PRM=str(folder / "prm"))
     ranks = rank_results(tmp_path, finished)
     for rank in ranks:
         sampled = rank.pop("ppo-sampled")  # each rank draws its own, so there is nothing to compare with
@@ -63,12 +77,29 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
         # makes forwards of nothing to keep step.
         assert few["own_forwards"] < few["forwards"] == many["forwards"] >= many["own_forwards"]
     for algorithm in ("grpo", "ppo"):
+        held, whole = [rank[algorithm]["held"] for rank in ranks], expected[algorithm]["held"]
+        if config == "fsdp2":
+            assert sum(held) == whole and max(held) <= 0.6 * whole
+        elif config != "cpu_zero3":
+            assert held == [whole, whole]
         wanted = AutoModelForCausalLM.from_pretrained(folder / algorithm / "policy")
         for saved in ("policy", "resumed"):
             got, report = AutoModelForCausalLM.from_pretrained(tmp_path / algorithm / saved, output_loading_info=True)
             assert not report["missing_keys"] and not report["unexpected_keys"]
             for name, parameter in wanted.named_parameters():
                 torch.testing.assert_close(got.get_parameter(name), parameter, atol=1e-4, rtol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_accelerate_makes_ddp_of_fsdp_on_a_cpu(tmp_path):
+    """The reason for fsdp2_run.py, and for docs/scaling.md to say so. When this fails, accelerate has learnt it."""
+    finished = launch(fsdp2_config(tmp_path), SCRIPT, str(tmp_path), "grpo", port=free_port())
+    for rank in rank_results(tmp_path, finished):
+        assert (rank["grpo"]["type"], rank["grpo"]["wrapper"]) == (
+            "DistributedType.MULTI_CPU",
+            "DistributedDataParallel",
+        )
+    assert "fsdp" not in finished.output.lower().replace(str(tmp_path).lower(), "")  # without a word
 
 
 @pytest.mark.parametrize("config", ["cpu_zero3", pytest.param("cpu_ddp", marks=pytest.mark.slow)])

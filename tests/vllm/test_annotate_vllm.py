@@ -1,16 +1,10 @@
 """``vllm serve`` on a CPU labels toy problems: Monte-Carlo through /completions, a judge through /chat/completions."""
 
 import json
-import os
 import random
-import signal
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 import toy_adder
@@ -19,11 +13,11 @@ from rlhf_prm.annotate.config import read_config
 from rlhf_prm.annotate.generators.vllm import VLLMGenerator
 from rlhf_prm.annotate.pipeline import Pipeline
 from rlhf_prm.stepwise import read_rows
+from tests.distributed.launch import free_port
+from tests.vllm.serving import ON_CPU, serving
 
-pytestmark = pytest.mark.vllm
-ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(2400)]
 PATIENCE = {"deadline": 120.0}
-START = 420  # seconds until it must serve
 
 
 @pytest.fixture(scope="module")
@@ -37,37 +31,13 @@ def adder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(adder, tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).parent / "vllm"), "serve", str(adder), "--served-model-name", "adder"]
     command += ["--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"]
     # On a CPU a seeded request whose prompt is read in several parts ends vLLM 0.31: room for eight whole prompts.
     command += ["--max-num-batched-tokens", "16384"]
-    log = tmp_path_factory.mktemp("log") / "vllm.log"
-    with open(log, "w") as out:
-        server = subprocess.Popen(
-            command, env=os.environ | ON_CPU, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        wait_until_it_serves(server, f"http://127.0.0.1:{port}/health", log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
-
-
-def wait_until_it_serves(server, health, log):
-    end = time.monotonic() + START
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text()[-4000:]
-        try:
-            if httpx.get(health, timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    raise AssertionError(f"not serving after {START} s: {log.read_text()[-4000:]}")
+    with serving(command, port, tmp_path_factory.mktemp("log") / "vllm.log") as url:
+        yield f"{url}/v1"
 
 
 def run(out, stages, **settings):

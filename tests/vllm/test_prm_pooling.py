@@ -11,15 +11,9 @@ from pooling_server import free_port
 from prm_rollouts import ragged
 
 from rlhf_prm.prm import load_prm
+from tests.vllm.serving import ON_CPU
 
-pytestmark = pytest.mark.vllm
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "TORCH_COMPILE_DISABLE": "1",
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-}
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +45,7 @@ def test_pooling_in_process(folder):
     ids = [scorer.family.rendered(scorer.texts, p, s).ids for p, s in zip(problems, steps, strict=True)]
     arguments = [str(folder), str(scorer.texts.tag_id), str(ids)]
     command = [sys.executable, "-c", IN_PROCESS, *arguments]
-    done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=os.environ | ON_CPU, capture_output=True, text=True, timeout=1200)
     marked = [line for line in done.stdout.splitlines() if line.startswith("SCORES ")]
     assert marked, done.stdout[-1000:] + done.stderr[-3000:]
     expected = scorer.score(problems, steps)
@@ -63,11 +57,11 @@ def test_pooling_over_http(tmp_path, family):
     """The command of the error message starts a server whose scores are those in process."""
     folder = getattr(prm_checkpoints, family)(tmp_path / "prm")
     port = free_port()
-    scorer = load_prm(folder, placement="server", server_url=f"http://127.0.0.1:{port}", server_deadline=420.0)
+    scorer = load_prm(folder, placement="server", server_url=f"http://127.0.0.1:{port}", server_deadline=900.0)
     log = (tmp_path / "log").open("w")
     options = " --dtype float32 --enforce-eager --max-model-len 512 --gpu-memory-utilization 0.1"
     command = f"exec {os.path.dirname(sys.executable)}/{scorer.command()}{options}"
-    server = subprocess.Popen(["bash", "-c", command], env=os.environ | ENVIRONMENT, stdout=log, stderr=log)
+    server = subprocess.Popen(["bash", "-c", command], env=os.environ | ON_CPU, stdout=log, stderr=log)
     try:
         scores = scorer.score(*ragged())  # waits for the server, as it would for one that restarts
     finally:

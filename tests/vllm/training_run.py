@@ -1,6 +1,7 @@
-"""GRPO and PPO that sample with vLLM in the training process, on CPU; writes down what was logged.
+"""GRPO and PPO that sample with vLLM on CPU, in the training process or from a server; writes down what was logged.
 
-python or accelerate launch … tests/vllm/colocate_run.py FOLDER   (FOLDER/policy and FOLDER/prm are there)
+python or accelerate launch … tests/vllm/training_run.py FOLDER ALGORITHM [URL]
+(FOLDER/policy and FOLDER/prm are there.)
 """
 
 import functools
@@ -20,11 +21,9 @@ from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.ppo import ProcessPPOTrainer
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
+from tests.distributed.launch import free_port
 from tests.tiny import DigitVerifier, tiny_config, tiny_dataset, tiny_tokenizer
-
-# On CPU vLLM packs weights for oneDNN, which weight sync cannot write to; and TRL passes no dtype, bf16 is the default.
-vllm._custom_ops._supports_onednn = False
-vllm_generation.LLM = functools.partial(vllm_generation.LLM, dtype="float32", enforce_eager=True)
+from tests.vllm.store_transfer import StoreClient, send_through_the_store
 
 LOGGED = (
     "loss",
@@ -32,6 +31,20 @@ LOGGED = (
     "sampling/importance_sampling_ratio/mean",
     "process/num_steps/mean",
 )
+
+
+def colocate() -> dict:
+    """The settings; on CPU vLLM packs weights for oneDNN, which sync cannot write to, and bf16 is its default."""
+    vllm._custom_ops._supports_onednn = False
+    vllm_generation.LLM = functools.partial(vllm_generation.LLM, dtype="float32", enforce_eager=True)
+    return {"vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.1, "vllm_max_model_length": 64}
+
+
+def server(url: str) -> dict:
+    """The settings; weights go through the store."""
+    send_through_the_store()
+    vllm_generation.VLLMClient = StoreClient
+    return {"vllm_mode": "server", "vllm_server_base_url": url, "vllm_group_port": free_port()}
 
 
 def run(trainer_class, config_class, folder: Path, name: str, **settings) -> dict:
@@ -45,9 +58,6 @@ def run(trainer_class, config_class, folder: Path, name: str, **settings) -> dic
         learning_rate=1e-2,
         lr_scheduler_type="constant",
         use_vllm=True,
-        vllm_mode="colocate",
-        vllm_gpu_memory_utilization=0.1,
-        vllm_max_model_length=64,
         **settings,
     )
     trainer = trainer_class(
@@ -74,11 +84,13 @@ def run(trainer_class, config_class, folder: Path, name: str, **settings) -> dic
 def main() -> None:
     torch.set_num_threads(1)
     prepare_cpu_ranks()
-    folder = Path(sys.argv[1])
-    if sys.argv[2] == "grpo":
-        result = run(ProcessGRPOTrainer, ProcessGRPOConfig, folder, "grpo", method="immediate")
+    folder, algorithm, *url = Path(sys.argv[1]), *sys.argv[2:]
+    settings = server(*url) if url else colocate()
+    if algorithm == "grpo":
+        result = run(ProcessGRPOTrainer, ProcessGRPOConfig, folder, "grpo", method="immediate", **settings)
     else:
-        result = run(ProcessPPOTrainer, ProcessPPOConfig, folder, "ppo", num_generations=1, critic_learning_rate=1e-2)
+        settings |= {"num_generations": 1, "critic_learning_rate": 1e-2}
+        result = run(ProcessPPOTrainer, ProcessPPOConfig, folder, "ppo", **settings)
     (folder / f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(result))
     os._exit(0)  # vLLM's engine hangs about at exit
 

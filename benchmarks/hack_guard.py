@@ -8,8 +8,9 @@ Prints a Markdown table per world, a column per build, and writes the same as JS
 
 import argparse
 import json
-import platform
 from pathlib import Path
+
+from methods import hardware
 
 from rlhf_prm.ablation.config import load_config
 from rlhf_prm.ablation.launch import CellRun, cell_runs
@@ -98,7 +99,7 @@ def main() -> None:
     }
     for world, builds in worlds.items():
         print(f"\n**The {world} world**\n\n{table(builds)}")
-    args.results.write_text(json.dumps({"cpu": platform.machine(), "worlds": worlds}, indent=1) + "\n")
+    args.results.write_text(json.dumps({"hardware": hardware(), "worlds": worlds}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

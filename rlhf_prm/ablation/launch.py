@@ -113,6 +113,8 @@ class _Started:
 
 def _begin(run: CellRun, start: Start, slot: int) -> _Started:
     log = run.folder / LOG
+    if run.state == "done":  # by another call, since this one began
+        return _Started(run, Child(lambda: 0, lambda: None), time.monotonic())
     if log.exists() and _locked(log):
         return _Started(run, Child(lambda: None if _locked(log) else 0, lambda: None), time.monotonic())
     shutil.rmtree(run.folder, ignore_errors=True)  # what a killed or failed run has left

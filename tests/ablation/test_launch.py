@@ -34,6 +34,20 @@ def test_every_cell_runs_once(write, launcher):
     assert said[-1] == "6 cells: 6 there already, 0 to run"
 
 
+def test_what_another_call_finishes_meanwhile_is_left_alone(write):
+    path = write(seeds=[0])
+    last = cell_runs(load_config(path))[-1]
+
+    def finish_the_last(said: str) -> None:
+        if said.endswith(" s") and not last.folder.exists():  # the first cell is done
+            last.folder.mkdir(parents=True)
+            (last.folder / "summary.json").write_text('{"by": "another"}')
+
+    runs = run_cells(load_config(path), say=finish_the_last)
+    assert [run.state for run in runs] == ["done"] * 3
+    assert (last.folder / "summary.json").read_text() == '{"by": "another"}'
+
+
 @pytest.mark.parametrize("launcher", ["fork", COMMAND])
 def test_a_failure_is_kept_shown_and_run_again_only_when_asked(write, tmp_path, capsys, launcher):
     path = write(seeds=[0, 1], fixed={"broken": "null"}, launcher=launcher)

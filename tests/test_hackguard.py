@@ -162,6 +162,7 @@ def test_updates_that_a_rollback_threw_away_are_made_up_also_after_resuming(tmp_
     first, second = [entry["step"] for entry in run.log if entry["action"] == "rollback"]
     assert run.guard.last_good.update == 0
     assert "planned 1 epochs end at 60" in caplog.text and "lengthened to" in caplog.text
+    assert "NoneType cannot be set back" in caplog.text  # a schedule that is not one of transformers'
     assert run.state.max_steps == 80 + first + (second - first)  # each update is made up once
     (tmp_path / "checkpoint-24").mkdir()
     run.guard.on_save(None, TrainerState(global_step=24), run.control)
@@ -228,7 +229,9 @@ def test_resumed_in_the_middle_it_decides_the_same(tmp_path):
     [
         ({"action": "explode"}, "expected one of off, warn, anneal, rollback, stop"),
         ({"actions": {"steps": "warn"}}, "unknown measures steps"),
+        ({"rules": {"held_out_accuracy": None}, "actions": {"auroc": "warn"}}, "unknown measures held_out_accuracy"),
         ({"shrink": 1.0}, "0 ≤ shrink < 1"),
+        ({"quiet_every": 0}, "quiet_every=0"),
     ],
 )
 def test_bad_arguments(tmp_path, arguments, told):

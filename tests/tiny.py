@@ -23,9 +23,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_policy(seed: int = 0) -> Qwen2ForCausalLM:
+def tiny_policy(seed: int = 0, **changes: Any) -> Qwen2ForCausalLM:
     set_seed(seed)
-    config = Qwen2Config(
+    settings = dict(
         vocab_size=len(WORDS),
         hidden_size=32,
         intermediate_size=64,
@@ -39,7 +39,7 @@ def tiny_policy(seed: int = 0) -> Qwen2ForCausalLM:
         tie_word_embeddings=True,
         initializer_range=0.3,
     )
-    return Qwen2ForCausalLM(config)
+    return Qwen2ForCausalLM(Qwen2Config(**(settings | changes)))
 
 
 def tiny_dataset(rows: int = 32, **columns: Any) -> Dataset:

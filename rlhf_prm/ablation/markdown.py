@@ -24,13 +24,17 @@ def cells(table: Table, row: CellRow, metric: str) -> list[str]:
     return [row.label, *values, _number(c.mean.mean), interval, wins, p_value, *spent]
 
 
+def short_label(table: Table, row: CellRow) -> str:
+    """The labels of the axes that differ within a group."""
+    return ", ".join(label for axis, label in row.cell.labels if axis in table.config.compare_to)
+
+
 def overview(table: Table) -> list[list[str]]:
     """Difference and wins in the main metric, a row per cell and a column per group; its header is the first row."""
     rows: dict[str, dict[str, str]] = {}
     for group, cell_rows in table.groups.items():
         for row in cell_rows:
-            label = ", ".join(label for axis, label in row.cell.labels if axis in table.config.compare_to)
-            rows.setdefault(label, {})[group] = _overview_cell(row, table.config.metrics[0])
+            rows.setdefault(short_label(table, row), {})[group] = _overview_cell(row, table.config.metrics[0])
     groups = list(table.groups)
     return [["cell", *groups], *([label, *(told.get(group, "") for group in groups)] for label, told in rows.items())]
 

@@ -60,17 +60,14 @@ def _part(id: str, title: str, note: str, charts: Sequence[Chart] = (), tables: 
     return {"id": id, "title": title, "note": note, "charts": list(charts), "tables": list(tables)}
 
 
-def _label(table: Table, row: CellRow) -> str:
-    """The labels of the axes that differ within a group."""
-    return ", ".join(label for axis, label in row.cell.labels if axis in table.config.compare_to)
-
-
 def _forest(table: Table, rows: Sequence[CellRow], metric: str) -> Chart:
     shown = []
     for row in rows:
         if not row.is_baseline:
             c = row.comparisons[metric]
-            shown.append(ForestRow(_label(table, row), *c.difference, values=list(c.differences.values())))
+            shown.append(
+                ForestRow(markdown.short_label(table, row), *c.difference, values=list(c.differences.values()))
+            )
     told = "; ".join(f"{r.name} {r.mean:+.3f} from {r.low:+.3f} to {r.high:+.3f}" for r in shown)
     return forest_chart(shown, f"Difference in {metric}", "difference to the baseline", told or "nothing is finished")
 
@@ -84,7 +81,7 @@ def _curves(table: Table, rows: Sequence[CellRow], read: dict) -> list[Chart]:
         compared = [*compared[: MOST_LINES - 3], *compared[-3:]]
     chosen = [row for row in rows if row.is_baseline] + compared
     subjects = [
-        Subject(_label(table, row), style, read[row.cell.labels, seed], Gathered())
+        Subject(markdown.short_label(table, row), style, read[row.cell.labels, seed], Gathered())
         for style, row in enumerate(chosen)
         for seed in table.config.seeds
         if (row.cell.labels, seed) in read

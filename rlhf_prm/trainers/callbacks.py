@@ -73,7 +73,7 @@ class HackGuard(TrainerCallback):
         self.trainer, self.action, self.actions = trainer, action, dict(actions or {})
         self.held_out, self.every, self.quiet_every = held_out, every, quiet_every
         self.shrink, self.floor, self.texts = shrink, floor, texts
-        _check(action, self.actions, rules or {}, shrink, min(every, quiet_every))
+        _check(action, self.actions, rules or {}, shrink, every, quiet_every)
         kept = {name: rule for name, rule in {**RULES, **(rules or {})}.items() if rule is not None}
         self.make_up, self._made_up = make_up, 0
         self.watch = Watch(rules=kept, **(watch or {}))
@@ -294,13 +294,21 @@ def _warn_of_too_few_prompts(state) -> None:
 
 
 def _check(
-    action: str, actions: Mapping[str, str], rules: Mapping[str, Rule | None], shrink: float, every: int
+    action: str,
+    actions: Mapping[str, str],
+    rules: Mapping[str, Rule | None],
+    shrink: float,
+    every: int,
+    quiet_every: int,
 ) -> None:
     for value in (action, *actions.values()):
         if value not in ACTIONS:
             raise ValueError(f"HackGuard action: got {value!r}, expected one of {', '.join(ACTIONS)}")
-    unknown = sorted({*actions, *rules} - {*RULES, *(actions and [HELD_OUT])})
+    unknown = sorted((set(actions) - {*RULES, HELD_OUT}) | (set(rules) - set(RULES)))
     if unknown:
         raise ValueError(f"HackGuard: unknown measures {', '.join(unknown)}; there are {', '.join(RULES)}")
-    if not 0.0 <= shrink < 1.0 or every < 1:
-        raise ValueError(f"HackGuard: got shrink={shrink}, every={every}, expected 0 ≤ shrink < 1 and every ≥ 1")
+    if not 0.0 <= shrink < 1.0 or min(every, quiet_every) < 1:
+        raise ValueError(
+            f"HackGuard: got shrink={shrink}, every={every}, quiet_every={quiet_every}, expected 0 ≤ shrink < 1 and "
+            "both numbers of updates ≥ 1"
+        )

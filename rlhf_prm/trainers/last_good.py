@@ -1,10 +1,12 @@
 """The last good weights of a run, kept on disk and put back: what HackGuard rolls back to."""
 
+import logging
 from pathlib import Path
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+logger = logging.getLogger(__name__)
 MOMENTUM = ("exp_avg", "momentum_buffer")  # Adam's and Lion's name for it; SGD's
 
 
@@ -88,10 +90,11 @@ def forget_momentum(optimizer) -> None:
 def turn_back_schedule(scheduler, updates: int) -> None:
     """Set a learning-rate schedule back by so many updates, so that their rates come again.
 
-    For the schedules of transformers' ``get_scheduler``, plain or wrapped by accelerate; others go on.
+    For the schedules of transformers' ``get_scheduler``, plain or wrapped by accelerate; others go on, with a warning.
     """
     schedule = getattr(scheduler, "scheduler", scheduler)
     if not isinstance(schedule, LambdaLR):
+        logger.warning("HackGuard make_up: %s cannot be set back; its rates go on", type(schedule).__name__)
         return
     schedule.last_epoch -= updates
     schedule._last_lr = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from trl import ModelConfig, get_peft_config
 
 from rlhf_prm.experiment.arguments import parse, user_errors
-from rlhf_prm.experiment.prm import PRMRecipeArguments, load_prm_sources
+from rlhf_prm.experiment.prm import PRMRecipeArguments, load_prm_sources, quality
 from rlhf_prm.trainers.prm import PRMTrainer
 from rlhf_prm.trainers.prm_config import PRMConfig
 
@@ -35,6 +35,8 @@ def main() -> None:
         metrics = trainer.evaluate()
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
+        if trainer.is_world_process_zero():
+            print(quality(metrics, updates=trainer.state.global_step, learning_rate=config.learning_rate))
 
 
 if __name__ == "__main__":

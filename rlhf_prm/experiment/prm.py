@@ -1,13 +1,14 @@
 """Where the parts of a PRM training run come from: the embedded toy world, or step labels and a model of one's own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_dataset
 
+from rlhf_prm.evaluation.chance import beside_chance, no_better_than_chance
 from rlhf_prm.stepwise import COLUMNS, read_rows, to_dataset
 
 
@@ -52,6 +53,25 @@ class PRMSources:
     model: str
     train_dataset: Dataset
     eval_dataset: Dataset | None
+
+
+def quality(metrics: Mapping[str, float], *, updates: int, learning_rate: float) -> str:
+    """What the trained PRM is worth on held-out rows beside chance, and what to do if that is nothing.
+
+    Args:
+        metrics: of ``PRMTrainer.evaluate()``.
+        updates, learning_rate: what it was trained with.
+    """
+    metrics = {name.removeprefix("eval_"): value for name, value in metrics.items()}
+    lines = [beside_chance(metrics)]
+    if found := no_better_than_chance(metrics):
+        lines.append(
+            f"WARNING: this PRM is no better than chance: {'; '.join(found)}. Do not train a policy against it. It had "
+            f"{updates} updates at learning_rate {learning_rate:g}: try a third and a tenth of that rate, more updates "
+            "(max_steps, num_train_epochs; patience ends them in time), and look at the labels (their share of right "
+            "steps, and the F1 on rows labelled by another source)."
+        )
+    return "\n".join(lines)
 
 
 def load_prm_sources(recipe: PRMRecipeArguments, model: str | None, seed: int) -> PRMSources:

@@ -55,11 +55,20 @@ class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
+        step_ends: torch.LongTensor | None = None,
         **kwargs,
     ) -> TokenClassifierOutput:
-        """Logits (B, T, 2) at every token. Scoring reads step ends only and goes through ``model`` and ``score``."""
+        """Logits (B, T, 2) at every token, or (B, K, 2) at the tokens ``step_ends`` (B, K) only, as in training.
+
+        Scoring reads step ends only too, and goes through ``model`` and ``score``.
+        """
+        if step_ends is not None:
+            kwargs.setdefault("use_cache", False)
         hidden = self.model(input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds, **kwargs)
-        return TokenClassifierOutput(logits=self.score(hidden.last_hidden_state))
+        hidden = hidden.last_hidden_state
+        if step_ends is not None:
+            hidden = hidden.gather(1, step_ends[..., None].expand(-1, -1, hidden.shape[-1]))
+        return TokenClassifierOutput(logits=self.score(hidden))
 
 
 class Qwen2WithValueHead(Qwen2PreTrainedModel):

@@ -33,7 +33,8 @@ def label_stages(
         stages["monte_carlo"] = cache.stage("monte_carlo", seeded("mc_completions"), build, (sampled,))
     if source in ("consensus", "judge"):
         build = partial(_build_judged, settings, sampled.path)
-        stages["judge"] = cache.stage("judge", seeded("judge_flips"), build, (sampled,))
+        asked = seeded("judge_flips") if settings.judge_votes == 1 else seeded("judge_flips", "judge_votes")
+        stages["judge"] = cache.stage("judge", asked, build, (sampled,))
     build = partial(_build_labels, source, {name: stage.path for name, stage in stages.items()})
     return {**stages, "labels": cache.stage("labels", {"source": source}, build, tuple(stages.values()))}
 
@@ -52,7 +53,9 @@ def _build_monte_carlo(settings: ToyWorldSettings, policy_path: Path, solutions:
 
 
 def _build_judged(settings: ToyWorldSettings, solutions: Path, folder: Path) -> None:
-    judged = labels.judged_labels(read_lines(solutions / ROWS), flips=settings.judge_flips, seed=settings.seed)
+    judged = labels.judged_labels(
+        read_lines(solutions / ROWS), flips=settings.judge_flips, seed=settings.seed, votes=settings.judge_votes
+    )
     write_lines(folder / ROWS, labels_as_records(judged))
 
 

@@ -56,9 +56,11 @@ def monte_carlo_labels(
     return _in_order(finished, len(rows), "PRM: Monte-Carlo labels")
 
 
-def judged_labels(rows: Sequence[dict[str, Any]], *, flips: float, seed: int) -> list[StepLabels | Rejection]:
-    """Labels by the fallible judge."""
-    settings = JudgeSettings(seed=seed)
+def judged_labels(
+    rows: Sequence[dict[str, Any]], *, flips: float, seed: int, votes: int = 1
+) -> list[StepLabels | Rejection]:
+    """Labels by the fallible judge, asked ``votes`` times; a tie of the votes is a rejection."""
+    settings = JudgeSettings(seed=seed, votes=votes)
     tasks = ((i, judge_task(i, row["prompt"], row["steps"], settings)) for i, row in enumerate(rows))
     finished = run_batched(tasks, FallibleJudge(flips, seed), window=WINDOW)
     return _in_order(finished, len(rows), "PRM: judge")

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 
-LABEL_SOURCES = ("consensus", "mc", "judge", "gold")
+LABEL_SOURCES = ("consensus", "mc", "judge", "gold")  # who labels the PRM's solutions
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,13 @@ class ToyWorldSettings:
         labelled_solutions: solutions sampled from the policy and annotated, one per problem.
         mc_completions: Monte-Carlo completions from every step prefix.
         judge_flips: share of the judge's step verdicts that are wrong, half of them at random, half systematically.
+        judge_votes: answers of the judge about every solution; the first error with most votes is taken, a tie gives no
+            label. Votes remove the random half of its errors only.
         prm_rows: most labelled solutions the PRM is trained on (None: all that the label source keeps).
-        prm_updates, prm_batch, prm_learning_rate: training of the PRM.
+        prm_updates, prm_batch, prm_learning_rate: training of the PRM; the updates are the most it gets.
+        prm_held_out: share of its labelled solutions that the PRM is measured on and not trained on.
+        prm_eval_every, prm_patience: it is measured each so many updates, and its training ends when so many
+            measurements in a row bring no better first-error F1. The best weights are kept.
     """
 
     seed: int = 0
@@ -40,10 +45,14 @@ class ToyWorldSettings:
     labelled_solutions: int = 4000
     mc_completions: int = 4
     judge_flips: float = 0.1
+    judge_votes: int = 1
     prm_rows: int | None = None
-    prm_updates: int = 300
+    prm_updates: int = 600
     prm_batch: int = 64
     prm_learning_rate: float = 1e-3
+    prm_held_out: float = 0.1
+    prm_eval_every: int = 50
+    prm_patience: int = 4
 
     def __post_init__(self) -> None:
         if self.label_source not in LABEL_SOURCES:
@@ -51,6 +60,8 @@ class ToyWorldSettings:
         for name in ("gold_fraction", "judge_flips"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a share between 0 and 1")
+        if not 0.0 < self.prm_held_out < 1.0:
+            raise ValueError(f"prm_held_out: got {self.prm_held_out}, expected a share above 0 and below 1")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type in ("int", int) and field.name != "seed" and value < 1:

@@ -32,7 +32,10 @@ POLICY_SETTINGS = (
 # What tells a process that it is one of several; torchrun's and accelerate's.
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHER_PREFIXES = ("ACCELERATE_", "TORCHELASTIC_", "FSDP_")
-PRM_SETTINGS = ("seed", "prm_rows", "prm_updates", "prm_batch", "prm_learning_rate")
+PRM_SETTINGS = (
+    *("seed", "prm_rows", "prm_updates", "prm_batch", "prm_learning_rate"),
+    *("prm_held_out", "prm_eval_every", "prm_patience"),
+)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,9 @@ def _build_prm(settings: ToyWorldSettings, policy_path: Path, labelled: Path, fo
         updates=settings.prm_updates,
         batch_size=settings.prm_batch,
         learning_rate=settings.prm_learning_rate,
+        held_out=settings.prm_held_out,
+        eval_every=settings.prm_eval_every,
+        patience=settings.prm_patience,
     )
 
 

@@ -1,6 +1,7 @@
 """PRMTrainer: a process reward model from stepwise-supervision data, on transformers' Trainer."""
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerCallback,
+    set_seed,
 )
+from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from reward.hacking import auroc
+from rlhf_prm.evaluation.chance import chance_f1
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.metrics import expected_calibration_error, first_error, predicted_first_error
 from rlhf_prm.prm import losses
@@ -29,6 +34,7 @@ from rlhf_prm.prm.texts import Texts
 from rlhf_prm.trainers.prm_config import PRMConfig
 from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, encode_dataset
 from rlhf_prm.trainers.prm_stages import hold_body, split_head_groups
+from rlhf_prm.trainers.prm_stopping import stopping_callbacks
 
 FAMILY = FAMILIES["qwen_prm"]  # how steps are marked in training, and how load_prm marks them in what is saved here
 
@@ -59,8 +65,10 @@ class PRMTrainer(Trainer):
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: Any | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
         **kwargs: Any,
     ):
+        set_seed(args.seed)  # a new head, the rows of a new tag and adapters are drawn before the Trainer seeds
         if isinstance(model, PreTrainedModel):
             if processing_class is None:
                 raise ValueError("processing_class: got None with a model in memory, expected its tokenizer")
@@ -78,10 +86,12 @@ class PRMTrainer(Trainer):
             soft=args.loss == "mse",
             num_proc=args.dataset_num_proc,
         )
+        # The order of held-out rows does not matter: those of like length together pad least.
         if isinstance(eval_dataset, dict):
-            eval_dataset = {name: encoded(rows, name=name) for name, rows in eval_dataset.items()}
+            eval_dataset = {name: encoded(rows, name=name).sort("length") for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
-            eval_dataset = encoded(eval_dataset, name="eval")
+            eval_dataset = encoded(eval_dataset, name="eval").sort("length")
+        self._reads_step_ends = isinstance(_base_of(model), Qwen2ForProcessRewardModel)
         super().__init__(
             model=model,
             args=args,
@@ -90,12 +100,12 @@ class PRMTrainer(Trainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             compute_metrics=step_metrics,
+            callbacks=[*stopping_callbacks(args), *callbacks],
             **kwargs,
         )
-        # ce and mse are means over the labelled steps of the whole update, however it is cut into micro-batches and
-        # ranks: the Trainer counts them in `labels`, unshifted. pqm is a mean over rollouts, of which every
-        # micro-batch has the same number.
-        self.model_accepts_loss_kwargs = args.loss != "pqm"
+        # The loss is a mean over the labelled steps (pqm: the rollouts) of the whole update, however that is cut into
+        # micro-batches and ranks: the Trainer counts them in `labels`, unshifted.
+        self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
 
     def compute_loss(
@@ -106,22 +116,47 @@ class PRMTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ):
         """The configured loss over the labelled step ends; outputs are the step logits (B, K, 2)."""
-        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        logits = logits.gather(1, inputs["step_ends"][..., None].expand(-1, -1, 2))
+        logits = self._step_logits(model, inputs)
         labels, step_mask = inputs["labels"] == 1, inputs["labels"] != IGNORE
         if self.args.loss == "pqm":
-            loss = losses.pqm_ranking(losses.step_values(logits), labels, step_mask, zeta=self.args.zeta).mean()
-            return (loss, logits) if return_outputs else loss
-        if self.args.loss == "mse":
-            per_step = losses.soft_mean_squared_error(logits, inputs["soft_labels"], step_mask)
+            terms = losses.pqm_ranking(losses.step_values(logits), labels, step_mask, zeta=self.args.zeta)
+            counted = len(terms)
+        elif self.args.loss == "mse":
+            terms = losses.soft_mean_squared_error(logits, inputs["soft_labels"], step_mask)
+            counted = step_mask.sum()
         else:
-            per_step = losses.hard_cross_entropy(logits, labels, step_mask)
+            terms = losses.hard_cross_entropy(logits, labels, step_mask)
+            counted = step_mask.sum()
         if num_items_in_batch is None:
-            loss = per_step.sum() / step_mask.sum()
+            loss = terms.sum() / counted
         else:  # the gradients of the ranks are averaged, so the sum over ranks is this times their number
             ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-            loss = per_step.sum() / num_items_in_batch * ranks
+            loss = terms.sum() / num_items_in_batch * ranks
         return (loss, logits) if return_outputs else loss
+
+    def _step_logits(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits (B, K, 2) at the step ends.
+
+        Rows are padded on the right and attention is causal: no token that is read sees the padding, so our own model
+        takes no mask, and its head sees the step ends alone.
+        """
+        if self._reads_step_ends:
+            return model(input_ids=inputs["input_ids"], step_ends=inputs["step_ends"]).logits
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        return logits.gather(1, inputs["step_ends"][..., None].expand(-1, -1, 2))
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | int | None:
+        """What the loss is a mean over: labelled steps, for pqm rollouts (micro-batches differ in number)."""
+        if self.args.loss == "pqm":
+            batch_samples = [{"labels": torch.ones(len(batch["labels"]))} for batch in batch_samples]
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        """The Trainer's sampler; batch_rebalance shuffles by our seed, where the Trainer's is the same for all runs."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, BatchRebalanceSampler):
+            sampler.seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return sampler
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Loss, step scores (B, K) and labels (B, K), both −100 where there is no labelled step."""
@@ -176,7 +211,8 @@ class PRMTrainer(Trainer):
 
 
 def step_metrics(evaluated: EvalPrediction) -> dict[str, float]:
-    """First-error F1 (a step is wrong at ≤ 0.5) with its two accuracies, AUROC and ECE over all labelled steps."""
+    """First-error F1 (a step is wrong at ≤ 0.5) with its two accuracies and the F1 of a blind guess (``chance_f1``),
+    AUROC and ECE over all labelled steps."""
     scores, labels = evaluated.predictions, evaluated.label_ids
     mask = labels != IGNORE
     predictions = [predicted_first_error(row[real].tolist()) for row, real in zip(scores, mask, strict=True)]
@@ -184,6 +220,7 @@ def step_metrics(evaluated: EvalPrediction) -> dict[str, float]:
     flat_scores, flat_labels = scores[mask].astype(np.float64), labels[mask]
     return {
         **processbench_metrics(predictions, truth),
+        "chance_f1": chance_f1(truth),
         "auroc": auroc(flat_scores.tolist(), flat_labels.tolist()),
         "ece": expected_calibration_error(flat_scores, flat_labels),
     }
@@ -214,6 +251,11 @@ def _make_room_for_tag(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     tokenizer.add_tokens([AddedToken(FAMILY.tag, special=True)], special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
+
+
+def _base_of(model: nn.Module) -> nn.Module:
+    """The model inside PEFT's wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _with_adapters(model: PreTrainedModel, peft_config: Any) -> nn.Module:

@@ -3,12 +3,14 @@
 import logging
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
@@ -19,6 +21,8 @@ from rlhf_prm.trainers.config import ProcessGRPOConfig
 from rlhf_prm.trainers.rollout_metrics import rollout_metrics
 from rlhf_prm.trainers.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
 from rlhf_prm.trainers.step_advantages import StepAdvantages
+
+MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
     """GRPO whose advantages are per token, made from PRM step scores and the verifier's outcome.
 
     Overrides two methods of ``trl.GRPOTrainer``: ``_calculate_rewards`` also splits, scores and verifies the
-    completions; ``_generate_and_score_completions`` replaces the advantages. Everything else is TRL's.
+    completions; ``_generate_and_score_completions`` replaces the advantages. Two more carry the memory of a method that
+    has one (see ``StepAdvantages``) through checkpoints: ``_save_checkpoint`` and ``_load_optimizer_and_scheduler``.
+    Everything else is TRL's.
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
@@ -124,7 +130,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice
     ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "B T"]]:
         """Step advantages of all ranks, and this rank's token advantages: every token takes its step's, others 0."""
-        step_advantages = self.step_advantages(rollouts, self.state.global_step, self.process_scale)
+        step_advantages = self.step_advantages(
+            rollouts, self.state.global_step, self.process_scale, remember=self.model.training
+        )
         mask = output["completion_mask"]
         tokens = step_to_token(step_advantages[local], rollouts.step_lengths[local], mask.size(1))
         return step_advantages, tokens * mask
@@ -153,6 +161,28 @@ class ProcessGRPOTrainer(GRPOTrainer):
         )
         extra["outcome_reward"].extend(batch.rollouts.outcome_rewards.tolist())
         extra["verifier_status"].extend(row.status for row in batch.rows)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """As TRL's, with what the method remembers beside the trainer's state."""
+        if self.step_advantages.has_memory and self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            # First, so that no checkpoint that is otherwise whole lacks it.
+            torch.save(self.step_advantages.state_dict(), folder / MEMORY_FILE)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As TRL's; the one place that is passed on resuming under every backend, so the memory comes back here."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or not self.step_advantages.has_memory:
+            return
+        file = Path(checkpoint) / MEMORY_FILE
+        if not file.exists():
+            raise ValueError(
+                f"resume_from_checkpoint: got {checkpoint} without {MEMORY_FILE}, in which method "
+                f"{self.step_advantages.name!r} keeps its memory; expected a checkpoint of a run with this method"
+            )
+        self.step_advantages.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
 
     def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
         """Once, on the first batch."""

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -11,7 +12,7 @@ MOMENTUM = ("exp_avg", "momentum_buffer")  # Adam's and Lion's name for it; SGD'
 
 
 class LastGood:
-    """Saves and restores the trained weights and the optimizer's state, on every rank.
+    """Saves and restores the trained weights, the optimizer's state and the method's memory, on every rank.
 
     Plain, DDP and PEFT models: one file per rank with the trainable parameters. DeepSpeed: the engine's own checkpoint.
     PPO's critic is among the weights. The scheduler, the data order and the random state go on: a rollback gives other
@@ -31,15 +32,22 @@ class LastGood:
     def _file(self) -> Path:
         return self.folder / f"last_good_{self.trainer.accelerator.process_index}.pt"
 
+    @property
+    def _method(self):
+        """The trainer's ``StepAdvantages``; TRL's own trainers have none."""
+        return getattr(self.trainer, "step_advantages", None)
+
     def save(self, update: int) -> None:
-        """Keep the present weights as the good ones of ``update``."""
+        """Keep the present weights, and what goes with them, as the good ones of ``update``."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        kept = {"memory": self._method.state_dict()} if self._method else {}
         if self.trainer.is_deepspeed_enabled:
             self.trainer.model_wrapped.save_checkpoint(str(self.folder), tag="last_good")
         else:
-            unfinished = self._file.with_suffix(".part")
-            torch.save({"weights": self._weights(), "optimizer": self.trainer.optimizer.state_dict()}, unfinished)
-            unfinished.replace(self._file)
+            kept |= {"weights": self._weights(), "optimizer": self.trainer.optimizer.state_dict()}
+        unfinished = self._file.with_suffix(".part")
+        torch.save(kept, unfinished)
+        unfinished.replace(self._file)
         self.update = update
 
     def restore(self) -> None:
@@ -49,10 +57,13 @@ class LastGood:
             FileNotFoundError: they are not there.
         """
         rates = [group["lr"] for group in self.trainer.optimizer.param_groups]
+        kept = torch.load(self._file, map_location="cpu", weights_only=True)
         if self.trainer.is_deepspeed_enabled:
             self._restore_engine()
         else:
-            self._restore_file()
+            self._restore_weights(kept)
+        if self._method:
+            self._method.load_state_dict(kept["memory"])
         for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # the schedule has gone on
 
@@ -63,8 +74,7 @@ class LastGood:
         if found is None:
             raise FileNotFoundError(f"HackGuard rollback: no DeepSpeed checkpoint in {self.folder / 'last_good'}")
 
-    def _restore_file(self) -> None:
-        kept = torch.load(self._file, map_location="cpu", weights_only=True)
+    def _restore_weights(self, kept: dict[str, Any]) -> None:
         with torch.no_grad():
             for name, weight in self._weights().items():
                 weight.copy_(kept["weights"][name])

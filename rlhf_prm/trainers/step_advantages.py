@@ -1,4 +1,4 @@
-"""A configured method: resolved, checked before any long work, scheduled, and scaled against outcome-only."""
+"""A configured method: resolved, checked before any long work, scheduled, scaled against outcome-only, remembering."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,36 +10,97 @@ from torch import Tensor
 
 from reward import METHODS, StepRollouts, resolve, scheduled
 
+Memory = dict[str, Tensor]
+
 
 class StepAdvantages:
     """Turns ``StepRollouts`` into step advantages by one configured method.
+
+    A method may carry numbers from batch to batch, explicitly: it has an attribute ``initial_memory``, a function of no
+    arguments that gives named float32 tensors, and is called as ``method(rollouts, memory, **keywords)`` to give
+    ``(advantages, new_memory)``, with the same names and shapes. What it is given is a copy. All ranks see the same
+    rollouts, so their memories are equal.
 
     Args:
         method: a name in ``reward.METHODS`` or a dotted path.
         keywords: the method's keywords; numbers may be schedules (``reward.scheduled``).
 
+    Attributes:
+        memory: what the method remembers of the training batches so far; empty for a method without a memory.
+
     Raises:
         ValueError: an unknown method, a keyword it does not take, a malformed schedule, or a method of one's own that
-            does not return finite (B, K).
+            does not return finite (B, K), or a memory unlike its initial one.
     """
 
     def __init__(self, method: str, keywords: dict[str, Any]) -> None:
         self.name, self.keywords = method, keywords
         self.method = resolve(method, METHODS, "method")
+        self.has_memory = hasattr(self.method, "initial_memory")
+        self.memory: Memory = self._initial_memory() if self.has_memory else {}
         self._check_keywords()
         self._try()
 
-    def __call__(self, rollouts: StepRollouts, update: int, process_scale: float = 1.0) -> Float[Tensor, "B K"]:
+    def __call__(
+        self, rollouts: StepRollouts, update: int, process_scale: float = 1.0, *, remember: bool = True
+    ) -> Float[Tensor, "B K"]:
         """(B, K) advantages at optimizer update ``update``.
 
         ``process_scale`` s in [0, 1] shrinks what the method adds to outcome-only:
         A = A_outcome + s·(A_method − A_outcome); 1 is the method untouched.
+        ``remember=False``: the method uses its memory, and what it would remember of these rollouts is dropped.
         """
-        advantages = self.method(rollouts, **self._keywords_at(update))
+        advantages, memory = self._called(rollouts, self.memory, update)
+        if remember:
+            self.memory = memory
         if process_scale == 1.0:
             return advantages
         outcome_only = METHODS["outcome"](rollouts)
         return outcome_only + process_scale * (advantages - outcome_only)
+
+    def state_dict(self) -> Memory:
+        """A copy of the memory, on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.memory.items()}
+
+    def load_state_dict(self, memory: Memory) -> None:
+        """Go on from this memory.
+
+        Raises:
+            ValueError: it is not the memory of this method.
+        """
+        self._check_memory(memory, "the saved memory")
+        self.memory = {name: value.clone() for name, value in memory.items()}
+
+    def _called(self, rollouts: StepRollouts, memory: Memory, update: int) -> tuple[Tensor, Memory]:
+        """The method's advantages, and its new memory (empty where it has none)."""
+        keywords = self._keywords_at(update)
+        if not self.has_memory:
+            return self.method(rollouts, **keywords), {}
+        device = rollouts.step_scores.device
+        answer = self.method(
+            rollouts, {name: value.to(device, copy=True) for name, value in memory.items()}, **keywords
+        )
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise ValueError(
+                f"method {self.name!r}: got {type(answer).__name__}, expected (advantages, memory), since it has "
+                "`initial_memory`"
+            )
+        self._check_memory(answer[1], "the memory it returned")
+        return answer[0], {name: value.detach() for name, value in answer[1].items()}
+
+    def _initial_memory(self) -> Memory:
+        memory = self.method.initial_memory()
+        named = isinstance(memory, dict) and all(isinstance(name, str) for name in memory)
+        if not named or not all(isinstance(v, Tensor) and v.dtype == torch.float32 for v in memory.values()):
+            raise ValueError(
+                f"method {self.name!r}: got initial_memory() = {memory!r}, expected a dict of names and float32 tensors"
+            )
+        return memory
+
+    def _check_memory(self, memory: Any, what: str) -> None:
+        got, wanted = _described(memory), _described(self.memory)
+        if got != wanted:
+            raise ValueError(f"method {self.name!r}: {what} is {got}, expected {wanted} as in initial_memory()")
 
     def _keywords_at(self, update: int) -> dict[str, Any]:
         return {
@@ -48,7 +109,7 @@ class StepAdvantages:
         }
 
     def _check_keywords(self) -> None:
-        parameters = list(inspect.signature(self.method).parameters.values())[1:]
+        parameters = list(inspect.signature(self.method).parameters.values())[1 + self.has_memory :]
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return
         accepted = [p.name for p in parameters]
@@ -58,7 +119,10 @@ class StepAdvantages:
                 raise ValueError(f"method_kwargs: method {self.name!r} has no keyword {name!r}; its keywords: {takes}")
 
     def _try(self) -> None:
-        """One call on four made-up rollouts: a mistake shows now and not after the first generation."""
+        """One call on four made-up rollouts: a mistake shows now and not after the first generation.
+
+        Nothing of it is remembered.
+        """
         rollouts = StepRollouts(
             step_scores=torch.tensor([[0.9, 0.2], [0.8, 0.7], [0.4, 0.0], [0.6, 0.5]]),
             step_mask=torch.tensor([[True, True], [True, True], [True, False], [True, True]]),
@@ -67,9 +131,19 @@ class StepAdvantages:
             num_generations=2,
         )
         try:
-            advantages = self.method(rollouts, **self._keywords_at(0))
+            advantages, _ = self._called(rollouts, self.memory, update=0)
         except (TypeError, ValueError) as error:
             raise ValueError(f"method {self.name!r} with {self.keywords}: {error}") from error
         shape = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
         if shape != (4, 2) or not advantages.isfinite().all():
             raise ValueError(f"method {self.name!r}: got {shape} for 4 rollouts of 2 steps, expected finite (4, 2)")
+
+
+def _described(memory: Any) -> Any:
+    """Names, types and shapes of a memory, to compare and to show."""
+    if not isinstance(memory, Mapping):
+        return type(memory).__name__
+    return {
+        name: f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        for name, value in sorted(memory.items())
+    }

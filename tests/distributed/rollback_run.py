@@ -102,6 +102,7 @@ class Rollback(TrainerCallback):
             "went_on": distance(self.weights[LAST - 1], self.weights[LAST]),
             "digests": [digest(self.restored), digest(self.weights[LAST])],
             "rates": self.rates,
+            "memory": {name: value.tolist() for name, value in self.trainer.step_advantages.memory.items()},
         }
 
     def _update_again(self) -> Weights:
@@ -116,7 +117,7 @@ class Rollback(TrainerCallback):
 
 
 def roll_back(algorithm: str, folder: Path, good: int, scorer=None) -> dict:
-    """One run with a rollback in it. ``algorithm``: "grpo", "ppo", or "lora" for GRPO with an adapter."""
+    """One run with a rollback in it. ``algorithm``: "grpo", "ppo", "lora" or "memory" for GRPO with such a method."""
     callback, adapter = Rollback(folder, good), None
     one_prompt = Dataset.from_dict({"prompt": [" 1 + 2 ="] * 64, "solution": ["3"] * 64})
     settings = dict(max_steps=LAST, save_strategy="no", lr_scheduler_type="linear")
@@ -124,6 +125,8 @@ def roll_back(algorithm: str, folder: Path, good: int, scorer=None) -> dict:
         from peft import LoraConfig
 
         algorithm, adapter = "grpo", LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    if algorithm == "memory":
+        algorithm, settings["method"] = "grpo", "tests.trainers.counting_method.counting"
     trainer = trainer_of(algorithm, folder, scorer, callback.rollouts, one_prompt, adapter, **settings)
     callback.trainer = trainer
     trainer.add_callback(callback)

@@ -18,13 +18,15 @@ def check_rollback(result: dict, good: int) -> None:
     assert good + WASTED + 1 < LAST and result["went_on"] > 1e-4
 
 
-@pytest.mark.parametrize(("algorithm", "good"), [("grpo", 0), ("grpo", 2), ("ppo", 2), ("lora", 2)])
+@pytest.mark.parametrize(("algorithm", "good"), [("grpo", 0), ("grpo", 2), ("ppo", 2), ("lora", 2), ("memory", 2)])
 def test_in_one_process(tmp_path, algorithm, good):
     result = roll_back(algorithm, tmp_path, good)
     check_rollback(result, good)
     assert (algorithm == "ppo") == (result["critic_thrown_away"] is not None)
     if algorithm == "ppo":
         assert result["critic_thrown_away"] > 1e-3
+    # 6 updates less the 2 that were thrown away.
+    assert result["memory"].get("batches") == (4.0 if algorithm == "memory" else None)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_in_one_process(tmp_path, algorithm, good):
 def test_on_two_ranks(tmp_path, config, wrapper):
     """GRPO, its PRM sharded under DeepSpeed; PPO with its critic; an adapter; and all of it by the guard's decision."""
     prm = {"TEST_PRM": str(qwen_prm(tmp_path / "prm"))} if "zero" in config else {}
-    parts = ["grpo-0", "grpo-2", "ppo-2", "lora-2", "guard"]
+    parts = ["grpo-0", "grpo-2", "ppo-2", "lora-2", "memory-2", "guard"]
     ranks = rank_results(tmp_path, launch(config, SCRIPT, str(tmp_path), *parts, port=free_port(), **prm))
     first, second = ranks
     for part in parts[:-1]:
@@ -47,7 +49,9 @@ def test_on_two_ranks(tmp_path, config, wrapper):
             assert (rank[part]["world_size"], rank[part]["wrapper"]) == (2, wrapper)
             check_rollback(rank[part], int(part[-1]))
         assert first[part]["digests"] == second[part]["digests"], part
+        assert first[part]["memory"] == second[part]["memory"], part
         assert first[part]["prm_sharded"] == second[part]["prm_sharded"] == (bool(prm) and part.startswith("grpo"))
+    assert first["memory-2"]["memory"]["batches"] == 4
     assert min(rank["ppo-2"]["critic_thrown_away"] for rank in ranks) > 1e-3
     check_guard(first["guard"], second["guard"])
 

@@ -16,16 +16,20 @@ def test_trl_is_the_pinned_minor_version():
     assert version("trl") in wanted.specifier and "1.17" not in wanted.specifier
 
 
-def test_only_two_methods_of_trl_are_overridden():
+def test_only_four_methods_of_trl_are_overridden():
+    """Two for the advantages, two for the memory of a method in checkpoints."""
     inherited = set(dir(GRPOTrainer))
     overridden = {name for name in vars(ProcessGRPOTrainer) if name in inherited and not name.startswith("__")}
-    assert overridden - {"_tag_names", "_name"} == {"_calculate_rewards", "_generate_and_score_completions"}
+    advantages = {"_calculate_rewards", "_generate_and_score_completions"}
+    assert overridden - {"_tag_names", "_name"} == advantages | {"_save_checkpoint", "_load_optimizer_and_scheduler"}
 
 
 def test_signatures_of_the_overridden_methods():
     parameters = list(inspect.signature(GRPOTrainer._calculate_rewards).parameters)
     assert parameters == ["self", "inputs", "prompts", "completions", "completion_ids_list"]
     assert list(inspect.signature(GRPOTrainer._generate_and_score_completions).parameters) == ["self", "inputs"]
+    assert list(inspect.signature(GRPOTrainer._save_checkpoint).parameters) == ["self", "model", "trial"]
+    assert list(inspect.signature(GRPOTrainer._load_optimizer_and_scheduler).parameters) == ["self", "checkpoint"]
 
 
 class Recorder(GRPOTrainer):

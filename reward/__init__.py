@@ -17,6 +17,7 @@ PUBLIC = {
         "min_returns",
         "outcome_advantages",
         "over_steps",
+        "positional_advantages",
         "step_means",
         "step_to_token",
         "token_baseline",
@@ -39,6 +40,7 @@ PUBLIC = {
         "raw_scores",
         "soft_min_shaping",
     ),
+    "trust": ("credit_correlation", "initial_trust", "trust_updated"),
     "verifier": ("STATUSES", "MathVerifier", "Verdict", "Verifier"),
 }
 MODULES = {name: module for module, names in PUBLIC.items() for name in names}

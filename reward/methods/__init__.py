@@ -2,7 +2,8 @@
 
 A method is a function ``method(rollouts, **keywords) -> (B, K)`` in float32, 0 where masked. To add one: a file of
 20–60 lines here whose docstring has the paragraphs Formula, Use when, Known failure and Source, and a line in
-``METHODS``; or no change here at all and a dotted path (:func:`reward.resolve`). ``python -m reward.methods`` prints
+``METHODS``. One that remembers earlier batches has an attribute ``initial_memory``, a function that gives named float32
+tensors, and is ``method(rollouts, memory, **keywords) -> (advantages, memory)``. Or no change here at all and a dotted path (:func:`reward.resolve`). ``python -m reward.methods`` prints
 the table of them.
 
 Sources are marked [code] read in the authors' code, [paper] in the paper, [2nd] in secondary notes or an abstract,
@@ -26,13 +27,16 @@ from reward.methods.progress import progress
 from reward.methods.progrs import progrs
 from reward.methods.pure import pure
 from reward.methods.pure_strict import pure_strict
+from reward.methods.trusted import trusted
 from reward.methods.verigate import verigate
+from reward.methods.vine import vine
 from reward.methods.vppo import vppo
 
 Method = Callable[..., Float[Tensor, "B K"]]
 
 METHODS: dict[str, Method] = {
     "outcome": outcome,
+    "trusted": trusted,
     "immediate": immediate,
     "grpo_ps": grpo_ps,
     "gamma_sum": gamma_sum,
@@ -46,4 +50,5 @@ METHODS: dict[str, Method] = {
     "progrs": progrs,
     "papo": papo,
     "verigate": verigate,
+    "vine": vine,
 }

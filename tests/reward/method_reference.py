@@ -185,3 +185,36 @@ def verigate(g):
     return [
         [normalized(value, everything) for value in returns[i]] if i in returns else [0.0] * len(g.p[i]) for i in g.rows
     ]
+
+
+def vine(g):
+    result = []
+    for i in g.rows:
+        others = [g.o[m] for m in g.scorable if m != i]
+        values = [*g.p[i][:-1], g.o[i]]
+        before = [mean(others), *values[:-1]]
+        result.append([v - b if i in g.scorable else 0.0 for v, b in zip(values, before, strict=True)])
+    return result
+
+
+def positional(g):
+    """Each score minus the mean score of the group's other rollouts at the same step."""
+    result = []
+    for i in g.rows:
+        others = [[g.p[m][k] for m in g.rows if m != i and k < len(g.p[m])] for k in range(len(g.p[i]))]
+        result.append([p - mean(there) if there else 0.0 for p, there in zip(g.p[i], others, strict=True)])
+    return result
+
+
+def correlation(groups):
+    """ρ of summed positional credit and right or wrong, over groups with both, and the degrees of freedom."""
+    pairs, freedom = [], 0
+    for g in groups:
+        if not (g.correct and g.incorrect):
+            continue
+        credit = {i: sum(positional(g)[i]) for i in g.scorable}
+        right = {i: float(i in g.correct) for i in g.scorable}
+        freedom += len(g.scorable) - 1
+        pairs += [(credit[i] - mean(list(credit.values())), right[i] - mean(list(right.values()))) for i in g.scorable]
+    spread = math.sqrt(sum(c * c for c, _ in pairs) * sum(o * o for _, o in pairs))
+    return (sum(c * o for c, o in pairs) / spread if spread else 0.0), freedom

@@ -32,7 +32,7 @@ from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.texts import Texts
 from rlhf_prm.trainers.prm_config import PRMConfig
-from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, encode_dataset
+from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, by_length, encode_dataset
 from rlhf_prm.trainers.prm_stages import hold_body, split_head_groups
 from rlhf_prm.trainers.prm_stopping import stopping_callbacks
 
@@ -88,9 +88,9 @@ class PRMTrainer(Trainer):
         )
         # The order of held-out rows does not matter: those of like length together pad least.
         if isinstance(eval_dataset, dict):
-            eval_dataset = {name: encoded(rows, name=name).sort("length") for name, rows in eval_dataset.items()}
+            eval_dataset = {name: by_length(encoded(rows, name=name)) for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
-            eval_dataset = encoded(eval_dataset, name="eval").sort("length")
+            eval_dataset = by_length(encoded(eval_dataset, name="eval"))
         self._reads_step_ends = isinstance(_base_of(model), Qwen2ForProcessRewardModel)
         super().__init__(
             model=model,

@@ -103,7 +103,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     long_chains = arguments.world == "long"
-    world = build_world(ToyWorldSettings(seed=arguments.build, long_chains=long_chains, label_source="gold"))
+    world = build_world(
+        ToyWorldSettings(seed=arguments.build, long_chains=long_chains, label_source="gold"), with_prm=False
+    )
     rows = to_dataset(read_lines(world.stages["labels"].path / ROWS))
     held_out = to_dataset(world.held_out_solutions(400))
     best = dict.fromkeys(WAYS, float("inf"))

@@ -142,7 +142,7 @@ def _toy_world(recipe: PRMRecipeArguments, model: str | None, seed: int) -> tupl
         settings = ToyWorldSettings(**{"seed": seed, **given})
     except TypeError as error:
         raise ValueError(f"world_settings: {error}") from error
-    world = build_world(settings, recipe.stage_cache)
+    world = build_world(settings, recipe.stage_cache, with_prm=False)
     rows = to_dataset(list(read_rows(world.stages["labels"].path / "rows.jsonl")))
     held_out = world.held_out_solutions(recipe.eval_limit or 400)
     held_out_rows = to_dataset([{name: row[name] for name in COLUMNS} for row in held_out])

@@ -120,6 +120,12 @@ def test_votes_change_the_judge_and_nothing_before_it(small, by_source, cache_ro
     assert accuracy[1] > accuracy[0]
 
 
+def test_a_world_without_its_prm_is_the_same_up_to_there(small, small_world, cache_root):
+    world = build_world(ToyWorldSettings(**small), cache_root, with_prm=False)
+    assert world.prm_path is None and "prm" not in world.stages and all(world.cached.values())
+    assert {**world.stages, "prm": small_world.stages["prm"]}.keys() == small_world.stages.keys()
+
+
 KILLED_BEFORE_THE_JUDGE = """
 import os, signal, sys
 from rlhf_prm.toyworld import ToyWorldSettings, build_world, labels

@@ -107,7 +107,7 @@ def main() -> None:
         ToyWorldSettings(seed=arguments.build, long_chains=long_chains, label_source="gold"), with_prm=False
     )
     rows = to_dataset(read_lines(world.stages["labels"].path / ROWS))
-    held_out = to_dataset(world.held_out_solutions(400))
+    held_out = to_dataset(world.held_out_solutions(400)) if arguments.most else None
     best = dict.fromkeys(WAYS, float("inf"))
     for _ in range(arguments.repeats):
         for way in WAYS:

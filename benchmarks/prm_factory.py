@@ -129,6 +129,14 @@ AUDITED = (
 )
 
 
+WITHDRAWN = """
+**These PRMs had hardly been trained.** They saw 150 updates of rows sorted by length, and a solution cut off at its
+first error is short: in each epoch right solutions came first and early errors last. Where the two orders were compared
+(long chains, build 10), PRMs that saw the same rows at random had learned in 200 updates what these had not in 400
+(docs/evaluation.md). So the orderings below are those of PRMs at an early stage, on equal numbers of solutions; what
+they say of label sources is withdrawn. `benchmarks/prm_labels.py` trains PRMs until held-out F1 stops rising.
+"""
+
 READING = """Of builds 0 to 4, as first run:
 
 - Labels: Monte-Carlo < judge < consensus in every build. Held-out F1: Monte-Carlo is below the others in every build,
@@ -165,7 +173,7 @@ Written by `python benchmarks/prm_factory.py`; every number also in `benchmarks/
 its source labels, with equal settings ({UPDATES} updates of 64). (Consensus drops about half of the {SOLUTIONS}, so it
 looks further for its {ROWS}.) Measured on {SAMPLES} samples of {PROBLEMS} held-out problems; ± is the standard error
 over builds.
-
+{WITHDRAWN}
 ## Labels and first errors
 Label accuracy: first wrong step where the exact checker says, on the training solutions. F1: on held-out solutions, a
 step is wrong at ≤ 0.5. AUROC: of the step scores, up to the first error.

@@ -31,12 +31,17 @@ def main() -> None:
         )
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     trainer.save_model()
-    if sources.eval_dataset is not None:
-        metrics = trainer.evaluate()
-        trainer.log_metrics("eval", metrics)
-        trainer.save_metrics("eval", metrics)
-        if trainer.is_world_process_zero():
-            print(quality(metrics, updates=trainer.state.global_step, learning_rate=config.learning_rate))
+    held_out = {"eval": trainer.eval_dataset}
+    if sources.exact_dataset is not None:
+        held_out["exact"] = trainer.encoded(sources.exact_dataset, "exact")
+    for name, rows in held_out.items():
+        if rows is not None:
+            metrics = trainer.evaluate(rows, metric_key_prefix=name)
+            trainer.log_metrics(name, metrics)
+            trainer.save_metrics(name, metrics)
+            if trainer.is_world_process_zero():
+                done = {"updates": trainer.state.global_step, "learning_rate": config.learning_rate}
+                print(f"{name}: {quality(metrics, prefix=name, **done)}")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ from datasets import Dataset, load_dataset
 from rlhf_prm.evaluation.chance import beside_chance, no_better_than_chance
 from rlhf_prm.stepwise import COLUMNS, read_rows, to_dataset
 
+TOY_EVAL_FRACTION = 0.1
+
 
 @dataclass
 class PRMRecipeArguments:
     """The data of ``recipes/train_prm.py``, beside ``PRMConfig`` and TRL's ``ModelConfig``.
 
-    Without a dataset the recipe runs the embedded toy world: its policy, its labelled solutions, exact held-out labels.
+    Without a dataset the recipe runs the embedded toy world: its policy and its labelled solutions, a tenth of which is
+    held out, and at the end other solutions with exact labels.
 
     Raises:
         ValueError: a value outside its range.
@@ -48,21 +51,22 @@ class PRMRecipeArguments:
 
 @dataclass(frozen=True)
 class PRMSources:
-    """The model's folder or name, and stepwise rows to train and evaluate on."""
+    """The model's folder or name, rows to train and evaluate on, and in the toy world exactly labelled ones."""
 
     model: str
     train_dataset: Dataset
     eval_dataset: Dataset | None
+    exact_dataset: Dataset | None = None
 
 
-def quality(metrics: Mapping[str, float], *, updates: int, learning_rate: float) -> str:
+def quality(metrics: Mapping[str, float], *, updates: int, learning_rate: float, prefix: str = "eval") -> str:
     """What the trained PRM is worth on held-out rows beside chance, and what to do if that is nothing.
 
     Args:
-        metrics: of ``PRMTrainer.evaluate()``.
+        metrics: of ``PRMTrainer.evaluate()``, their names beginning with ``prefix``.
         updates, learning_rate: what it was trained with.
     """
-    metrics = {name.removeprefix("eval_"): value for name, value in metrics.items()}
+    metrics = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
     lines = [beside_chance(metrics)]
     if found := no_better_than_chance(metrics):
         lines.append(
@@ -80,8 +84,10 @@ def load_prm_sources(recipe: PRMRecipeArguments, model: str | None, seed: int) -
     Raises:
         ValueError: a file, row or model name that is not there.
     """
+    exact = None
     if not recipe.train_data:
-        train, held_out, model = _toy_world(recipe, model, seed)
+        train, exact, model = _toy_world(recipe, model, seed)
+        train, held_out = split_by_problem(train, recipe.eval_fraction or TOY_EVAL_FRACTION)
     else:
         if model is None:
             raise ValueError("model_name_or_path: got nothing, expected a language model's or PRM's Hub name or folder")
@@ -89,7 +95,7 @@ def load_prm_sources(recipe: PRMRecipeArguments, model: str | None, seed: int) -
         held_out = stepwise_dataset(recipe.eval_data) if recipe.eval_data else None
         if recipe.eval_fraction:
             train, held_out = split_by_problem(train, recipe.eval_fraction)
-    return PRMSources(model, _first(train, recipe.train_limit), held_out and _first(held_out, recipe.eval_limit))
+    return PRMSources(model, _first(train, recipe.train_limit), held_out and _first(held_out, recipe.eval_limit), exact)
 
 
 def stepwise_dataset(sources: Sequence[str]) -> Dataset:
@@ -136,7 +142,7 @@ def _toy_world(recipe: PRMRecipeArguments, model: str | None, seed: int) -> tupl
         settings = ToyWorldSettings(**{"seed": seed, **given})
     except TypeError as error:
         raise ValueError(f"world_settings: {error}") from error
-    world = build_world(settings, recipe.stage_cache)
+    world = build_world(settings, recipe.stage_cache, with_prm=False)
     rows = to_dataset(list(read_rows(world.stages["labels"].path / "rows.jsonl")))
     held_out = world.held_out_solutions(recipe.eval_limit or 400)
     held_out_rows = to_dataset([{name: row[name] for name in COLUMNS} for row in held_out])

@@ -8,6 +8,8 @@ from rlhf_prm.toyworld import ToyWorldSettings, build_world
 parser = argparse.ArgumentParser(prog="python -m rlhf_prm.toyworld", description="Build a toy world.")
 parser.add_argument("--root", default="runs/cache", help="where its stages are kept (%(default)s)")
 parser.add_argument("--settings", default="{}", type=json.loads, help="fields of ToyWorldSettings as a JSON object")
+parser.add_argument("--without-prm", action="store_true", help="leave the process reward model out")
 arguments = parser.parse_args()
-for name, stage in build_world(ToyWorldSettings(**arguments.settings), arguments.root).stages.items():
+world = build_world(ToyWorldSettings(**arguments.settings), arguments.root, with_prm=not arguments.without_prm)
+for name, stage in world.stages.items():
     print(f"{name:12} {stage.seconds:8.1f} s  {'found' if stage.cached else 'built'}  {stage.path}")

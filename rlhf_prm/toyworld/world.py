@@ -44,7 +44,7 @@ class ToyWorld:
 
     Args:
         policy_path: a checkpoint for ``AutoModelForCausalLM`` and ``AutoTokenizer``.
-        prm_path: a process reward model for ``load_prm``.
+        prm_path: a process reward model for ``load_prm``; None where it was not asked for.
         train_dataset: ``prompt`` and ``solution`` (the gold digit, or None where the world keeps it back).
         eval_dataset: held-out problems, every one with its ``solution``.
         stages: what was built or found, by name; ``stages["labels"].path / "rows.jsonl"`` are the PRM's training rows.
@@ -52,7 +52,7 @@ class ToyWorld:
 
     settings: ToyWorldSettings
     policy_path: Path
-    prm_path: Path
+    prm_path: Path | None
     train_dataset: Dataset
     eval_dataset: Dataset
     stages: dict[str, Stage]
@@ -97,37 +97,39 @@ def problem_splits(settings: ToyWorldSettings) -> dict[str, list[Problem]]:
     return draw_splits(settings.seed, settings.operations, sizes)
 
 
-def build_world(settings: ToyWorldSettings, root: str | os.PathLike[str] = "runs/cache") -> ToyWorld:
+def build_world(
+    settings: ToyWorldSettings, root: str | os.PathLike[str] = "runs/cache", *, with_prm: bool = True
+) -> ToyWorld:
     """The world these settings describe: stages already under ``root`` are reused, the others are built.
+
+    ``with_prm=False`` leaves the PRM out, for those who want to train one on the world's labels themselves.
 
     One of several ranks builds in a process of its own and the others wait for it: inside a rank, Transformers saves
     on rank 0 only, shards what it loads, and trains on all of them together. Every stage is then found (``cached``).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _build_apart(settings, root)
+        _build_apart(settings, root, with_prm)
     cache, splits = StageCache(root), problem_splits(settings)
     policy = cache.stage("policy", settings.subset(*POLICY_SETTINGS), partial(_build_policy, settings, splits["sft"]))
     stages = {"policy": policy, **label_stages(cache, settings, policy, splits["labelled"])}
-    prm = cache.stage(
-        "prm",
-        settings.subset(*PRM_SETTINGS),
-        partial(_build_prm, settings, policy.path, stages["labels"].path),
-        (policy, stages["labels"]),
-    )
+    if with_prm:
+        build = partial(_build_prm, settings, policy.path, stages["labels"].path)
+        stages["prm"] = cache.stage("prm", settings.subset(*PRM_SETTINGS), build, (policy, stages["labels"]))
     return ToyWorld(
         settings=settings,
         policy_path=policy.path,
-        prm_path=prm.path,
+        prm_path=stages["prm"].path if with_prm else None,
         train_dataset=_dataset(splits["train"], settings.gold_fraction, settings.seed),
         eval_dataset=_dataset(splits["eval"]),
-        stages={**stages, "prm": prm},
+        stages=stages,
     )
 
 
-def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str]) -> None:
+def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str], with_prm: bool) -> None:
     """Builds the world in a process that does not know of the launcher."""
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER and not k.startswith(LAUNCHER_PREFIXES)}
     command = [sys.executable, "-m", "rlhf_prm.toyworld", "--root", os.fspath(root)]
+    command += [] if with_prm else ["--without-prm"]
     subprocess.run([*command, "--settings", json.dumps(asdict(settings))], env=environment, check=True)
 
 

@@ -32,7 +32,7 @@ from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.texts import Texts
 from rlhf_prm.trainers.prm_config import PRMConfig
-from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, encode_dataset
+from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, by_length, encode_dataset
 from rlhf_prm.trainers.prm_stages import hold_body, split_head_groups
 from rlhf_prm.trainers.prm_stopping import stopping_callbacks
 
@@ -78,7 +78,7 @@ class PRMTrainer(Trainer):
         _make_room_for_tag(model, processing_class)
         if peft_config is not None:
             model = _with_adapters(model, peft_config)
-        encoded = partial(
+        self._encode = partial(
             encode_dataset,
             encode=partial(FAMILY.rendered, Texts(processing_class, FAMILY.tag)),
             drop_after_error=args.steps_after_error == "drop",
@@ -86,17 +86,16 @@ class PRMTrainer(Trainer):
             soft=args.loss == "mse",
             num_proc=args.dataset_num_proc,
         )
-        # The order of held-out rows does not matter: those of like length together pad least.
         if isinstance(eval_dataset, dict):
-            eval_dataset = {name: encoded(rows, name=name).sort("length") for name, rows in eval_dataset.items()}
+            eval_dataset = {name: self.encoded(rows, name) for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
-            eval_dataset = encoded(eval_dataset, name="eval").sort("length")
+            eval_dataset = self.encoded(eval_dataset, "eval")
         self._reads_step_ends = isinstance(_base_of(model), Qwen2ForProcessRewardModel)
         super().__init__(
             model=model,
             args=args,
             data_collator=StepCollator(processing_class.pad_token_id),
-            train_dataset=None if train_dataset is None else encoded(train_dataset, name="train"),
+            train_dataset=None if train_dataset is None else self._encode(train_dataset, name="train"),
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             compute_metrics=step_metrics,
@@ -107,6 +106,16 @@ class PRMTrainer(Trainer):
         # micro-batches and ranks: the Trainer counts them in `labels`, unshifted.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
+
+    def encoded(self, rows: Dataset, name: str) -> Dataset:
+        """Stepwise rows as ``evaluate`` and ``predict`` take them: tokenized, in the order of their token counts.
+
+        Rows of like length together pad least.
+
+        Args:
+            name: of the data set, for error messages.
+        """
+        return by_length(self._encode(rows, name=name))
 
     def compute_loss(
         self,

@@ -82,6 +82,12 @@ def encode_dataset(
     return usable
 
 
+def by_length(encoded: Dataset) -> Dataset:
+    """Encoded rows in the order of their token counts."""
+    lengths = list(encoded["length"])
+    return encoded.select(sorted(range(len(lengths)), key=lengths.__getitem__))
+
+
 @dataclass
 class StepCollator:
     """Pads on the right: tokens to (B, T), step ends and labels to (B, K)."""

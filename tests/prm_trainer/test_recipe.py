@@ -10,7 +10,13 @@ import pytest
 import yaml
 
 from rlhf_prm.experiment.arguments import parse
-from rlhf_prm.experiment.prm import split_by_problem, stepwise_dataset
+from rlhf_prm.experiment.prm import (
+    PRMRecipeArguments,
+    load_prm_sources,
+    quality,
+    split_by_problem,
+    stepwise_dataset,
+)
 from rlhf_prm.prm import load_prm
 from rlhf_prm.trainers.prm_config import PRMConfig
 from tests.prm_trainer.conftest import stepwise_rows
@@ -49,17 +55,26 @@ def write_rows(path, rows):
     return path
 
 
-def test_trains_from_files_evaluates_and_saves(recipe, language_model_folder, tmp_path):
+def metrics_of(folder):
+    return json.loads((folder / "eval_results.json").read_text())
+
+
+def test_trains_from_files_evaluates_and_saves(recipe, language_model_folder, tmp_path, capsys):
     data = write_rows(tmp_path / "rows.jsonl", stepwise_rows(64))
     common = (
         "--config", CONFIGS[-1], "--train_data", data, "--model_name_or_path", language_model_folder,
         "--output_dir", tmp_path / "prm", "--max_steps", 4, "--per_device_train_batch_size", 8,
     )  # fmt: skip
     recipe(*common, "--eval_fraction", 0.34)
-    metrics = json.loads((tmp_path / "prm" / "eval_results.json").read_text())
+    assert "held-out first-error F1" in (said := capsys.readouterr().out) and "blind guess" in said
+    if metrics_of(tmp_path / "prm")["eval_f1"] <= metrics_of(tmp_path / "prm")["eval_chance_f1"]:
+        assert "WARNING: this PRM is no better than chance: first-error F1" in said
+    metrics = metrics_of(tmp_path / "prm")
     assert {"eval_f1", "eval_auroc", "eval_ece", "eval_error_accuracy"} <= metrics.keys()
     scores = load_prm(tmp_path / "prm").score(["add 1"], [["so good 1", "so bad 2"]])
     assert len(scores[0]) == 2
+    common = (*common, "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false")
+    common = (*common, "--patience", 0)
     recipe(*common, "--use_peft", "true", "--lora_target_modules", "all-linear", "--output_dir", tmp_path / "lora")
     assert len(load_prm(tmp_path / "lora").score(["add 1"], [["so good 1"]])[0]) == 1
 
@@ -79,6 +94,24 @@ def test_bad_input_is_one_line(arguments, message, recipe):
     with pytest.raises(SystemExit, match=message) as stop:
         recipe(*arguments)
     assert len(str(stop.value).splitlines()) == 1
+
+
+def test_a_prm_no_better_than_chance_is_called_that_with_its_numbers_and_what_to_do():
+    good = {"eval_f1": 0.6, "eval_chance_f1": 0.25, "eval_auroc": 0.8}
+    assert quality(good, updates=300, learning_rate=1e-3).splitlines() == [
+        "held-out first-error F1 0.600 (blind guess 0.250, constant 0), step AUROC 0.800 (chance 0.5)"
+    ]
+    bad = quality(good | {"eval_f1": 0.077}, updates=300, learning_rate=3e-3)
+    assert "WARNING" in bad and "F1 0.077 where a blind guess has 0.250" in bad and "step AUROC 0.800 where" not in bad
+    assert "300 updates at learning_rate 0.003" in bad and "labels" in bad
+
+
+def test_the_toy_world_stops_by_its_own_labels_and_ends_with_exact_ones(monkeypatch):
+    rows, exact = stepwise_rows(40), stepwise_rows(8, seed=1)
+    monkeypatch.setattr("rlhf_prm.experiment.prm._toy_world", lambda *_: (rows, exact, "policy"))
+    sources = load_prm_sources(PRMRecipeArguments(), None, seed=0)
+    assert sources.exact_dataset is exact and len(sources.train_dataset) + len(sources.eval_dataset) == 40
+    assert not set(sources.eval_dataset["prompt"]) & set(sources.train_dataset["prompt"])
 
 
 def test_held_out_problems_share_no_solution_with_training(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlhf_prm.metrics import first_error
+from rlhf_prm.evaluation.processbench import processbench_metrics
+from rlhf_prm.metrics import first_error, predicted_first_error
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.toyworld.checker import step_labels
@@ -89,6 +90,40 @@ def test_fewer_rows_change_the_prm_and_nothing_before_it(small, small_world, cac
     assert [name for name, cached in world.cached.items() if not cached] == ["prm"]
     assert world.prm_path != small_world.prm_path
     assert world.seconds["policy"] == small_world.seconds["policy"] > 0
+
+
+def test_the_best_prm_on_the_way_is_kept_by_rows_it_was_not_trained_on(small, by_source, cache_root):
+    settings = ToyWorldSettings(**small | {"prm_updates": 40, "prm_eval_every": 10}, label_source="gold")
+    world = build_world(settings, cache_root)
+    record = json.loads((world.prm_path / "training.json").read_text())
+    f1 = {one["update"]: one["f1"] for one in record["evaluations"]}
+    assert list(f1) == [10, 20, 30, 40][: len(f1)] and record["updates"] == max(f1)
+    assert record["kept_update"] == max(f1, key=lambda update: (f1[update], -update))
+    assert (record["rows"], record["held_out_rows"]) == (90, 10)
+    held_out = rows_of(world)[90:]
+    scores = load_prm(str(world.prm_path)).score([r["prompt"] for r in held_out], [r["completions"] for r in held_out])
+    measured = processbench_metrics(
+        [predicted_first_error(one) for one in scores], [first_error(row["labels"]) for row in held_out]
+    )
+    assert measured["f1"] == pytest.approx(f1[record["kept_update"]])
+    assert not list(world.prm_path.glob("checkpoint-*"))
+
+
+def test_votes_change_the_judge_and_nothing_before_it(small, by_source, cache_root):
+    world = build_world(ToyWorldSettings(**small, judge_votes=3, label_source="judge"), cache_root)
+    assert [name for name, cached in world.cached.items() if not cached] == ["judge", "labels", "prm"]
+    accuracy = []
+    for one in (by_source["judge"], world):
+        rows = rows_of(one)
+        gold = [first_error(step_labels(row["prompt"], row["completions"])) for row in rows]
+        accuracy.append(sum(first_error(r["labels"]) == e for r, e in zip(rows, gold, strict=True)) / len(rows))
+    assert accuracy[1] > accuracy[0]
+
+
+def test_a_world_without_its_prm_is_the_same_up_to_there(small, small_world, cache_root):
+    world = build_world(ToyWorldSettings(**small), cache_root, with_prm=False)
+    assert world.prm_path is None and "prm" not in world.stages and all(world.cached.values())
+    assert {**world.stages, "prm": small_world.stages["prm"]}.keys() == small_world.stages.keys()
 
 
 KILLED_BEFORE_THE_JUDGE = """

@@ -4,10 +4,12 @@ import pytest
 
 from rlhf_prm.annotate.judge import judge
 from rlhf_prm.annotate.judge_forms import FORMS, parse_analyses
+from rlhf_prm.annotate.tasks import Rejection
 from rlhf_prm.metrics import first_error
-from rlhf_prm.toyworld.checker import step_labels, step_verdicts
+from rlhf_prm.toyworld.checker import step_facts, step_labels, step_verdicts
 from rlhf_prm.toyworld.demonstrator import Demonstrator
 from rlhf_prm.toyworld.judge import FallibleJudge
+from rlhf_prm.toyworld.labels import judged_labels
 from rlhf_prm.toyworld.problems import Problem, draw_splits
 
 PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))  # 2, 6, 8
@@ -47,6 +49,31 @@ def test_share_of_wrong_verdicts_and_how_systematic_they_are():
     assert 0.04 < len(always) / len(set(lines)) < 0.18
     assert sum(on_the_rest) / len(on_the_rest) == pytest.approx(0.1, abs=0.02)
     assert [f for f, line in zip(second, lines, strict=True) if line in always].count(False) == 0
+
+
+def test_votes_remove_the_random_half_of_the_errors_only():
+    """Right solutions: one answer flags many of them; of many votes only the lines it is always mistaken about stay."""
+    problems, _ = solutions(400)
+    rows = [{"prompt": problem.prompt, "steps": problem.gold_steps} for problem in problems]
+    opinions = FallibleJudge(0.1, seed=3)
+    systematic = [any(step_facts(s) and opinions._opinion(s) < 0.05 for s in row["steps"]) for row in rows]
+    flagged = {}
+    for votes in (1, 9):
+        labels = judged_labels(rows, flips=0.1, seed=3, votes=votes)
+        flagged[votes] = [not isinstance(one, Rejection) and one.first_error >= 0 for one in labels]
+    clean = {
+        n: [flag for flag, always in zip(flags, systematic, strict=True) if not always] for n, flags in flagged.items()
+    }
+    assert 20 < sum(systematic) < 200
+    assert sum(clean[1]) / len(clean[1]) > 0.15 and sum(clean[9]) / len(clean[9]) < 0.02
+    assert all(flag for flag, always in zip(flagged[9], systematic, strict=True) if always)
+
+
+def test_tied_votes_are_no_label():
+    rows = [{"prompt": p.prompt, "steps": p.gold_steps} for p in solutions(300)[0]]
+    labels = judged_labels(rows, flips=0.2, seed=3, votes=2)
+    tied = [one for one in labels if isinstance(one, Rejection)]
+    assert 30 < len(tied) < 270 and all("tied votes" in one.reason for one in tied)
 
 
 def test_the_same_seeds_give_the_same_answers_and_other_judges_differ():

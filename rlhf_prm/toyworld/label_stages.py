@@ -14,6 +14,7 @@ from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.stages import Stage, StageCache
 
 ROWS = "rows.jsonl"
+STAGE_OF = {"mc": "monte_carlo"}  # where a label source's stage is not called like it
 
 
 def label_stages(
@@ -31,10 +32,13 @@ def label_stages(
     if source in ("consensus", "mc"):
         build = partial(_build_monte_carlo, settings, policy.path, sampled.path)
         stages["monte_carlo"] = cache.stage("monte_carlo", seeded("mc_completions"), build, (sampled,))
-    if source in ("consensus", "judge"):
+    if source in ("consensus", "confirmed", "judge"):
         build = partial(_build_judged, settings, sampled.path)
         asked = seeded("judge_flips") if settings.judge_votes == 1 else seeded("judge_flips", "judge_votes")
         stages["judge"] = cache.stage("judge", asked, build, (sampled,))
+    if source == "confirmed":
+        build = partial(_build_confirmed, settings, policy.path, sampled.path, stages["judge"].path)
+        stages["confirmed"] = cache.stage("confirmed", seeded("mc_completions"), build, (sampled, stages["judge"]))
     build = partial(_build_labels, source, {name: stage.path for name, stage in stages.items()})
     return {**stages, "labels": cache.stage("labels", {"source": source}, build, tuple(stages.values()))}
 
@@ -59,17 +63,33 @@ def _build_judged(settings: ToyWorldSettings, solutions: Path, folder: Path) -> 
     write_lines(folder / ROWS, labels_as_records(judged))
 
 
+def _build_confirmed(
+    settings: ToyWorldSettings, policy_path: Path, solutions: Path, judged: Path, folder: Path
+) -> None:
+    sampler = labels.policy_sampler(policy_path, settings.max_completion_length, progress="PRM: confirmed labels")
+    confirmed = labels.confirmed_labels(
+        read_lines(solutions / ROWS),
+        labels_from_records(read_lines(judged / ROWS)),
+        sampler,
+        num_completions=settings.mc_completions,
+        seed=settings.seed,
+    )
+    write_lines(folder / ROWS, labels_as_records(confirmed))
+
+
 def _build_labels(source: str, paths: dict[str, Path], folder: Path) -> None:
     """Stepwise rows of the solutions the source labels, and for the consensus its report."""
     solutions = read_lines(paths["solutions"] / ROWS)
     given = {
-        name: labels_from_records(read_lines(paths[name] / ROWS)) for name in ("monte_carlo", "judge") if name in paths
+        name: labels_from_records(read_lines(paths[name] / ROWS))
+        for name in ("monte_carlo", "judge", "confirmed")
+        if name in paths
     }
     if source == "consensus":
         chosen, report = labels.agreed_labels(given["monte_carlo"], given["judge"])
         (folder / "consensus.json").write_text(json.dumps(report, indent=1) + "\n")
     else:
-        chosen = labels.gold_labels(solutions) if source == "gold" else next(iter(given.values()))
+        chosen = labels.gold_labels(solutions) if source == "gold" else given[STAGE_OF.get(source, source)]
     write_lines(folder / ROWS, labels.stepwise_rows(solutions, chosen))
 
 

@@ -1,5 +1,6 @@
 """From the policy to labelled solutions: sampled, estimated by Monte-Carlo, judged, and brought to agreement."""
 
+import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,41 @@ def judged_labels(
     tasks = ((i, judge_task(i, row["prompt"], row["steps"], settings)) for i, row in enumerate(rows))
     finished = run_batched(tasks, FallibleJudge(flips, seed), window=WINDOW)
     return _in_order(finished, len(rows), "PRM: judge")
+
+
+def confirmed_labels(
+    rows: Sequence[dict[str, Any]],
+    judged: Sequence[StepLabels | Rejection],
+    sampler: Generator,
+    *,
+    num_completions: int,
+    seed: int,
+) -> list[StepLabels | Rejection]:
+    """The judge's labels where the verifier does not contradict them, at one Monte-Carlo prefix a solution.
+
+    A first error is kept when none of ``num_completions`` completions of the steps up to and including it ends right;
+    "no error" is kept when the answer is right. A judge that is always mistaken about a line is contradicted by the
+    completions that go on from there to the right answer. The consensus with Monte-Carlo labels asks for more, the same
+    first error from both, and keeps little where a policy seldom ends right even from right steps.
+    """
+    flagged = [i for i, one in enumerate(judged) if isinstance(one, StepLabels) and one.first_error >= 0]
+    prefixes = [
+        rows[i]["prompt"] + SEPARATOR.join(rows[i]["steps"][: judged[i].first_error + 1]) + SEPARATOR for i in flagged
+    ]
+    seeds = [random.Random(f"confirm {seed} {i}").getrandbits(63) for i in flagged]
+    completions = dict(zip(flagged, sampler.generate(prefixes, num_completions, seed=seeds), strict=True))
+    confirmed: list[StepLabels | Rejection] = []
+    for i, (row, one) in enumerate(zip(rows, judged, strict=True)):
+        if isinstance(one, Rejection):
+            confirmed.append(one)
+            continue
+        texts = completions.get(i, [SEPARATOR.join(row["steps"])])
+        right = sum(
+            verdict.reward == 1.0 for verdict in ExactMatchVerifier().verify(texts, [row["solution"]] * len(texts))
+        )
+        contradicted = right > 0 if i in completions else right == 0
+        confirmed.append(Rejection(f"contradicted: {right} of {len(texts)} right") if contradicted else one)
+    return confirmed
 
 
 def gold_labels(rows: Sequence[dict[str, Any]]) -> list[StepLabels]:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 
-LABEL_SOURCES = ("consensus", "mc", "judge", "gold")  # who labels the PRM's solutions
+LABEL_SOURCES = ("consensus", "confirmed", "mc", "judge", "gold")  # who labels the PRM's solutions
 
 
 @dataclass(frozen=True)

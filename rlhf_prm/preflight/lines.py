@@ -87,9 +87,14 @@ SECTIONS: dict[str, tuple[Line, ...]] = {
         Line("mean_of_1", "one sample", "share right without any choice", "share"),
         Line("majority", "majority of n", "the most frequent answer", "share"),
         Line("best_by_min", "best of n by the lowest score", "the rollout with the highest lowest step score", "share"),
-        Line("best_by_mean", "best of n by the mean score", "", "share"),
-        Line("best_by_last", "best of n by the last score", "above the others: the PRM judges the outcome", "share"),
-        Line("best_by_product", "best of n by the product", "", "share"),
+        Line("best_by_mean", "best of n by the mean score", "the one with the highest mean", "share"),
+        Line(
+            "best_by_last",
+            "best of n by the last score",
+            "the one with the highest last score; where this is best, the PRM judges the outcome",
+            "share",
+        ),
+        Line("best_by_product", "best of n by the product", "the one with the highest product of scores", "share"),
         Line("pass_of_n", "any of n", "the most that choosing can reach", "share"),
         Line(
             "headroom_used",
@@ -126,7 +131,18 @@ SECTIONS: dict[str, tuple[Line, ...]] = {
         Line(
             "credit_size", "size of a step's credit", "root mean square; near 0 a dense update changes next to nothing"
         ),
+        Line("probes_that_pay", "hacks that pay", "probes that raise a bounded score of most rollouts", "count"),
         Line("unscored_share", "rollouts without a score", "with a step past the PRM's context", "share"),
+    ),
+    "What does a dense update cost?": (
+        Line("seconds_generating", "generating, per rollout", "as the samples were drawn here", "seconds"),
+        Line("seconds_scoring", "scoring, per rollout", "what the PRM adds to it", "seconds"),
+        Line(
+            "scoring_over_generating",
+            "scoring over generating",
+            "how much longer generation and scoring take together than generation alone",
+            "share",
+        ),
     ),
 }
 LINES: dict[str, Line] = {line.measure: line for lines in SECTIONS.values() for line in lines}

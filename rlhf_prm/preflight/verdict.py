@@ -170,6 +170,8 @@ def cautions(measures: Measures) -> list[str]:
             "credit goes with the number of steps among rollouts with the same verdict (correlation "
             f"{written(measures, 'credit_with_steps')}): watch the length"
         )
+    if above("probes_that_pay", 0.0):
+        found.append(f"{written(measures, 'probes_that_pay')} probes of hacking pay: run with the guard on")
     if above("unscored_share", 0.05):
         found.append(f"{written(measures, 'unscored_share')} of the rollouts are too long for the PRM")
     return found

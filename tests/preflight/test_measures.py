@@ -153,10 +153,10 @@ def test_rho_is_numpy_s_correlation_of_the_deviations():
 
 
 def test_the_standard_error_is_the_spread_over_fresh_samples():
-    """Over 50 draws of 30 groups the mean reported error is the standard deviation of the values, within a third."""
+    """Over 40 draws of 20 groups the mean reported error is the standard deviation of the values, within a third."""
     values, errors = {"auroc_min": [], "rho": []}, {"auroc_min": [], "rho": []}
-    for seed in range(50):
-        noisy = rescored(drawn(seed, 30), lambda c, e, k, old: old + 0.2 * c)
+    for seed in range(40):
+        noisy = rescored(drawn(seed, 20), lambda c, e, k, old: old + 0.2 * c)
         measured = separation(noisy) | trust(noisy)
         for name in values:
             values[name].append(measured[name])

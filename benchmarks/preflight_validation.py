@@ -38,14 +38,14 @@ from rlhf_prm.preflight.verdict import KINDS, RULE, Condition, VerdictRule
 CLASSES = KINDS[:3]
 # (measure, at least): what may become a condition. Measures that need step labels are left out: a user has none.
 PAY_CANDIDATES = (
-    ("rho", True), ("rho_mixed", True), ("auroc_credit", True), ("auroc_min", True), ("auroc_mean", True),
-    ("headroom_used", True), ("credit_size", True), ("accuracy", False), ("all_right_share", False),
-    ("all_wrong_share", True), ("credit_with_steps", False),
+    ("rho", True), ("rho_mixed", True), ("auroc_credit", True), ("auroc_same_position", True), ("auroc_min", True),
+    ("auroc_mean", True), ("headroom_used", True), ("credit_size", True), ("accuracy", False),
+    ("all_right_share", False), ("all_wrong_share", True), ("credit_with_steps", False),
 )  # fmt: skip
 HARM_CANDIDATES = (
-    ("rho", False), ("rho_mixed", False), ("auroc_credit", False), ("auroc_min", False), ("auroc_mean", False),
-    ("headroom_used", False), ("credit_size", True), ("accuracy", True), ("credit_with_steps", True),
-    ("score_with_steps", True),
+    ("rho", False), ("rho_mixed", False), ("auroc_credit", False), ("auroc_same_position", False),
+    ("auroc_min", False), ("auroc_mean", False), ("headroom_used", False), ("credit_size", True), ("accuracy", True),
+    ("credit_with_steps", True), ("score_with_steps", True),
 )  # fmt: skip
 Measure = tuple[str, bool]
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from reward.hacking import auroc
 from rlhf_prm.evaluation.audit.measures import tolerance
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem
 from rlhf_prm.metrics import predicted_first_error
 from rlhf_prm.preflight.credit import positional_credit
-from rlhf_prm.preflight.within_groups import Estimate, Measures, jackknife, pair_counts, ratio
+from rlhf_prm.preflight.within_groups import Estimate, Measures, auroc_within_positions, jackknife, ratio
 
 
 def flawed_process(samples: Sequence[SampledProblem], threshold: float) -> Measures:
@@ -48,26 +46,18 @@ def step_labels(samples: Sequence[SampledProblem], threshold: float) -> Measures
         "correct_accuracy": found["correct_accuracy"] if has_right else None,
         "first_error_f1": found["f1"] if has_errors and has_right else None,
         "step_auroc": auroc([p for scores, _ in known for p in scores], [right for row in labels for right in row]),
-        **auroc_within_positions(samples).named("step_auroc_same_position"),
+        **auroc_within_positions(map(_labelled_steps, samples)).named("step_auroc_same_position"),
         **_credit_gap(samples).named("credit_gap"),
     }
 
 
-def auroc_within_positions(samples: Sequence[SampledProblem]) -> Estimate:
-    """P(a right step scores above a wrong one at the same position of another rollout of the group) + ½·P(equal)."""
-    rows = []
-    for sample in samples:
-        rollouts = [
-            (sample.step_scores[i], right_steps(len(sample.step_scores[i]), sample.first_errors[i]))
-            for i in range(len(sample.correct))
-            if is_labelled(sample, i)
-        ]
-        counts = [(0.0, 0.0)]
-        for k in range(max((len(scores) for scores, _ in rollouts), default=0)):
-            at_k = [(scores[k], right[k]) for scores, right in rollouts if len(scores) > k]
-            counts.append(pair_counts([score for score, _ in at_k], [right for _, right in at_k]))
-        rows.append(tuple(np.sum(counts, axis=0)))
-    return ratio(rows)
+def _labelled_steps(sample: SampledProblem) -> list[tuple[list[float], list[bool]]]:
+    """(scores, labels) of the rollouts whose first error is known."""
+    return [
+        (sample.step_scores[i], right_steps(len(sample.step_scores[i]), sample.first_errors[i]))
+        for i in range(len(sample.correct))
+        if is_labelled(sample, i)
+    ]
 
 
 def _credit_gap(samples: Sequence[SampledProblem]) -> Estimate:

@@ -71,6 +71,12 @@ SECTIONS: dict[str, tuple[Line, ...]] = {
         Line("auroc_last", "AUROC of the last score", "the same with the last step score"),
         Line("auroc_credit", "AUROC of the summed credit", "the same with what a dense update would add in all"),
         Line(
+            "auroc_same_position",
+            "AUROC of steps by their verdict",
+            "chance that a step of a right rollout scores above the step of a wrong one at the same position: does the "
+            "PRM know before the end?",
+        ),
+        Line(
             "step_auroc_same_position",
             "AUROC of steps, same position (labels)",
             "chance that a right step scores above a wrong one at the same position of another rollout of the group",

@@ -18,7 +18,7 @@ from rlhf_prm.metrics import WRONG_AT_OR_BELOW
 from rlhf_prm.preflight.against_labels import flawed_process, step_labels
 from rlhf_prm.preflight.credit import positional_credit, summed_credit
 from rlhf_prm.preflight.drifts import drift
-from rlhf_prm.preflight.within_groups import Measures, auroc_within, correlation_within, ratio
+from rlhf_prm.preflight.within_groups import Measures, auroc_within, auroc_within_positions, correlation_within, ratio
 
 
 def preflight_measures(
@@ -118,12 +118,18 @@ _COMPARED = ("best_by_min_minus_majority", "best_by_min_minus_majority_se", "hea
 
 
 def separation(samples: Sequence[SampledProblem]) -> Measures:
-    """AUROC within groups of a rollout's lowest, mean and last score and of its summed credit against the verdict."""
+    """AUROC within groups of a rollout's lowest, mean and last score and of its summed credit against the verdict, and
+    of single steps against their rollout's verdict, at the same position."""
     measures: Measures = {}
     for how in ("min", "mean", "last"):
         groups = [([solution_score(row, how) for row in sample.step_scores], sample.correct) for sample in samples]
         measures |= auroc_within(groups).named(f"auroc_{how}")
-    return measures | auroc_within((summed_credit(s), s.correct) for s in samples).named("auroc_credit")
+    steps = [[(row, [right] * len(row)) for row, right in zip(s.step_scores, s.correct, strict=True)] for s in samples]
+    return {
+        **measures,
+        **auroc_within((summed_credit(s), s.correct) for s in samples).named("auroc_credit"),
+        **auroc_within_positions(steps).named("auroc_same_position"),
+    }
 
 
 def trust(samples: Sequence[SampledProblem]) -> Measures:

@@ -62,6 +62,23 @@ def auroc_within(groups: Iterable[tuple[Sequence[float], Sequence[bool]]]) -> Es
     return ratio([pair_counts(scores, labels) for scores, labels in groups])
 
 
+def auroc_within_positions(groups: Iterable[Sequence[tuple[Sequence[float], Sequence[bool]]]]) -> Estimate:
+    """P(a positive step scores above a negative one at the same position of another rollout of the group) + ½·P(equal).
+
+    Args:
+        groups: for each group the (scores, labels) of its rollouts, one of each per step.
+    """
+    rows = []
+    for rollouts in groups:
+        hits = pairs = 0.0
+        for k in range(max((len(scores) for scores, _ in rollouts), default=0)):
+            at_k = [(scores[k], labels[k]) for scores, labels in rollouts if len(scores) > k]
+            counts = pair_counts([score for score, _ in at_k], [label for _, label in at_k])
+            hits, pairs = hits + counts[0], pairs + counts[1]
+        rows.append((hits, pairs))
+    return ratio(rows)
+
+
 def pair_counts(scores: Sequence[float], labels: Sequence[bool]) -> tuple[float, float]:
     """Pairs (positive, negative) in the right order, ties counted half, and all such pairs."""
     values, positive = np.round(np.asarray(scores, dtype=float), DECIMALS), np.asarray(labels, dtype=bool)

@@ -41,6 +41,8 @@ def test_positional_credit_by_hand():
         ("all_right_share", 0), ("unscored_share", 0),
         # pairs (right, wrong) of a group: A–B, C–B in order, D–E not
         ("auroc_min", 2 / 3), ("auroc_mean", 2 / 3), ("auroc_last", 2 / 3), ("auroc_credit", 2 / 3),
+        # k = 0: A above B, C below; k = 1: A above B; D below E
+        ("auroc_same_position", 2 / 4),
         # left out one group at a time: 0 and 1 → √(½·(¼ + ¼))
         ("auroc_min_se", 0.5),
         # summed credit .9 −.6 −.3 and −.2 .2; deviations of the outcome ⅓ −⅔ ⅓ and ½ −½
@@ -105,7 +107,15 @@ def rescored(samples, rule):
 @pytest.mark.parametrize("constant", [0.7, 0.1, 0.3])
 def test_a_constant_prm_knows_nothing(constant):
     measured = preflight_measures(rescored(drawn(), lambda *_: constant))
-    for name in ("auroc_min", "auroc_mean", "auroc_last", "auroc_credit", "step_auroc", "step_auroc_same_position"):
+    for name in (
+        "auroc_min",
+        "auroc_mean",
+        "auroc_last",
+        "auroc_credit",
+        "step_auroc",
+        "step_auroc_same_position",
+        "auroc_same_position",
+    ):
         assert measured[name] == 0.5, name
     assert measured["rho"] == measured["rho_se"] == measured["credit_size"] == measured["credit_gap"] == 0.0
     assert measured["best_by_mean"] == pytest.approx(measured["mean_of_1"])  # a blind choice

@@ -35,6 +35,13 @@ def test_only_trainers_recipes_and_toyworld_import_trl():
         assert offenders(folder, "trl", "rlhf_prm.trainers") == []
 
 
+def test_preflight_stands_on_the_measuring_parts_and_nothing_below_imports_it():
+    above = ("trl", *(f"rlhf_prm.{name}" for name in ("trainers", "experiment", "ablation", "report", "plan")))
+    assert offenders("rlhf_prm/preflight", *above) == []
+    below = ("reward", *BELOW_TRAINERS, "rlhf_prm/plan", "rlhf_prm/toyworld", "rlhf_prm/trainers")
+    assert [found for folder in below for found in offenders(folder, "rlhf_prm.preflight")] == []
+
+
 def test_nothing_imports_recipes():
     assert offenders("reward", "recipes") + offenders("rlhf_prm", "recipes") == []
 

@@ -7,7 +7,8 @@ AGGREGATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "product": math.prod,
     "min": min,
     "last": lambda scores: scores[-1],
-    "mean": lambda scores: sum(scores) / len(scores),
+    # Measured from the first: equal scores have exactly their own mean, however many they are, and so tie.
+    "mean": lambda scores: scores[0] + sum(score - scores[0] for score in scores) / len(scores),
 }
 
 

@@ -26,6 +26,12 @@ def test_aggregations_by_hand():
         solution_score(scores, "sum")
 
 
+def test_equal_scores_have_one_mean_whatever_their_number():
+    """Otherwise rounding, not the PRM, would choose between a rollout of three steps and one of four."""
+    for score in (0.1, 0.3, 0.7):
+        assert {solution_score([score] * steps, "mean") for steps in range(1, 12)} == {score}
+
+
 @settings(deadline=None)
 @given(samples, st.data())
 def test_best_of_and_pass_equal_brute_force(drawn, data):

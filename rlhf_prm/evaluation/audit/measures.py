@@ -117,21 +117,11 @@ DRIFTS = {
 
 def drift(samples: Sequence[SampledProblem], kind: str) -> AuditLine:
     """|Spearman ρ| of step scores with the step's ``position`` or its ``length`` in characters, right answers only."""
-    rows = []
-    for sample in samples:
-        points = []
-        for steps, scores, correct in zip(sample.steps, sample.step_scores, sample.correct, strict=True):
-            if correct:
-                points += [
-                    (index if kind == "position" else len(step), score)
-                    for index, (step, score) in enumerate(zip(steps, scores, strict=True))
-                    if not math.isnan(score)
-                ]
-        rows.append(np.array(points, dtype=float).reshape(-1, 2))
-    rho = _spearman(np.concatenate(rows)) if rows else math.nan
+    rows = drift_points(samples, kind)
+    rho = rank_correlation(np.concatenate(rows)) if rows else math.nan
     generator = np.random.default_rng(0)
     draws = [
-        _spearman(np.concatenate([rows[i] for i in generator.integers(0, len(rows), len(rows))]))
+        rank_correlation(np.concatenate([rows[i] for i in generator.integers(0, len(rows), len(rows))]))
         for _ in range(RESAMPLES if len(rows) > 1 else 0)
     ]
     known = [draw for draw in draws if not math.isnan(draw)]
@@ -147,7 +137,24 @@ def drift(samples: Sequence[SampledProblem], kind: str) -> AuditLine:
     )
 
 
-def _spearman(points: np.ndarray) -> float:
+def drift_points(samples: Sequence[SampledProblem], kind: str) -> list[np.ndarray]:
+    """For each problem, (position or length, score) of the scored steps of its right solutions: (steps, 2)."""
+    rows = []
+    for sample in samples:
+        points = []
+        for steps, scores, correct in zip(sample.steps, sample.step_scores, sample.correct, strict=True):
+            if correct:
+                points += [
+                    (index if kind == "position" else len(step), score)
+                    for index, (step, score) in enumerate(zip(steps, scores, strict=True))
+                    if not math.isnan(score)
+                ]
+        rows.append(np.array(points, dtype=float).reshape(-1, 2))
+    return rows
+
+
+def rank_correlation(points: np.ndarray) -> float:
+    """Spearman's ρ of two columns; NaN below three points, or where a column is constant."""
     if len(points) < 3 or np.ptp(points[:, 0]) == 0 or np.ptp(points[:, 1]) == 0:
         return math.nan
     return float(np.corrcoef(rankdata(points[:, 0]), rankdata(points[:, 1]))[0, 1])

@@ -1,0 +1,195 @@
+"""``rlhf-prm preflight``: will dense rewards pay for this policy, PRM, dataset and verifier?"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rlhf_prm.evaluation import arguments as shared
+from rlhf_prm.metrics import WRONG_AT_OR_BELOW
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_argument_group("where the rollouts come from: --model and --dataset, --samples, or --toyworld")
+    where.add_argument("--model", help="the policy's folder, Hub name, or name it is served under")
+    where.add_argument("--dataset", help="file, folder or Hub dataset of problems with gold answers")
+    where.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, drawn before")
+    where.add_argument("--toyworld", help="JSON of ToyWorldSettings, e.g. '{\"seed\": 0}'; steps are checked exactly")
+    where.add_argument("--problems", type=int, default=256, help="problems, drawn at random (%(default)s)")
+    where.add_argument("--n", type=int, default=8, help="rollouts per problem (%(default)s)")
+    _add_policy_arguments(parser)
+    shared.add_verifier_argument(parser)
+    shared.add_prm_arguments(parser)
+    parser._option_string_actions["--prm"].required = False  # the toy world has a PRM of its own
+    parser.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
+    parser.add_argument("--threshold", type=float, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
+    parser.add_argument("--probe-problems", type=int, default=32, help="problems the probes rewrite; 0 = no probes")
+    parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
+    parser.add_argument("--stage-cache", default="runs/cache", help="toy world: folder of its stages (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("preflight.html"), help="the page (%(default)s)")
+    parser.add_argument("--json", type=Path, help="everything on the page as JSON (default: beside the page)")
+
+
+def _add_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    policy = parser.add_argument_group("the policy, with --model")
+    policy.add_argument("--endpoint", nargs="*", default=[], help="OpenAI-compatible base URLs that serve the policy")
+    policy.add_argument("--backend", default="auto", help="auto, hf, vllm, endpoint, or a dotted path")
+    policy.add_argument(
+        "--template", default="chat", help="chat (the tokenizer's), plain, chatml, or text with {problem}"
+    )
+    policy.add_argument("--temperature", type=float, default=1.0, help="as in training (%(default)s)")
+    policy.add_argument("--max-tokens", type=int, default=2048, help="longest rollout, in tokens, as in training")
+    policy.add_argument("--concurrency", type=int, default=128, help="requests in flight, or prompts per call")
+    policy.add_argument("--problem-column", help="of --dataset (default: prompt)")
+    policy.add_argument("--solution-column", help="of --dataset, the gold answer (default: solution)")
+    policy.add_argument("--split", default="train", help="split of a Hub dataset")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the verdict and the measures; write the page and the JSON."""
+    from rlhf_prm.preflight.page import preflight_text, write_preflight
+    from rlhf_prm.preflight.run import PreflightSettings, preflight
+
+    data = args.json or args.output.with_suffix(".json")
+    check(args, data)
+    drawn, prm = _drawn(args)
+    if drawn.left_out:
+        print(f"{drawn.left_out} problems are left out: the verifier could not judge every rollout of theirs")
+    settings = PreflightSettings(
+        threshold=args.threshold,
+        probe_problems=args.probe_problems,
+        texts=_probe_texts(args, drawn.texts),
+        length=_token_counter(prm),
+        seed=args.seed,
+    )
+    scorer = shared.scorer_from(args, prm)
+    result = preflight(scorer, drawn.samples, settings, policy=drawn.policy, prm=prm, seconds_generating=drawn.seconds)
+    write_preflight(result, args.output, data)
+    print(f"\n{preflight_text(result)}\n\npage: {args.output}   data: {data}")
+
+
+def check(args: argparse.Namespace, data: Path) -> None:
+    """What can be known without loading or generating anything.
+
+    Raises:
+        ValueError: what is missing, contradicts itself or cannot be written.
+    """
+    given = [name for name in ("model", "samples", "toyworld") if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"got {' and '.join(f'--{name}' for name in given) or 'no source of rollouts'}, expected one of --model "
+            "POLICY with --dataset FILE, --samples FILE, or --toyworld SETTINGS"
+        )
+    if (args.dataset is None) != (args.model is None):
+        raise ValueError("--model and --dataset go together: the policy answers the dataset's problems")
+    if args.prm is None and args.toyworld is None:
+        raise ValueError("--prm is needed: the process reward model to measure")
+    if args.problems < 1 or args.n < 2 or args.probe_problems < 0:
+        raise ValueError(
+            f"got --problems {args.problems}, --n {args.n}, --probe-problems {args.probe_problems}; expected at least "
+            "1, at least 2 (rollouts of one problem are compared with each other) and at least 0"
+        )
+    if data == args.output:
+        raise ValueError(f"--output and --json are both {data}: the page and the data need a file each")
+    for path in (args.output, data):
+        _check_writable(path)
+    if args.prm is not None:
+        _check_checkpoint("--prm", args.prm)
+    if args.model is not None and not args.endpoint:
+        _check_checkpoint("--model", args.model)
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, expected the name of a file")
+
+
+def _check_checkpoint(option: str, name: str) -> None:
+    """Its config is there, and its tokenizer; no weights are loaded yet."""
+    from transformers import AutoConfig
+
+    from rlhf_prm.prm.load import saved_tokenizer
+
+    try:
+        AutoConfig.from_pretrained(name)
+        saved_tokenizer(name)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"{option} {name}: no model can be loaded from there ({first})") from error
+
+
+def _drawn(args: argparse.Namespace) -> tuple[Any, str]:
+    """The samples and the PRM's name."""
+    from rlhf_prm.preflight import sources
+    from rlhf_prm.steps import StepSplitter
+
+    if args.toyworld is not None:
+        drawn, prm = sources.from_toy_world(_settings(args.toyworld), args.stage_cache, args.problems, args.n)
+        return drawn, args.prm or str(prm)
+    splitter = StepSplitter(args.separator.replace("\\n", "\n").replace("\\t", "\t"))
+    verifier = shared.verifier_from(args)
+    try:
+        if args.samples is not None:
+            return sources.from_file(args.samples, verifier, splitter, args.problems, args.seed), args.prm
+        return _from_policy(args, verifier, splitter), args.prm
+    finally:
+        close = getattr(verifier, "close", None)
+        if close:
+            close()
+
+
+def _from_policy(args: argparse.Namespace, verifier: Any, splitter: Any) -> Any:
+    from rlhf_prm.annotate.config import GeneratorConfig
+    from rlhf_prm.preflight import sources
+
+    config = GeneratorConfig(
+        args.model,
+        backend=args.backend,
+        endpoints=args.endpoint,
+        template=args.template,
+        temperature=args.temperature,
+        max_tokens=args.max_tokens,
+    )
+    named = {"prompt": args.problem_column, "solution": args.solution_column}
+    columns = {ours: theirs for ours, theirs in named.items() if theirs}
+    prompts = sources.drawn_prompts(
+        args.dataset, columns, args.split, args.problems, config.prompt_template(), args.seed
+    )
+    keep = args.output.with_suffix(".samples.jsonl")
+    drawn = sources.from_policy(config, args.concurrency, prompts, verifier, args.n, splitter, args.seed, keep)
+    print(f"rollouts: {keep} (measure another PRM on them with --samples)")
+    return drawn
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"--toyworld: got {text!r}, expected a JSON object such as '{{\"seed\": 0}}' ({error})"
+        ) from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"--toyworld: got {text!r}, expected a JSON object such as '{{\"seed\": 0}}'")
+    return settings
+
+
+def _probe_texts(args: argparse.Namespace, texts: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(texts, filler=tuple(args.filler)) if args.filler else texts
+
+
+def _token_counter(prm: str) -> Any:
+    """Text → its tokens by the PRM's tokenizer."""
+    from rlhf_prm.prm.load import saved_tokenizer
+
+    tokenizer = saved_tokenizer(prm)
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

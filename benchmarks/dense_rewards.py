@@ -1,0 +1,254 @@
+"""Do process rewards help the policy? Outcome-only, a method on a learned PRM, and the ceiling, in the toy world.
+
+    python benchmarks/dense_rewards.py contenders --builds 20 21 22            # outcome-only, learned PRM, exact labels
+    python benchmarks/dense_rewards.py hostile --builds 20 21 22               # scorers that mislead, plain world
+    python benchmarks/dense_rewards.py curve --builds 30 31                    # scorers of every quality, with preflight
+    python benchmarks/dense_rewards.py tuning --builds 10 11                   # outcome-only over learning rate × prompts
+    python benchmarks/dense_rewards.py show                                    # the tables of what is there
+    python benchmarks/dense_rewards.py pairs --output pairs.json               # for benchmarks/preflight_validation.py
+
+A cell is one training run (15 to 60 seconds on one core, after its world has been built); finished ones are kept in
+``benchmarks/results/dense_rewards.jsonl`` and not run again. Several calls may share the work: each claims a cell by a
+lock. ``rlhf_prm.toyworld.quick_grpo`` trains; the baseline's regime was tuned on builds 10 and 11 (``tuning``).
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import datasets
+import torch
+import transformers
+from filelock import FileLock, Timeout
+
+from rlhf_prm.evaluation.samples import scored
+from rlhf_prm.intervals import difference_interval, difference_p_value, holm_adjusted, mean_interval
+from rlhf_prm.preflight.measures import preflight_measures
+from rlhf_prm.prm import load_prm
+from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
+from rlhf_prm.toyworld.hostile import HOSTILE, HostileScorer
+from rlhf_prm.toyworld.oracle import OracleScorer
+from rlhf_prm.toyworld.prm_check import checked_samples
+from rlhf_prm.toyworld.quick_grpo import Regime, quick_grpo
+
+RESULTS = Path(__file__).parent / "results" / "dense_rewards.jsonl"
+WORLDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "long": {"long_chains": True},
+    "filler": {"filler": True},
+    "gold10": {"gold_fraction": 0.1},
+}
+LEARNED = {"label_source": "confirmed", "judge_votes": 8, "mc_completions": 8}
+METHOD = "trusted"
+# Outcome-only at its best on builds 10 and 11; every method gets the same rollouts.
+REGIMES = {"plain": {}, "long": {"learning_rate": 1.5e-4}, "filler": {}, "gold10": {}}
+DENSE_REGIMES = {"plain": {}, "long": {}, "filler": {}, "gold10": {}}
+Cell = dict[str, Any]
+
+
+def cell(part: str, world: str, build: int, scorer: str, method: str, regime: dict[str, Any], **more: Any) -> Cell:
+    """One run: what it is, as JSON."""
+    return {"part": part, "world": world, "build": build, "scorer": scorer, "method": method, "regime": regime, **more}
+
+
+def contenders(builds: list[int]) -> Iterator[Cell]:
+    """Outcome-only, the method on the learned PRM, and on exact labels, in every world."""
+    for build in builds:
+        for world in WORLDS:
+            yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
+            for scorer in ("learned", "oracle"):
+                yield cell("contenders", world, build, scorer, METHOD, DENSE_REGIMES[world])
+
+
+def hostile(builds: list[int]) -> Iterator[Cell]:
+    """Scorers that mislead, and a PRM of random weights, in the plain world."""
+    for build in builds:
+        yield cell("contenders", "plain", build, "none", "outcome", REGIMES["plain"])
+        for scorer in (*HOSTILE, "random_weights"):
+            yield cell("hostile", "plain", build, scorer, METHOD, DENSE_REGIMES["plain"])
+
+
+def curve(builds: list[int]) -> Iterator[Cell]:
+    """Scorers of every quality: exact labels with errors, PRMs of few and many updates, every source of labels."""
+    flips = [f"oracle:{kind}={share}" for kind in ("random", "systematic") for share in (0.1, 0.2, 0.35)]
+    learned = [f"learned:prm_updates={updates}" for updates in (100, 200)]
+    sources = [f"learned:label_source={source}" for source in ("gold", "judge", "consensus", "mc")]
+    for build in builds:
+        for world in ("plain", "long", "filler"):
+            yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
+            for scorer in ("oracle", "learned", *flips, *learned, *sources, *("inverted", "noise")):
+                yield cell("curve", world, build, scorer, METHOD, DENSE_REGIMES[world])
+
+
+def tuning(builds: list[int]) -> Iterator[Cell]:
+    """Outcome-only over learning rate × prompts per update, at the same number of rollouts."""
+    for build in builds:
+        for world in WORLDS:
+            for rate in (1.5e-4, 3e-4, 6e-4):
+                for prompts, updates in ((4, 160), (8, 80), (16, 40)):
+                    regime = {"learning_rate": rate, "prompts": prompts, "max_steps": updates}
+                    yield cell("tuning", world, build, "none", "outcome", regime)
+
+
+PARTS = {"contenders": contenders, "hostile": hostile, "curve": curve, "tuning": tuning}
+
+
+def world_of(one: Cell, cache: str) -> ToyWorld:
+    """The world of a cell, with the PRM that its scorer asks for."""
+    name, _, given = one["scorer"].partition(":")
+    chosen = dict(LEARNED)
+    if name == "learned" and given:
+        key, value = given.split("=")
+        chosen |= {key: int(value) if value.isdigit() else value}
+        if key == "label_source":
+            chosen |= {"judge_votes": 1, "mc_completions": 4}
+    return build_world(ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **chosen), cache)
+
+
+def scorer_of(one: Cell, world: ToyWorld) -> StepScorer | None:
+    """The scorer that a cell names."""
+    name, _, given = one["scorer"].partition(":")
+    if name == "none":
+        return None
+    if name == "oracle":
+        kind, _, share = given.partition("=")
+        flips = {f"{kind}_flips": float(share)} if given else {}
+        return OracleScorer(seed=one["build"], **flips)
+    if name in HOSTILE:
+        return HostileScorer(name)
+    prm = load_prm(str(world.prm_path))
+    if name == "random_weights":
+        torch.manual_seed(one["build"])
+        for parameter in prm.placement.reader.model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return prm
+
+
+def run(one: Cell, cache: str) -> dict[str, Any]:
+    """Train and measure; for the curve also what preflight says of the scorer on the starting policy's samples."""
+    world = world_of(one, cache)
+    scorer = scorer_of(one, world)
+    result = quick_grpo(
+        world, scorer, one["method"], one.get("method_kwargs"), Regime(**one["regime"]), seed=one.get("seed", 0)
+    )
+    if one["part"] in ("curve", "hostile") or one["scorer"] in ("learned", "oracle"):
+        result["measures"] = preflight_measures(scored(checked_samples(world, 100, 8), scorer))
+    return result
+
+
+def work(cells: list[Cell], results: Path, cache: str) -> None:
+    """Run the cells that no call has finished or is running; append each result when it is there."""
+    locks = Path(cache) / ".dense_rewards"
+    locks.mkdir(parents=True, exist_ok=True)
+    for one in cells:
+        name = _name(one)
+        try:
+            with FileLock(locks / f"{abs(hash(name))}-{one['build']}.lock", timeout=0):
+                if name in {_name(row["cell"]) for row in rows_of(results)}:
+                    continue
+                result = run(one, cache)
+                with FileLock(locks / "results.lock"), results.open("a") as file:
+                    file.write(json.dumps({"cell": one, **result}) + "\n")
+                print(f"{name}: accuracy {result['accuracy']:.3f}, all steps right {result['process_accuracy']:.3f}")
+        except Timeout:
+            continue
+
+
+def rows_of(results: Path) -> list[dict[str, Any]]:
+    """What has been finished so far."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def _name(one: Cell) -> str:
+    return json.dumps(one, sort_keys=True)
+
+
+def table(rows: list[dict[str, Any]], part: str) -> str:
+    """Per world: scorer, method and regime against outcome-only of the same builds, Holm-adjusted within the part."""
+    runs: dict[tuple, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        one = row["cell"]
+        if one["part"] == part or (one["scorer"] == "none" and one["part"] == "contenders"):
+            runs[one["world"], one["scorer"], one["method"], json.dumps(one["regime"])][one["build"]] = row
+    lines, comparisons = [], []
+    for key, by_build in sorted(runs.items()):
+        base = next((runs[other] for other in runs if other[0] == key[0] and other[2] == "outcome"), {})
+        paired = [b for b in by_build if b in base]
+        gains = {
+            metric: [by_build[b][metric] - base[b][metric] for b in paired]
+            for metric in ("accuracy", "process_accuracy")
+        }
+        comparisons.append(math.nan if key[2] == "outcome" else difference_p_value(gains["accuracy"]))
+        lines.append((key, by_build, gains))
+    out = ["| world | scorer | method | regime | builds | accuracy | all right | gain | gain, all right | p (Holm) |"]
+    out.append("|---|---|---|---|---|---|---|---|---|---|")
+    for (key, by_build, gains), p in zip(lines, holm_adjusted(comparisons), strict=True):
+        world, scorer, method, regime = key
+        means = [mean_interval([r[m] for r in by_build.values()]).mean for m in ("accuracy", "process_accuracy")]
+        shown = [""] * 3
+        if method != "outcome":
+            intervals = [difference_interval(gains[m]) for m in ("accuracy", "process_accuracy")]
+            shown = [f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})" for i in intervals] + [f"{p:.3f}"]
+        cells = [world, scorer, method, regime, str(len(by_build)), f"{means[0]:.3f}", f"{means[1]:.3f}", *shown]
+        out.append("| " + " | ".join(cells) + " |")
+    return "\n".join(out)
+
+
+def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """(measures, gain) of every run with measures: what ``preflight_validation.py`` reads."""
+    base = {
+        (row["cell"]["world"], row["cell"]["build"]): row["accuracy"]
+        for row in rows
+        if row["cell"]["scorer"] == "none" and row["cell"]["part"] == "contenders"
+    }
+    found = []
+    for row in rows:
+        one = row["cell"]
+        if "measures" not in row or (one["world"], one["build"]) not in base:
+            continue
+        before, after = base[one["world"], one["build"]], row["accuracy"]
+        error = math.sqrt((before * (1 - before) + after * (1 - after)) / 2048)
+        found.append(
+            {"measures": row["measures"], "gain": after - before, "gain_se": error}
+            | {"world": one["world"], "build": one["build"], "prm": one["scorer"]}
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=(*PARTS, "show", "pairs"))
+    parser.add_argument("--builds", type=int, nargs="+", default=[20, 21, 22, 23, 24, 25, 26, 27])
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--cache", default="runs/cache", help="folder of the built worlds")
+    parser.add_argument("--output", type=Path, help="of `pairs`")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    torch.set_num_threads(1)
+    if args.part == "pairs":
+        text = json.dumps(pairs(rows_of(args.results)), indent=1) + "\n"
+        sys.stdout.write(text) if args.output is None else args.output.write_text(text)
+    elif args.part == "show":
+        for part in PARTS:
+            print(f"## {part}\n{table(rows_of(args.results), part)}\n")
+    else:
+        work([one for one in PARTS[args.part](args.builds) if one["world"] in args.worlds], args.results, args.cache)
+
+
+if __name__ == "__main__":
+    main()

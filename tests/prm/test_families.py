@@ -168,3 +168,19 @@ def test_a_tokenizer_of_its_own_is_kept(tmp_path):
     scorer = load_prm(folder)
     rendered = scorer.family.rendered(scorer.texts, "add times", ["times add", "add huh"])
     assert (rendered.ids, rendered.ends) == ([2, 3, 3, 2, 1, 2, 0, 1], [4, 7])
+
+
+def test_skywork_keeps_a_line_break_for_every_blank_line(folder_of):
+    """The ids of the authors' ``prepare_input`` for "a\\n\\nb\\nc\\n\\n\\nd": blank lines inside and between steps."""
+    scorer = load_prm(folder_of("skywork_prm"))
+    tokenizer = scorer.texts.tokenizer
+    (newline,) = tokenizer.encode("\n")
+    text = {name: tokenizer.encode(name) for name in "abcd"}
+    head = tokenizer.encode(tokenizer.bos_token + "Why?\n")
+    rendered = scorer.family.rendered(scorer.texts, "Why?", ["a", "b\nc\n\n\nd"])
+    lines = [text["a"], [], text["b"], text["c"], [], [], text["d"]]
+    assert rendered.ids == head + [token for line in lines for token in [*line, newline]]
+    assert rendered.ends == [len(head) + len(text["a"]), len(rendered.ids) - 1]
+    at_lines = replace(scorer.family, between_steps="\n")
+    assert at_lines.rendered(scorer.texts, "Why?", ["a", "b"]).ids == [*head, *text["a"], newline, *text["b"], newline]
+    assert scorer.family.rendered(scorer.texts, "Why?", ["", ""]).ends == [len(head), len(head) + 2]

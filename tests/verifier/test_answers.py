@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reward import MathVerifier
 from reward.answers.extract import MAX_TEXT, final_answer, gold_answer
 from reward.answers.judge import judge
 from reward.answers.quick import quick_status
@@ -161,6 +162,14 @@ def test_golds(solution, gold):
 )
 def test_what_is_only_thought_is_no_answer(completion, answer):
     assert final_answer(completion).text == answer
+
+
+def test_where_the_prompt_opens_the_thought():
+    assert final_answer(r"perhaps \boxed{4}", in_thought=True).text is None
+    assert final_answer(r"perhaps \boxed{4}</think> \boxed{5}", in_thought=True).text == "5"
+    with MathVerifier(workers=1, in_thought=True) as verifier:
+        verdicts = verifier.verify([r"perhaps \boxed{4}", r"hm</think> \boxed{4}"], ["4", "4"])
+    assert [verdict.status for verdict in verdicts] == ["no_answer", "correct"]
 
 
 def test_a_thought_that_began_before_the_part_that_is_read():

@@ -71,7 +71,8 @@ def text_with_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rend
     if family.numbered:
         steps = numbered(steps)
     if texts.tag_is_added:
-        return pieces_then_tags(texts, family, problem, steps)
+        head, *pieces = texts.plain_ids([problem + family.after_problem, *steps])
+        return _with_tags([*texts.first_ids, *head], pieces, texts.tag_id)
     found = _tokens_at_tags(texts, problem, steps)
     if found is None:  # the tag is spelled out in the problem or a step
         found = _tokens_at_tags(texts, texts.broken(problem), [texts.broken(step) for step in steps])

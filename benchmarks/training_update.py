@@ -1,6 +1,6 @@
 """What a PRM costs a training update: outcome-only against dense on the same policy, and what hides behind what.
 
-    python benchmarks/training_update.py [--updates 6] [--data ../shared/data]
+    python benchmarks/training_update.py [--updates 6] --data FOLDER
 
 Two measurements. (1) GRPO updates of a random policy on GSM8K problems, outcome-only and dense in turn, split into the
 trainer's parts. (2) Scoring 256 real completions: PRM alone, verifier alone, and both as the trainer runs them
@@ -98,7 +98,13 @@ def real_completions(path: Path, count: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=6)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="a folder with gsm8k_train_2000.jsonl (question, answer) and "
+        "gsm8k_example_model_solutions.jsonl of openai/grade-school-math",
+    )
     parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
     args = parser.parse_args()
     columns = {"prompt": "question", "solution": "answer"}

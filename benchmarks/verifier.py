@@ -1,6 +1,6 @@
 """MathVerifier beside ``trl.rewards.accuracy_reward`` on the same completions, in turn.
 
-    python benchmarks/verifier.py --write       # 1 to 4 minutes, most of it TRL's time-outs
+    python benchmarks/verifier.py --data FOLDER --write       # 1 to 4 minutes, most of it TRL's time-outs
 
 Three workloads of 512 completions from real data (MATH-500 solutions, GSM8K model outputs; a third against a wrong
 gold): distinct ones; 64 problems × 8 completions sharing golds and answers; distinct ones with 2 % adversarial ones.
@@ -163,7 +163,13 @@ def compare(workload: Workload, repeats: int, workers: int, deadline: float, pat
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="a folder with math500.jsonl (openai/prm800k), gsm8k_example_model_solutions.jsonl "
+        "(openai/grade-school-math) and verifier_adversarial.jsonl.gz (rows with a completion)",
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--deadline", type=float, default=5.0)
     parser.add_argument("--repeats", type=int, default=5)

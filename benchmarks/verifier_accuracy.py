@@ -4,7 +4,7 @@
 
 A case has ``gold``, ``completion``, ``expected`` (true or false) and ``category``. For the other two the gold is put in
 a box, without which they are far worse (``accuracy_reward`` 52.6 % instead of 88.8 % of 972 cases). Expected on the 492
-cases of ``verifier_cases.jsonl``: at least 99 % right and at most one false positive.
+shipped cases: at least 99 % right and at most one false positive.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from trl.rewards import accuracy_reward
 
 from reward import MathVerifier
 
+CASES = Path(__file__).resolve().parents[1] / "tests" / "verifier" / "data" / "verifier_cases.jsonl"
 GRADERS = ("MathVerifier", "math-verify", "accuracy_reward")
 
 
@@ -52,8 +53,7 @@ def table(cases: list[dict]) -> dict[str, dict]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = Path(__file__).resolve().parents[2] / "shared" / "data"
-    parser.add_argument("--cases", type=Path, default=data / "verifier_cases.jsonl")
+    parser.add_argument("--cases", type=Path, default=CASES)
     parser.add_argument("--write", action="store_true", help="write it to benchmarks/results")
     args = parser.parse_args()
     logging.disable(logging.WARNING)

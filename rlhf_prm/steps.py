@@ -1,21 +1,45 @@
 """From text to reasoning steps, and from steps to token counts that are exact for any generated ids."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from itertools import accumulate
 
-# Delimiters whose inside is never cut: code fences, display maths, LaTeX environments such as align.
-_OPENING = re.compile(r"```|\$\$|(?<!\\)\\\[|\\begin\{([a-zA-Z]+\*?)\}")
+# Blocks whose inside is not cut: code fences, display maths, LaTeX environments such as align. There are limits because
+# a policy writes the text: whatever it puts around its sentences, they must stay steps.
+MAX_BLOCK = 2_000  # characters
+MAX_BLANK_LINES = 3  # in a block
+MAX_SEPARATORS = 12  # in a block, where a line break is the separator
+_OPENING = re.compile(
+    r"^[ \t]*(?P<fence>```)[ \t]*[\w+#.-]*[ \t]*$|(?<!\\)\$\$|(?<!\\)\\\[|\\begin\{(?P<environment>[a-zA-Z]+\*?)\}",
+    re.MULTILINE,
+)
+_FENCE_LINE = re.compile(r"\n[ \t]*```+([^\n]*)")
+_BRACKET = re.compile(r"(?<!\\)\\[\[\]]")
+_BLANK_LINE = re.compile(r"\n[ \t]*(?=\n)")
+_MARK = re.compile(r"\\(?:(?:begin|end)\{[^{}]*\}|[a-zA-Z]+|.?)|[$`]+")
+_THREE_WORDS = re.compile(r"[^\W\d_]{2,}(?:[\W\d_]+[^\W\d_]{2,}){2}")
+_SENTENCE_IN_CODE = re.compile(
+    r"^\s*[A-Z][a-z]+[ ,:]"  # how a sentence begins
+    r"|\w[)*]*[.!?。！？][)*]*[ \t]*$"  # how it ends
+    r"|(?:(?!(?:and|as|class|def|else|for|from|if|import|in|is|not|or|return|while|with)\b)"  # four words in a row
+    r"\b[^\W\d_]{2,}[,;:]?[ \t]*\b){4}",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
 class StepSplitter:
     """Cuts a solution into steps at a separator.
 
-    A separator belongs to the step it ends. A blank step is merged into the one before it. Nothing is cut inside a
-    closed code fence or closed display maths. A text without a separator is one step, the empty text too.
+    A separator belongs to the step it ends. A blank step is merged into the one before it. A text without a separator
+    is one step, the empty text too.
+
+    Nothing is cut inside a code fence or displayed maths that is closed and short (see :func:`_protected`), unless that
+    would join two pieces that both talk: delimiters that are left open, or put around a whole solution, or strewn over
+    it, do not make steps fewer. A separator that is a mark, not just white space, ends a step everywhere.
 
     Args:
         separator: the literal text between steps; a blank line by default, as in arXiv 2501.07301.
@@ -48,22 +72,20 @@ class StepSplitter:
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Character spans ``(start, end)`` of the steps, separators included; they tile ``text``. Linear time."""
-        return [(start, end) for start, _, end in self._cuts(text)]
+        return [(start, end) for start, _, end in self.cuts(text)]
 
     def split(self, text: str) -> list[str]:
         """The steps of ``text`` without their separators and outer white space; at least one."""
-        return [text[start:content_end].strip() for start, content_end, _ in self._cuts(text)]
+        return [text[start:content_end].strip() for start, content_end, _ in self.cuts(text)]
 
-    def _cuts(self, text: str) -> list[tuple[int, int, int]]:
-        """(start, end of the content, end of the separator) of every step."""
-        protected = iter(_protected_spans(text))
-        inside = next(protected, None)
+    def cuts(self, text: str) -> list[tuple[int, int, int]]:
+        """(start, end of the content, end of the separator) of every step, in characters."""
+        separators = list(self._regex.finditer(text))
+        protected = _protected([match.span() for match in separators], text)
         cuts: list[tuple[int, int, int]] = []
         start = 0
-        for match in self._regex.finditer(text):
-            while inside is not None and inside[1] <= match.start():
-                inside = next(protected, None)
-            if inside is not None and inside[0] <= match.start():
+        for number, match in enumerate(separators):
+            if number in protected and match[0].isspace():
                 continue
             if text[start : match.start()].strip():
                 cuts.append((start, match.start(), match.end()))
@@ -79,21 +101,69 @@ class StepSplitter:
         return cuts
 
 
-def _protected_spans(text: str) -> list[tuple[int, int]]:
-    """Spans of closed fences, display maths and environments; an opening that is never closed protects nothing."""
-    spans = []
-    last_closing: dict[str, int] = {}
+def _protected(separators: list[tuple[int, int]], text: str) -> set[int]:
+    """Numbers of the separators that end no step, as they lie in a code fence or displayed maths. Linear time.
+
+    Such a block is closed and has no other of its kind inside; it is not the whole text; it is short (``MAX_BLOCK``,
+    ``MAX_BLANK_LINES``, ``MAX_SEPARATORS``); and at most one of the pieces that it joins talks, those in which it
+    begins and ends taken whole. So a stray ``$$`` that meets the opening of the next formula, or a fence around a
+    solution, is no block, and the search for the next one begins right behind it.
+    """
+    protected: set[int] = set()
+    if not separators:
+        return protected
+    begins = [begin for begin, _ in separators]
+    pieces = list(zip([0, *(end for _, end in separators)], [*begins, len(text)], strict=True))
+    talks = cache(lambda number, test: test(text[slice(*pieces[number])]))
+    margins = len(text) - len(text.lstrip()), len(text.rstrip())
     position = 0
+    joined, joined_talks = 0, False  # the last piece that is joined to others, and whether any of these talks
     while opening := _OPENING.search(text, position):
-        closing = {"```": "```", "$$": "$$", "\\[": "\\]"}.get(opening[0]) or f"\\end{{{opening[1]}}}"
-        if closing not in last_closing:
-            last_closing[closing] = text.rfind(closing)
         position = opening.end()
-        if last_closing[closing] >= position:  # else every later search for it would run to the end of the text
-            end = text.find(closing, position) + len(closing)
-            spans.append((opening.start(), end))
-            position = end
-    return spans
+        closing = _closing(text, opening)
+        if closing is None:
+            continue
+        first, last = bisect_left(begins, opening.start()), bisect_left(begins, closing[1])
+        if first < last:
+            test = _talks_in_code if opening["fence"] else _talks
+            talking = (
+                sum(talks(number, test) for number in range(first, last + 1)) if last - first <= MAX_SEPARATORS else 2
+            )
+            talking += joined == first and joined_talks and not talks(first, test)
+            whole = opening.start() <= margins[0] and closing[1] >= margins[1]
+            if whole or talking > 1 or len(_BLANK_LINE.findall(text, position, closing[0])) > MAX_BLANK_LINES:
+                continue
+            protected.update(range(first, last))
+            joined, joined_talks = last, talking > 0
+        position = closing[1]
+    return protected
+
+
+def _talks(piece: str) -> bool:
+    """Whether there are words in ``piece``, and not just a formula."""
+    return _THREE_WORDS.search(_MARK.sub(" ", piece)) is not None
+
+
+def _talks_in_code(piece: str) -> bool:
+    """As :func:`_talks` for a piece that may be code, which is full of words: it looks for a sentence."""
+    return _SENTENCE_IN_CODE.search(_MARK.sub(" ", piece)) is not None
+
+
+def _closing(text: str, opening: re.Match[str]) -> tuple[int, int] | None:
+    """Span of what closes ``opening``; None if nothing does, or too far away, or another of its kind opens before."""
+    start, limit = opening.end(), opening.end() + MAX_BLOCK
+    if opening["fence"]:
+        line = _FENCE_LINE.search(text, start, limit)
+        return line.span() if line and not line[1].strip() else None
+    if opening["environment"]:
+        name = f"{{{opening['environment']}}}"
+        at = text.find("\\end" + name, start, limit)
+        return (at, at + len("\\end" + name)) if at >= 0 and text.find("\\begin" + name, start, at) < 0 else None
+    if opening[0] == "$$":
+        at = text.find("$$", start, limit)
+        return (at, at + 2) if at >= 0 else None
+    bracket = _BRACKET.search(text, start, limit)
+    return bracket.span() if bracket and bracket[0] == "\\]" else None
 
 
 def step_lengths(token_ids: Sequence[int], tokenizer, splitter: StepSplitter) -> tuple[list[str], list[int]]:
@@ -101,7 +171,8 @@ def step_lengths(token_ids: Sequence[int], tokenizer, splitter: StepSplitter) ->
 
     Steps are cut in the decoded text without special tokens. A step ends with the token that completes its separator,
     whatever else that token holds, so separators merged into a neighbour (``.\\n\\n``), characters split over several
-    tokens, special tokens and an end in mid-step are each counted once. Steps that share one token are merged.
+    tokens, special tokens and an end in mid-step are each counted once. Steps that share one token are merged,
+    with the text that stands between them.
 
     Args:
         token_ids: one completion, (T,), as sampled: special tokens are allowed anywhere, padding is not.
@@ -113,23 +184,22 @@ def step_lengths(token_ids: Sequence[int], tokenizer, splitter: StepSplitter) ->
     ids = [int(token) for token in token_ids]
     text, ends = _character_ends(ids, tokenizer)
     characters = [0, *ends]  # complete after so many tokens
-    texts: list[str] = []
+    contents: list[tuple[int, int]] = []  # spans of the text
     lengths: list[int] = []
-    shared: list[str] = []  # steps whose end lies in a token that is already given away
-    used = stop = 0
-    for step, (_, end) in zip(splitter.split(text), splitter.spans(text), strict=True):
+    begin = used = stop = 0  # the step being read begins at this character; tokens given away; tokens read
+    for _, content_end, end in splitter.cuts(text):
         while stop < len(ids) and characters[stop] < end:
             stop += 1
-        shared.append(step)
         if stop > used:
-            texts.append(splitter.separator.join(shared))
+            contents.append((begin, content_end))
             lengths.append(stop - used)
-            used, shared = stop, []
-    if not texts:
-        return [splitter.separator.join(shared)], [len(ids)]
-    texts[-1] = splitter.separator.join([texts[-1], *shared])
+            begin, used = end, stop
+        elif end == len(text) and contents:  # the last step ends in a token that is already given away
+            contents[-1] = (contents[-1][0], content_end)
+    if not contents:
+        return [text.strip()], [len(ids)]
     lengths[-1] += len(ids) - used  # special tokens and undecodable bytes at the end
-    return texts, lengths
+    return [text[start:stop].strip() for start, stop in contents], lengths
 
 
 def _character_ends(ids: list[int], tokenizer) -> tuple[str, list[int]]:

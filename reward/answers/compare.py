@@ -3,7 +3,7 @@
 import re
 from fractions import Fraction
 
-from reward.answers import sets
+from reward.answers import real_sets, sets
 from reward.answers.evaluate import Evaluator
 from reward.answers.grammar import Tree, variables
 from reward.answers.shapes import (
@@ -11,7 +11,9 @@ from reward.answers.shapes import (
     Chain,
     Clock,
     Collection,
+    Difference,
     Infinity,
+    Intersection,
     Matrix,
     Opaque,
     Ratio,
@@ -25,6 +27,8 @@ from reward.answers.shapes import (
 from reward.answers.units import agree
 from reward.answers.values import DIGITS, proportional, same_value
 
+CONSTANTS = {"C": ("c", "K", "k"), "c": ("C",)}  # a gold's constant of integration → how answers may call it
+LETTERS = {"C", "c", "K", "k"}
 HALF_TURN = Fraction(180)
 
 
@@ -61,7 +65,31 @@ def same_scalar(answer: Shape, gold: Scalar) -> bool:
     scale = agree(answer.unit, gold.unit) if answer.unit and gold.unit else Fraction(1)
     if scale is None:
         return False
-    return same_value(answer.tree if scale == 1 else ("mul", answer.tree, ("num", scale)), gold.tree)
+    tree = with_constant_of(gold.tree, answer.tree)
+    return same_value(tree if scale == 1 else ("mul", tree, ("num", scale)), gold.tree)
+
+
+def with_constant_of(gold: Tree, answer: Tree) -> Tree:
+    """``answer`` with its constant of integration called as in ``gold``: x² + c for x² + C. Else as it is.
+
+    Only for a sum of a constant and terms in one variable: in a + b + C, C is a quantity like the others.
+    """
+    wanted, given = free_constant(gold), free_constant(answer)
+    if wanted is None or given is None or given not in CONSTANTS.get(wanted, ()) or wanted in variables(answer):
+        return answer
+    return ("add", *(("var", wanted) if term == ("var", given) else term for term in terms(answer)))
+
+
+def free_constant(tree: Tree) -> str | None:
+    """The letter of the constant in a sum of terms in one variable and a constant."""
+    found = [term[1] for term in terms(tree) if term[0] == "var" and term[1] in LETTERS]
+    others = variables(("add", *(term for term in terms(tree) if term != ("var", found[0])))) if found else ()
+    return found[0] if len(found) == 1 and len(others) == 1 and not set(others) & LETTERS else None
+
+
+def terms(tree: Tree) -> list[Tree]:
+    """The terms of a sum, of sums inside it too."""
+    return [term for part in tree[1:] for term in terms(part)] if tree[0] == "add" else [tree]
 
 
 def same_percentage(answer: Scalar, gold: Scalar) -> bool:
@@ -131,7 +159,9 @@ def same_chain(answer: Shape, gold: Chain) -> bool:
         return same_equation(answer, gold)
     both = sets.spans(answer), sets.spans(gold)
     if all(both):
-        return same_spans(*both)
+        return same_spans(*both) or real_sets.same_real_set(answer, gold)
+    if both[1] and real_sets.same_real_set(answer, gold):
+        return True
     if not isinstance(answer, Chain) or len(answer.members) != 2 or len(gold.members) != 2:
         return isinstance(answer, Chain) and same_members(answer, gold)
     relation, constant = gold.relations[0], scaled(answer, gold)
@@ -224,7 +254,7 @@ def matched(answer: tuple, gold: tuple, same=None) -> bool:
 
 def same_set(answer: Shape, gold: Shape) -> bool:
     both = sets.spans(answer), sets.spans(gold)
-    return all(both) and same_spans(*both)
+    return (all(both) and same_spans(*both)) or real_sets.same_real_set(answer, gold)
 
 
 def same_sequence(answer: Shape, gold: Sequence) -> bool:
@@ -252,7 +282,7 @@ def assigned(shape: Shape) -> list[Shape] | None:
 
 def same_collection(answer: Shape, gold: Collection) -> bool:
     if isinstance(answer, Collection):
-        return matched(answer.items, gold.items)
+        return matched(answer.items, gold.items) or real_sets.same_real_set(answer, gold)
     values = assigned(gold)
     if values is not None and isinstance(answer, Sequence) and (answer.opening, answer.closing) == ("(", ")"):
         return len(values) == len(answer.items) and all(map(equivalent, answer.items, values))
@@ -310,6 +340,8 @@ COMPARISONS = {
     Sequence: same_sequence,
     Collection: same_collection,
     Union: same_set,
+    Intersection: same_set,
+    Difference: same_set,
     Reals: same_set,
     Ratio: same_ratio,
     Clock: same_clock,

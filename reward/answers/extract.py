@@ -10,6 +10,7 @@ OUTER_BOXES = 8  # how many boxes before the last are tried as enclosing it
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 ANCHOR = re.compile(r"(?:final\s+answer|answer|result|(?m:^)A)\s{0,4}(?:is|are|=|:)\s{0,4}:?", re.IGNORECASE)
+THOUGHT = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!](?=\s|$)|\n")
 
 
@@ -91,16 +92,29 @@ def stated_answer(text: str) -> str | None:
     return (rest[: end.start()] if end else rest).strip().strip("*").strip() or None
 
 
-def final_answer(completion: str) -> Extracted:
+def after_thought(completion: str, in_thought: bool = False) -> str:
+    """What follows the last ``</think>``; nothing where a ``<think>`` comes later, all where there is neither."""
+    last = None
+    for last in THOUGHT.finditer(completion):  # noqa: B007  the last one is wanted
+        pass
+    if last is None:
+        return "" if in_thought else completion
+    return completion[last.end() :] if last[1] else ""
+
+
+def final_answer(completion: str, in_thought: bool = False) -> Extracted:
     r"""The content of the last ``\boxed``; without any box, what follows ``####`` or "the answer is".
 
-    A last box that is never closed is no answer, even where an earlier box is complete.
+    A last box that is never closed is no answer, even where an earlier box is complete. Nor is anything before the last
+    ``</think>``, or in a completion that ends in an unfinished ``<think>``: that is thought, not said. ``in_thought``
+    says that the prompt ends in ``<think>``, so that a completion without ``</think>`` is all thought.
     """
-    text = completion[-MAX_TEXT:]
+    said = after_thought(completion, in_thought)
+    text = said[-MAX_TEXT:]
     boxed, answer = last_boxed(text)
     if not boxed:
         answer = stated_answer(text)
-    return Extracted(answer if answer and answer.strip() else None, len(text) < len(completion))
+    return Extracted(answer if answer and answer.strip() else None, len(text) < len(said))
 
 
 def gold_answer(solution: str | None) -> str | None:

@@ -9,6 +9,8 @@ from reward.answers.shapes import (
     Chain,
     Clock,
     Collection,
+    Difference,
+    Intersection,
     Matrix,
     Opaque,
     Ratio,
@@ -32,6 +34,7 @@ BASE_WORDS = {name: base for base, name in enumerate(NUMERALS, start=2)}
 LEAD_IN = words("the final answer is equals value total result approximately about exactly are =")
 NAMING = {("unknown", "angle"), ("unknown", "triangle"), ("unknown", "arc"), ("name", "overline"), ("unknown", "vec")}
 APPLIED = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:'+|\^\{?-?\w+\}?)?\(.+\)")  # f(2), f^{-1}(x), P(A∪B)
+ALL_BUT = re.compile(r"all real(?:s| numbers)(?: x)?,? (?:except|but|other than)(?: for)?", re.IGNORECASE)
 ALL_REALS = {"all real numbers", "all reals", "all real x", "mathbbR", "real numbers", "R"}
 
 
@@ -41,7 +44,17 @@ def read(tokens: list[Token]) -> Shape:
     spelling = spelled(tokens)
     if not tokens:
         return Opaque("")
-    for reader in (read_words, read_notation, read_list, read_relation, read_union, read_brackets, read_matrix):
+    for reader in (
+        read_words,
+        read_exception,
+        read_notation,
+        read_list,
+        read_relation,
+        read_difference,
+        read_union,
+        read_brackets,
+        read_matrix,
+    ):
         shape = reader(tokens, spelling)
         if shape is not None:
             return shape
@@ -170,6 +183,32 @@ def name_of(tokens: list[Token], member: Shape) -> str | None:
     if isinstance(member, Scalar) and member.tree[0] == "var" and member.tree[1] not in ("e", "i", "pi"):
         return spelling
     return spelling if APPLIED.fullmatch(spelling) else None
+
+
+def read_exception(tokens: list[Token], spelling: str) -> Shape | None:
+    """ "All real numbers except 1 and 2"."""
+    if tokens[0].kind != "text" or not ALL_BUT.fullmatch(tokens[0].value.strip()):
+        return None
+    removed = read(tokens[1:])
+    removed = removed if isinstance(removed, Collection) else Collection((removed,))
+    return Difference(Reals(), removed) if all(isinstance(item, Scalar) for item in removed.items) else Opaque(spelling)
+
+
+def read_difference(tokens: list[Token], spelling: str) -> Shape | None:
+    """``\\mathbb{R} \\setminus \\{0\\}``, also with a minus before the braces; an intersection of sets."""
+    for sign in ("∖", "-", "∩"):
+        parts, found = split(tokens, (sign,))
+        if not found or not all(parts) or len(parts) > MAX_ITEMS:
+            continue
+        if sign == "-" and not (is_op(parts[-1][0], "⦃") and enclosed(parts[-1])):
+            continue
+        shapes = [read(part) for part in parts]
+        if not all(isinstance(shape, Reals | Sequence | Union | Collection | Difference) for shape in shapes):
+            return None
+        if sign == "∩":
+            return Intersection(tuple(shapes))
+        return Difference(*shapes) if len(shapes) == 2 else None
+    return None
 
 
 def read_union(tokens: list[Token], spelling: str) -> Shape | None:

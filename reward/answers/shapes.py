@@ -63,6 +63,19 @@ class Union:
 
 
 @dataclass(frozen=True)
+class Intersection:
+    parts: tuple
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All of ``base`` but ``removed``."""
+
+    base: object
+    removed: object
+
+
+@dataclass(frozen=True)
 class Reals:
     pass
 
@@ -90,5 +103,19 @@ class Opaque:
 
 
 Shape = (
-    Scalar | Infinity | Words | Clock | Based | Ratio | Sequence | Collection | Union | Reals | Matrix | Chain | Opaque
+    Scalar
+    | Infinity
+    | Words
+    | Clock
+    | Based
+    | Ratio
+    | Sequence
+    | Collection
+    | Union
+    | Intersection
+    | Difference
+    | Reals
+    | Matrix
+    | Chain
+    | Opaque
 )

@@ -116,6 +116,14 @@ class _Scanner:
         self.position = end + 1
         return content
 
+    def next_letter(self) -> str:
+        """The letter that comes next, as in ``\mathbb R``; nothing if none does."""
+        letter = self.text[self.position : self.position + 1]
+        if not letter.isalpha():
+            return ""
+        self.position += 1
+        return letter
+
     def splice(self, content: str) -> None:
         """Scan ``content`` in place."""
         self.text = f"{BOUNDARY}{content}{BOUNDARY}{self.text[self.position :]}"
@@ -162,7 +170,7 @@ class _Scanner:
                 self.argument()
             self.add(name, environment)
         elif name == "mathbb":
-            self.add("var", f"mathbb{self.argument()}")
+            self.add("var", f"mathbb{self.argument() or self.next_letter()}")
         else:
             self.add("unknown", name)
 

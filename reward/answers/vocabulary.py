@@ -34,7 +34,7 @@ OPERATORS = {
     **dict.fromkeys(("degree", "circ"), "°"),
     **dict.fromkeys(("cdots", "ldots", "dots"), "…"),
     **dict.fromkeys(("emptyset", "varnothing"), "∅"),
-    **dict.fromkeys(("setminus", "backslash"), "∖"),
+    **dict.fromkeys(("setminus", "smallsetminus", "backslash"), "∖"),
     **dict.fromkeys(("{", "lbrace"), "⦃"),
     **dict.fromkeys(("}", "rbrace"), "⦄"),
     **dict.fromkeys(("lbrack",), "["),

@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tag", help="step tag of a causal_tag PRM")
     parser.add_argument("--good", help="good answer of a causal_tag PRM")
     parser.add_argument("--bad", help="bad answer of a causal_tag PRM")
+    parser.add_argument("--score-scale", type=float, default=1.0, help="scale of the PRM's log-odds (docs/prms.md)")
+    parser.add_argument("--score-shift", type=float, default=0.0, help="shift of the scaled log-odds")
     parser.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
     parser.add_argument("--max-length", type=int, help="longest input in tokens (default: the PRM's context)")
     parser.add_argument("--max-batch-tokens", type=int, help="tokens of a micro-batch, padding counted")
@@ -50,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
         "tag",
         "good",
         "bad",
+        "score_scale",
+        "score_shift",
         "max_length",
         "max_batch_tokens",
         "server_url",

@@ -48,8 +48,9 @@ class Family:
 
     A checkpoint that is recognised without one of ``names`` in its name is warned about: its architecture and tokenizer
     are those of ordinary language models too. ``tag`` marks a step's end; ``good`` and ``bad`` are the answers of
-    causal-LM PRMs; ``numbered`` puts "Step k: " before each step; ``served`` says how vLLM serves it (``"tags"``: one
-    row for each tag; ``"tokens"``: one row for each token; ``None``: not at all).
+    causal-LM PRMs; ``numbered`` puts "Step k: " before each step; ``between_steps`` stands between two steps where the
+    family keeps it (set it to ``"\\n"`` for a policy that is cut at line breaks); ``served`` says how vLLM serves it
+    (``"tags"``: one row for each tag; ``"tokens"``: one row for each token; ``None``: not at all).
     """
 
     name: str
@@ -63,6 +64,7 @@ class Family:
     bad: str | None = None
     system_prompt: str | None = None
     after_problem: str = ""
+    between_steps: str = ""
     numbered: bool = False
     beta: float | None = None
     served: str | None = None
@@ -127,12 +129,13 @@ _FAMILIES = (
     ),
     Family(
         name="skywork_prm",
-        summary="Skywork-o1-Open-PRM: a line break after each line, sigmoid of a value head at a step's last one",
+        summary="Skywork-o1-Open-PRM: a line break after each line, blank ones too; sigmoid of a value head there",
         render=render.lines_then_tags,
         build=_value_head,
         recognised=lambda c: c.architecture == "Qwen2ForPrmModel" or c.named("skywork-o1-open-prm"),
         tag="\n",
         after_problem="\n",
+        between_steps="\n\n",
     ),
     Family(
         name="token_classification",

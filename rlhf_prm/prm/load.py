@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file, is_flash_attn_2_available
 
+from rlhf_prm.prm.calibration import Calibration, warn_of_narrow_scores
 from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
 from rlhf_prm.prm.placement import Offload, Replicate, Zero3, loading_for
 from rlhf_prm.prm.scorer import BatchScorer, PRMScorer
@@ -28,6 +29,9 @@ def load_prm(
     tag: str | None = None,
     good: str | None = None,
     bad: str | None = None,
+    between_steps: str | None = None,
+    score_scale: float = 1.0,
+    score_shift: float = 0.0,
     device: str | torch.device | None = None,
     dtype: str = "auto",
     max_length: int | None = None,
@@ -49,6 +53,10 @@ def load_prm(
         reference: the reference model of an implicit PRM.
         tag, good, bad: what a causal LM of family ``"causal_tag"`` was trained with; elsewhere in place of the
             family's own.
+        between_steps: what stands between two steps of the answer that the PRM reads, where its family keeps it
+            (``"skywork_prm"``: a blank line; ``"\\n"`` for a policy that is cut at line breaks).
+        score_scale, score_shift: see :class:`~rlhf_prm.prm.calibration.Calibration`; for an implicit PRM, whose own
+            scores are all close to 1/2, fit them with ``fitted_calibration``. A warning says so where they are not set.
         device: default: this rank's GPU, else the CPU.
         dtype: ``"auto"`` is bfloat16 on a GPU and float32 on a CPU.
         max_length: longest input in tokens; default and upper limit: the PRM's context.
@@ -69,11 +77,16 @@ def load_prm(
     name = os.fspath(name_or_path)
     config, tokenizer = AutoConfig.from_pretrained(name), saved_tokenizer(name)
     checkpoint = Checkpoint(name, config, tokenizer, None if reference is None else os.fspath(reference))
-    chosen = chosen_family(checkpoint, family, tag=tag, good=good, bad=bad)
+    chosen = chosen_family(checkpoint, family, tag=tag, good=good, bad=bad, between_steps=between_steps)
+    calibration = Calibration(score_scale, score_shift)
+    if chosen.beta is not None and calibration == Calibration():
+        warn_of_narrow_scores(name, chosen.beta)
     texts = Texts(tokenizer, chosen.tag)
     context = min(max_length or config.max_position_embeddings, config.max_position_embeddings)
     if placement == "server":
-        return ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
+        scorer = ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
+        scorer.calibration = calibration
+        return scorer
     device = this_device() if device is None else torch.device(device)
     precision = (
         (torch.bfloat16 if device.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype)
@@ -98,6 +111,7 @@ def load_prm(
         packs=reader.packs,
     )
     scorer.name_or_path = name
+    scorer.calibration = calibration
     return scorer
 
 
@@ -127,7 +141,7 @@ def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | N
     if isinstance(family, Family):
         chosen = family
     elif family == "auto":
-        chosen = FAMILIES["causal_tag"] if len(marks) == 3 else family_of(checkpoint)
+        chosen = FAMILIES["causal_tag"] if {"tag", "good", "bad"} <= marks.keys() else family_of(checkpoint)
     elif family in FAMILIES:
         chosen = FAMILIES[family]
     else:

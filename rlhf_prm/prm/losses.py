@@ -35,25 +35,26 @@ def step_values(logits: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
 def pqm_ranking(
     values: Float[Tensor, "B K"], labels: Bool[Tensor, "B K"], step_mask: Bool[Tensor, "B K"], *, zeta: float = 4.0
 ) -> Float[Tensor, " B"]:
-    """Ranking loss over the steps' Q-values, one value per rollout (PQM, arXiv 2410.11287).
+    """Ranking loss over the steps' Q-values, one value per rollout (PQM, arXiv 2410.11287, as in its authors' code).
 
-    With C the right steps in their order, W the wrong ones, and a virtual right step c₀ of value 0 that is there only
-    if W is not empty::
+    With C the right steps in their order, W the wrong ones, N = Σ_{w∈W} e^{Q_w + ζ}, and h = 1 if W is not empty, else
+    0, the terms are those of a virtual first step of value 0, counted only where h = 1, and of each right step::
 
-        −(1/|C|) Σ_t log[ e^{Q_ct} / (Σ_{q≤t} e^{Q_cq} + Σ_{w∈W} e^{Q_w + ζ}) ]
+        h·log(1 + N) − Σ_t log[ e^{Q_ct} / (1 + Σ_{s≤t} e^{Q_cs} + N) ],     divided by |C| + h
 
-    Each right step must outrank the right ones before it and, by the margin ζ, every wrong one. A rollout without a
-    right step divides by 1 (only the virtual step is left); one without a wrong step still ranks the right ones.
+    Each right step must outrank the virtual one, the right ones before it and, by the margin ζ, every wrong one. So a
+    rollout of one right step has −log σ(Q), and every rollout with a step has a gradient. The loss of a batch is the
+    plain mean over rollouts.
     """
     right, wrong = step_mask & labels, step_mask & ~labels
     has_wrong = wrong.any(1, keepdim=True)
-    virtual = torch.where(has_wrong, 0.0, NOTHING)  # (B, 1)
-    right_values = torch.cat([virtual, torch.where(right, values.float(), NOTHING)], dim=1)  # (B, K+1)
+    virtual = torch.zeros_like(values[:, :1], dtype=torch.float32)
+    ladder = torch.cat([virtual, torch.where(right, values.float(), NOTHING)], dim=1)  # (B, K+1)
     wrong_mass = torch.where(wrong, values.float() + zeta, NOTHING).logsumexp(1, keepdim=True)
-    log_denominator = torch.logaddexp(right_values.logcumsumexp(1), wrong_mass)
+    log_denominator = torch.logaddexp(ladder.logcumsumexp(1), wrong_mass)
     counted = torch.cat([has_wrong, right], dim=1)
-    terms = torch.where(counted, log_denominator - right_values, 0.0)
-    return terms.sum(1) / right.sum(1).clamp(min=1)
+    terms = torch.where(counted, log_denominator - ladder, 0.0)
+    return terms.sum(1) / counted.sum(1).clamp(min=1)
 
 
 def pcrm_pairwise(

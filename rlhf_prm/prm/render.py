@@ -5,7 +5,6 @@ tokenises one long string, so does the renderer, up to the tags, which are put i
 """
 
 import re
-from itertools import accumulate
 
 from rlhf_prm.prm.texts import Rendered, Texts
 
@@ -48,11 +47,20 @@ def pieces_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Re
 
 
 def lines_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
-    """As :func:`pieces_then_tags`, with the tag after every line of a step too; a step is read at its last line's."""
-    lines_of = [[line for line in step.split(texts.tag) if line] or [""] for step in steps]
+    """As :func:`pieces_then_tags`, for the lines of the whole answer; a step is read at the tag of its last line.
+
+    The answer is the steps with ``family.between_steps`` between them, cut at every tag: a blank line is a tag of its
+    own, between steps and inside them.
+    """
+    lines_of = [(step + family.between_steps).split(texts.tag) for step in steps[:-1]] + [steps[-1].split(texts.tag)]
+    for lines in lines_of[:-1]:
+        lines.pop()  # what follows the last tag of ``between_steps`` is the next step
     rendered = pieces_then_tags(texts, family, problem, [line for lines in lines_of for line in lines])
-    last_lines = [count - 1 for count in accumulate(len(lines) for lines in lines_of)]
-    return Rendered(rendered.ids, [rendered.ends[line] for line in last_lines], rendered.start)
+    ends, done = [], 0
+    for step, lines in zip(steps, lines_of, strict=True):
+        ends.append(rendered.ends[done + step.rstrip(texts.tag).count(texts.tag)])
+        done += len(lines)
+    return Rendered(rendered.ids[: ends[-1] + 1], ends, rendered.start)
 
 
 def text_with_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
@@ -63,7 +71,8 @@ def text_with_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rend
     if family.numbered:
         steps = numbered(steps)
     if texts.tag_is_added:
-        return pieces_then_tags(texts, family, problem, steps)
+        head, *pieces = texts.plain_ids([problem + family.after_problem, *steps])
+        return _with_tags([*texts.first_ids, *head], pieces, texts.tag_id)
     found = _tokens_at_tags(texts, problem, steps)
     if found is None:  # the tag is spelled out in the problem or a step
         found = _tokens_at_tags(texts, texts.broken(problem), [texts.broken(step) for step in steps])

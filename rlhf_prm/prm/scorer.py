@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rlhf_prm.prm.batching import Unit, collated, packed, plan, within_context, without_prefix
+from rlhf_prm.prm.calibration import Calibration
 from rlhf_prm.prm.families import Family
 from rlhf_prm.prm.placement import Placement
 from rlhf_prm.prm.texts import Rendered, Texts
@@ -58,9 +59,12 @@ class BatchScorer(ABC):
         family: how this PRM is rendered and read.
         texts: its tokenizer.
         context: longest input in tokens. Steps past it get NaN, are counted and warned about.
+
+    ``calibration`` turns the PRM's own scores into those that :meth:`score` gives; at first it changes nothing.
     """
 
     def __init__(self, family: Family, texts: Texts, context: int):
+        self.calibration = Calibration()
         self.family = family
         self.texts = texts
         self.context = context
@@ -84,7 +88,7 @@ class BatchScorer(ABC):
         found = self._probabilities([rendered[i] for i in scorable], groups, failure)
         scores = [[math.nan] * len(parts) for _, parts in rollouts]
         for i, values in zip(scorable, found, strict=True):
-            scores[i][: len(values)] = values
+            scores[i][: len(values)] = self.calibration(values)
         self._report(rollouts, rendered, scores, scorable)
         self.stats.calls += 1
         self.stats.rollouts += len(problems)

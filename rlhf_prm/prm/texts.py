@@ -1,7 +1,7 @@
 """Tokenising what we trust (templates, tags) and what we do not (problems and steps, which a model wrote)."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 WORD_JOINER = "\u2060"  # invisible; put inside a tag that appears as text, so that no tokenizer makes it the tag again
 _SLOTS = ("\ue000", "\ue001")  # private-use characters that hold the places of untrusted text in a chat template
@@ -43,6 +43,12 @@ class Texts:
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.tag_is_added = self.tag_id in tokenizer.added_tokens_decoder
         self.template_ids = lru_cache(maxsize=64)(self._template_ids)
+
+    @cached_property
+    def first_ids(self) -> list[int]:
+        """What the tokenizer puts before a text by itself: BOS for some; not for all that have one."""
+        ids = self.tokenizer(self.tag)["input_ids"]
+        return ids[: ids.index(self.tag_id)]
 
     def token_id(self, text: str, role: str) -> int:
         """The id of ``text`` where it is exactly one token; ``ValueError`` otherwise."""

@@ -47,6 +47,13 @@ def test_every_config_parses(path, monkeypatch, unchecked_types):
     assert recipe.columns == given.get("columns", {})
 
 
+def test_every_file_that_a_config_names_is_shipped():
+    for path in CONFIGS:
+        for name, value in yaml.safe_load(path.read_text()).items():
+            if isinstance(value, str) and value.endswith((".jsonl", ".json", ".parquet", ".yaml")):
+                assert not value.startswith("..") and (ROOT / value).is_file(), f"{path.name}: {name}: {value}"
+
+
 def test_every_config_names_its_command():
     for path in CONFIGS:
         first = path.read_text().splitlines()[0]
@@ -70,14 +77,14 @@ def test_every_config_names_its_command():
         (["--config", "nothing.yaml"], "no file at nothing.yaml"),
     ],
 )
-def test_bad_input_is_one_line(recipe, shared_data, changes, message):
+def test_bad_input_is_one_line(recipe, changes, message):
     config = [] if "--config" in changes else ["--config", "recipes/configs/gsm8k_smoke.yaml"]
     with pytest.raises(SystemExit, match=message) as stop:
         recipe("grpo_prm.py", *config, *changes)
     assert len(str(stop.value).splitlines()) == 1
 
 
-def test_a_policy_is_not_a_prm(recipe, shared_data, tmp_path):
+def test_a_policy_is_not_a_prm(recipe, tmp_path):
     policy, _ = tiny_random_models(["some text"], tmp_path, seed=0)
     with pytest.raises(SystemExit, match="error: "):
         recipe("grpo_prm.py", "--config", "recipes/configs/gsm8k_smoke.yaml", "--prm", str(policy))
@@ -95,7 +102,7 @@ def test_bad_yaml_is_one_line(recipe, tmp_path, capsys, line, message):
     assert message in said and "Traceback" not in said and len(said.strip().splitlines()) <= 2
 
 
-def test_gsm8k_smoke_leaves_a_whole_run(recipe, shared_data, tmp_path):
+def test_gsm8k_smoke_leaves_a_whole_run(recipe, tmp_path):
     """Real problems, the real verifier, a random policy: three updates."""
     folder = tmp_path / "run"
     recipe(

@@ -38,7 +38,7 @@ def test_every_config_parses(path, main_of_recipe, monkeypatch):
         config.baseline("pure")
 
 
-def test_gsm8k_smoke_leaves_two_whole_runs(main_of_recipe, monkeypatch, shared_data, tmp_path):
+def test_gsm8k_smoke_leaves_two_whole_runs(main_of_recipe, monkeypatch, tmp_path):
     """Real problems, the real verifier, a critic from the PRM, a KL in the reward; dense and outcome only."""
     arguments = ["--config", "recipes/configs/ppo_gsm8k_smoke.yaml", "--output_dir", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", ["ppo_prm.py", *arguments, "--stage_cache", str(tmp_path / "cache")])

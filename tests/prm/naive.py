@@ -60,14 +60,23 @@ def rlhflow(folder, problem, steps):
 
 
 def skywork(folder, problem, steps):
-    """Problem, then the lines, each closed by a line break; a value at every line's last token."""
+    """As the authors' code: the text of the answer cut at every line break, each line and a line break as tokens.
+
+    A blank line gives a line break alone. A value at every line break; a step's is that of its last line with text.
+    """
     tokenizer, model = AutoTokenizer.from_pretrained(folder), Qwen2WithValueHead.from_pretrained(folder)
     ids, flags = tokenizer.encode(tokenizer.bos_token + problem + "\n"), []
     (newline,) = tokenizer.encode("\n")
+    characters, last_line = 0, {}
+    for line in "\n\n".join(steps).split("\n"):
+        ids += [*(tokenizer.encode(line) if line != "" else []), newline]
+        characters += len(line) + 1
+        last_line[characters] = len(ids) - 1
+    done = 0
     for step in steps:
-        for line in step.split("\n"):
-            ids += [*tokenizer.encode(line), newline]
-        flags.append(len(ids) - 1)
+        done += len(step) + 1
+        flags.append(last_line[done])
+        done += 1
     return all_logits(model, ids)[flags, 0].sigmoid().tolist()
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf_prm.prm import FAMILIES, load_prm
@@ -168,3 +169,36 @@ def test_a_tokenizer_of_its_own_is_kept(tmp_path):
     scorer = load_prm(folder)
     rendered = scorer.family.rendered(scorer.texts, "add times", ["times add", "add huh"])
     assert (rendered.ids, rendered.ends) == ([2, 3, 3, 2, 1, 2, 0, 1], [4, 7])
+
+
+def test_skywork_keeps_a_line_break_for_every_blank_line(folder_of):
+    """The ids of the authors' ``prepare_input`` for "a\\n\\nb\\nc\\n\\n\\nd": blank lines inside and between steps."""
+    scorer = load_prm(folder_of("skywork_prm"))
+    tokenizer = scorer.texts.tokenizer
+    (newline,) = tokenizer.encode("\n")
+    text = {name: tokenizer.encode(name) for name in "abcd"}
+    head = tokenizer.encode(tokenizer.bos_token + "Why?\n")
+    rendered = scorer.family.rendered(scorer.texts, "Why?", ["a", "b\nc\n\n\nd"])
+    lines = [text["a"], [], text["b"], text["c"], [], [], text["d"]]
+    assert rendered.ids == head + [token for line in lines for token in [*line, newline]]
+    assert rendered.ends == [len(head) + len(text["a"]), len(rendered.ids) - 1]
+    at_lines = replace(scorer.family, between_steps="\n")
+    assert at_lines.rendered(scorer.texts, "Why?", ["a", "b"]).ids == [*head, *text["a"], newline, *text["b"], newline]
+    assert scorer.family.rendered(scorer.texts, "Why?", ["", ""]).ends == [len(head), len(head) + 2]
+
+
+@pytest.mark.parametrize("added_by_itself", [True, False])
+def test_a_causal_tag_prm_gets_the_bos_that_its_tokenizer_gives(tmp_path, added_by_itself):
+    """A tokenizer may have a BOS token and not use it; training code that calls the tokenizer then had none."""
+    folder = prm_checkpoints.causal_tag(tmp_path)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    bos = tokenizer.token_to_id("<|endoftext|>")
+    if added_by_itself:
+        tokenizer.post_processor = TemplateProcessing(
+            single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", bos)]
+        )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|endoftext|>").save_pretrained(folder)
+    scorer = load_prm(folder, **MARKS)
+    ids = scorer.family.rendered(scorer.texts, "Why?", ["so", "thus"]).ids
+    assert ids == scorer.texts.tokenizer("Why?\nso<step>thus<step>")["input_ids"]
+    assert (ids[0] == bos) == added_by_itself

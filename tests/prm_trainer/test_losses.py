@@ -34,38 +34,52 @@ def test_step_value_is_the_log_odds_of_the_score():
 
 
 def slow_pqm(values: list[float], labels: list[bool], zeta: float) -> float:
-    """METHODS' formula, term by term."""
-    wrong = [value for value, label in zip(values, labels, strict=True) if not label]
+    """The published formula, term by term; the virtual step is in every denominator."""
+    wrong_mass = sum(math.exp(value + zeta) for value, label in zip(values, labels, strict=True) if not label)
     right = [value for value, label in zip(values, labels, strict=True) if label]
-    ladder = ([0.0] if wrong else []) + right
-    wrong_mass = sum(math.exp(value + zeta) for value in wrong)
-    total = 0.0
-    for position, value in enumerate(ladder):
-        denominator = sum(math.exp(lower) for lower in ladder[: position + 1]) + wrong_mass
-        total -= math.log(math.exp(value) / denominator)
-    return total / max(len(right), 1)
+    terms = [-math.log(1 / (1 + wrong_mass))] if len(right) < len(values) else []
+    for position, value in enumerate(right):
+        denominator = sum(math.exp(lower) for lower in right[: position + 1]) + 1 + wrong_mass
+        terms.append(-math.log(math.exp(value) / denominator))
+    return sum(terms) / len(terms)
 
 
-def test_pqm_by_hand():
-    # right step of value 1, then a wrong one of value −2, ζ = 4; virtual right step of value 0:
-    # t=0: log(1 + e²) = 2.126928; t=1: log((1 + e + e²)/e) = 1.407606; |C| = 1
-    loss = pqm_ranking(torch.tensor([[1.0, -2.0]]), torch.tensor([[True, False]]), torch.tensor([[True, True]]))
-    torch.testing.assert_close(loss, torch.tensor([2.126928 + 1.407606]))
+@pytest.mark.parametrize(
+    ("values", "labels", "loss", "gradient"),
+    [  # ζ = 4; worked by hand with the authors' ε = 1e-5 in the denominators, hence the tolerance
+        ([0.0], [1], 0.693152, [-0.5]),  # −log σ(0)
+        ([0.0, 0.0], [1, 1], 0.895884, [-0.0833, -0.3333]),
+        ([1.0, 2.0], [1, 1], 0.360436, [-0.0121, -0.1674]),
+        ([0.0], [0], 4.018150, [0.982]),  # log(1 + e⁴)
+        ([0.0, 0.0], [0, 0], 4.702263, [0.4955, 0.4955]),
+        ([0.0, 0.0], [1, 0], 4.027063, [-0.4912, 0.9733]),
+        ([1.0, -4.0], [1, 0], 0.622300, [-0.2119, 0.3560]),
+        ([0.0, 0.0, 0.0], [1, 1, 0], 4.035872, [-0.3217, -0.3275, 0.9649]),
+    ],
+)
+def test_pqm_by_hand(values, labels, loss, gradient):
+    q = torch.tensor([[*values, 7.0]], requires_grad=True)  # and a masked step
+    label = torch.tensor([[*labels, 1]], dtype=torch.bool)
+    mask = torch.tensor([[True] * len(values) + [False]])
+    found = pqm_ranking(q, label, mask)
+    found.sum().backward()
+    torch.testing.assert_close(found.detach(), torch.tensor([loss]), rtol=0, atol=2e-5)
+    torch.testing.assert_close(q.grad, torch.tensor([[*gradient, 0.0]]), rtol=0, atol=1e-4)
 
 
-def test_pqm_without_a_wrong_step_has_no_virtual_step():
-    # values 0, 0: t=1: log(1/1) = 0; t=2: log 2; mean over two right steps
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    torch.testing.assert_close(pqm_ranking(torch.zeros(1, 2), mask, mask), torch.tensor([math.log(2) / 2]))
+def test_pqm_of_one_right_step_is_its_log_likelihood():
+    values = torch.tensor([[-3.0], [0.5], [8.0]])
+    mask = torch.ones(3, 1, dtype=torch.bool)
+    torch.testing.assert_close(pqm_ranking(values, mask, mask), -torch.nn.functional.logsigmoid(values[:, 0]))
 
 
-def test_pqm_without_a_right_step_pushes_the_wrong_ones_down():
-    values = torch.tensor([[0.0, 0.0]], requires_grad=True)
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    loss = pqm_ranking(values, ~mask, mask, zeta=0.0)
-    torch.testing.assert_close(loss.detach(), torch.tensor([math.log(3)]))  # log(1 + e⁰ + e⁰)
+def test_pqm_survives_values_whose_exponential_does_not():
+    values = torch.tensor([[200.0, 150.0], [-200.0, 200.0]], requires_grad=True)
+    loss = pqm_ranking(values, torch.tensor([[True, True], [True, False]]), torch.ones(2, 2, dtype=torch.bool))
+    # row 1: log(1 + e^-200) = 0 and log(e^200/e^150) = 50; row 2: 204 for the virtual step, 404 for the right one
+    torch.testing.assert_close(loss.detach(), torch.tensor([25.0, 304.0]))
     loss.sum().backward()
-    torch.testing.assert_close(values.grad, torch.full((1, 2), 1 / 3))
+    assert values.grad.isfinite().all()
 
 
 steps = st.lists(st.tuples(st.floats(-6, 6), st.booleans()), min_size=1, max_size=6)

@@ -60,6 +60,16 @@ TOKENIZERS = {"byte_level": byte_level_tokenizer(), "metaspace": metaspace_token
         ("\\\\[2pt] rows\n\nb\\]", ["\\\\[2pt] rows", "b\\]"]),
         ("never closed ```\n\nb", ["never closed ```", "b"]),
         ("never closed \\[ 1\n\n$$x\n\ny$$\n\nz", ["never closed \\[ 1", "$$x\n\ny$$", "z"]),
+        ("it costs her $$ 5\n\nso we get $$x\n\n+y$$ is\n\nz", ["it costs her $$ 5", "so we get $$x\n\n+y$$ is", "z"]),
+        ("\\[ x = 1.\n\nTo find y: \\[ y\n\n= 2 \\]\n\nz", ["\\[ x = 1.", "To find y: \\[ y\n\n= 2 \\]", "z"]),
+        (
+            "a\n\n```python\nx = 1\n\n# twice\ny = 2 * x\n```\n\nb",
+            ["a", "```python\nx = 1\n\n# twice\ny = 2 * x\n```", "b"],
+        ),
+        ("in line ```x\n\ny``` b", ["in line ```x", "y``` b"]),
+        ("```\na\n\n```py\nx\n\ny\n```\n\nb\n```", ["```\na", "```py\nx\n\ny\n```", "b\n```"]),
+        ("\\[x\n\n=1\\]\n", ["\\[x", "=1\\]"]),
+        ("a\n\n$$1\n\n2\n\n3\n\n4\n\n5$$", ["a", "$$1", "2", "3", "4", "5$$"]),
     ],
 )
 def test_split_by_hand(text, steps):
@@ -68,6 +78,64 @@ def test_split_by_hand(text, steps):
     spans = splitter.spans(text)
     assert "".join(text[start:end] for start, end in spans) == text
     assert len(spans) == len(steps)
+
+
+PROSE = [f"So {k} + {k} = {2 * k}, which is what we need next." for k in range(1, 19)]
+NUMBERS = [f"{k} + {k} = {2 * k}" for k in range(1, 19)]
+WRAPPERS = [
+    ("$$", "$$"),
+    ("\\[", "\\]"),
+    ("\\begin{align*}", "\\end{align*}"),
+    ("```\n", "\n```"),
+    ("```markdown\n", "\n```"),
+]
+
+
+@pytest.mark.parametrize("steps", [PROSE, NUMBERS], ids=["sentences", "numbers"])
+@pytest.mark.parametrize(("opening", "closing"), WRAPPERS)
+def test_a_delimiter_around_steps_merges_none_of_them(opening, closing, steps):
+    """Around everything, from the first step to the last, from the second on, and left open."""
+    splitter = StepSplitter()
+    everything = opening + "\n\n".join(steps) + closing
+    first_to_last = "\n\n".join([f"{steps[0]} {opening}", *steps[1:-1], f"{closing} {steps[-1]}"])
+    from_the_second = "\n\n".join([steps[0], opening + steps[1], *steps[2:-1], steps[-1] + closing])
+    open_ended = "\n\n".join([opening + steps[0], *steps[1:]])
+    for text in (everything, first_to_last, from_the_second, open_ended):
+        assert len(splitter.split(text)) == 18
+    lines = StepSplitter("\n")
+    assert (
+        len(lines.split("\n".join([f"{steps[0]} {opening.strip()}", *steps[1:-1], f"{closing.strip()} {steps[-1]}"])))
+        == 18
+    )
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_delimiters_anywhere_never_merge_sentences(data):
+    """Whatever delimiters and formulas a policy puts between its sentences, each keeps a step of its own."""
+    steps = PROSE[: data.draw(st.integers(2, 8))]
+    marks = ["$$", "\\[", "\\]", "\\begin{align}", "\\end{align}", "\n```\n", "\n```python\n", "\\", "`", "$$1\n\n+2$$"]
+    written = []
+    for step in steps:
+        before, after = (" ".join(data.draw(st.lists(st.sampled_from(marks), max_size=3))) for _ in range(2))
+        written.append(f"{before} {step} {after}")
+    for separator in ("\n\n", " ки\n"):
+        cut = StepSplitter(separator).split(separator.join(written))
+        assert all(sum(sentence in step for sentence in steps) <= 1 for step in cut)
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_maths_delimiters_in_mid_sentence_never_merge_steps(data):
+    steps = PROSE[: data.draw(st.integers(2, 8))]
+    marks = ["$$", "\\[", "\\]", "\\begin{align}", "\\end{align}", "\\"]
+    written = []
+    for step in steps:
+        words = step.split(" ")
+        for _ in range(data.draw(st.integers(0, 4))):
+            words.insert(data.draw(st.integers(0, len(words))), data.draw(st.sampled_from(marks)))
+        written.append(" ".join(words))
+    assert len(StepSplitter().split("\n\n".join(written))) == len(steps)
 
 
 def test_split_by_pattern_and_other_separators():
@@ -160,3 +228,21 @@ def test_linear_time():
 
     seconds(20)
     assert seconds(1600) < 40 * min(seconds(100) for _ in range(3))  # 16 times the text; quadratic would be 256
+
+
+def word_tokenizer(*pieces: str) -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are the given texts."""
+    vocab = {"<eos>": 0} | {piece: 1 + k for k, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<eos>"))
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+
+
+def test_merged_steps_keep_the_text_between_them():
+    """Not the literal separator: with a pattern it is not used, and in the text there may be more of it."""
+    splitter = StepSplitter(pattern=r" #+ ")
+    tokenizer = word_tokenizer("a", " ## b ### c", " # ", "d")
+    assert step_lengths([1, 2, 3, 4, 0], tokenizer, splitter) == (["a", "b ### c", "d"], [2, 1, 2])
+    assert step_lengths([1, 2, 0], tokenizer, splitter) == (["a ## b ### c"], [3])
+    tokenizer = word_tokenizer("a", "\n\nb\n\n\n\nc", "d")
+    assert step_lengths([1, 2, 3], tokenizer, StepSplitter()) == (["a", "b\n\n\n\ncd"], [2, 1])

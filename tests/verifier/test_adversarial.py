@@ -4,6 +4,7 @@ import gzip
 import json
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,9 +17,16 @@ GOOD = [r"so it is $\boxed{\frac12}$", r"\boxed{0.5}", r"\[ \boxed{\frac{2}{4}} 
 ALSO_RIGHT = {"unicode/half"}  # ½
 
 
-@pytest.fixture(scope="module")
-def adversarial(shared_data):
-    with gzip.open(shared_data / "verifier_adversarial.jsonl.gz", "rt") as lines:
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", params=["short", "all"])
+def adversarial(request):
+    """The short ones, which are shipped; all of them where the data folder is there."""
+    if request.param == "short":
+        return [json.loads(line) for line in (HERE / "data" / "adversarial_short.jsonl").read_text().splitlines()]
+    folder = request.getfixturevalue("shared_data")
+    with gzip.open(folder / "verifier_adversarial.jsonl.gz", "rt") as lines:
         return [json.loads(line) for line in lines]
 
 

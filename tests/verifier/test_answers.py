@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reward import MathVerifier
 from reward.answers.extract import MAX_TEXT, final_answer, gold_answer
 from reward.answers.judge import judge
 from reward.answers.quick import quick_status
@@ -40,8 +41,8 @@ def test_another_answer():
 
 
 @pytest.fixture(scope="module")
-def cases(shared_data):
-    return [json.loads(line) for line in (shared_data / "verifier_cases.jsonl").read_text().splitlines()]
+def cases():
+    return [json.loads(line) for line in (HERE / "data" / "verifier_cases.jsonl").read_text().splitlines()]
 
 
 def test_labelled_cases(cases):
@@ -51,7 +52,7 @@ def test_labelled_cases(cases):
         accepted = answer is not None and judge(answer, gold_answer(case["gold"])) == "correct"
         if accepted != case["expected"]:
             wrong["false positive" if accepted else "false negative"] += 1
-    assert wrong["false positive"] <= 1 and wrong.total() <= 0.01 * len(cases)
+    assert len(cases) == 492 and wrong.total() == 0
 
 
 def test_cheap_comparison_never_changes_a_verdict(cases):
@@ -138,3 +139,44 @@ def test_long_texts_are_cut_and_say_so():
 )
 def test_golds(solution, gold):
     assert gold_answer(solution) == gold
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (r"<think>perhaps \boxed{4}", None),
+        (r"<think>perhaps \boxed{4} or the answer is 5", None),
+        (r"<think>perhaps \boxed{4}</think> So \boxed{5}", "5"),
+        (r"<think>perhaps \boxed{4}</think> So the answer is 5.", "5"),
+        (r"<think>perhaps \boxed{4}</think> I do not know", None),
+        (r"perhaps \boxed{4}</think> So \boxed{5}", "5"),  # the prompt ended in <think>
+        (r"perhaps \boxed{4}</think>", None),
+        (r"<think>\boxed{1}</think> \boxed{2} <think> wait: \boxed{3}", None),
+        (r"<think>\boxed{1}</think> so <think>\boxed{2}</think> \boxed{3}", "3"),
+        (r"<think></think>\boxed{3}", "3"),
+        (r"<THINK> \boxed{3}", None),
+        (r"<thinking> \boxed{3}", None),
+        (r"<reasoning>\boxed{3}</reasoning> \boxed{4}", "4"),
+        (r"we think \boxed{3} of it", "3"),
+    ],
+)
+def test_what_is_only_thought_is_no_answer(completion, answer):
+    assert final_answer(completion).text == answer
+
+
+def test_where_the_prompt_opens_the_thought():
+    assert final_answer(r"perhaps \boxed{4}", in_thought=True).text is None
+    assert final_answer(r"perhaps \boxed{4}</think> \boxed{5}", in_thought=True).text == "5"
+    with MathVerifier(workers=1, in_thought=True) as verifier:
+        verdicts = verifier.verify([r"perhaps \boxed{4}", r"hm</think> \boxed{4}"], ["4", "4"])
+    assert [verdict.status for verdict in verdicts] == ["no_answer", "correct"]
+
+
+def test_a_thought_that_began_before_the_part_that_is_read():
+    thought = "<think>" + "so x " * MAX_TEXT
+    assert final_answer(thought + r"\boxed{1}").text is None
+    assert final_answer(thought + r"</think>\boxed{1}").text == "1"
+
+
+def test_a_gold_solution_keeps_what_it_says():
+    assert gold_answer(r"<think>hm</think> \boxed{2}") == "2"

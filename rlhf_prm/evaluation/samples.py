@@ -95,6 +95,30 @@ def scored(samples: Sequence[SampledProblem], scorer: StepScorer) -> list[Sample
     return [replace(sample, step_scores=[next(scores) for _ in sample.steps]) for sample in samples]
 
 
+def scored_where_missing(samples: Sequence[SampledProblem], scorer: StepScorer) -> list[SampledProblem]:
+    """The samples with ``step_scores``; those that have them keep them, the others are scored in one call."""
+    missing = [sample for sample in samples if sample.step_scores is None]
+    new = iter(scored(missing, scorer) if missing else ())
+    return [next(new) if sample.step_scores is None else sample for sample in samples]
+
+
+def rescored(
+    samples: Sequence[SampledProblem], rewritten: Sequence[list[str]], scorer: StepScorer
+) -> list[list[float]]:
+    """Scores of the ``rewritten`` solutions, one for each solution of all samples in order; those that were left as
+    they are keep their scores."""
+    old = [
+        (sample.problem, steps, scores)
+        for sample in samples
+        for steps, scores in zip(sample.steps, sample.step_scores, strict=True)
+    ]
+    changed = [steps != new for (_, steps, _), new in zip(old, rewritten, strict=True)]
+    problems = [problem for (problem, _, _), is_new in zip(old, changed, strict=True) if is_new]
+    new = [steps for steps, is_new in zip(rewritten, changed, strict=True) if is_new]
+    scores = iter(scorer.score(problems, new) if new else ())
+    return [next(scores) if is_new else kept for (_, _, kept), is_new in zip(old, changed, strict=True)]
+
+
 def load_samples(path: str | Path, verifier: Verifier, splitter: StepSplitter | None = None) -> list[SampledProblem]:
     """Samples from a JSONL file: ``problem`` (or ``prompt``), ``completions`` (texts), and ``solution`` (the gold).
 

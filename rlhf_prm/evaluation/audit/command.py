@@ -9,7 +9,7 @@ from rlhf_prm.evaluation.audit.page import MARKS, audit_text, write_audit_page
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
 from rlhf_prm.evaluation.audit.run import Audit, AuditSettings, audit
 from rlhf_prm.evaluation.command import samples_from
-from rlhf_prm.evaluation.poem import agreement, poem_ranking
+from rlhf_prm.evaluation.poem import agreement, agreement_warnings, poem_ranking
 from rlhf_prm.evaluation.processbench import load_processbench
 from rlhf_prm.evaluation.qualeval import accuracy_by_category, assign_categories, named_categories, scored_affinity
 from rlhf_prm.evaluation.samples import SampledProblem, scored
@@ -47,26 +47,35 @@ def run(args: argparse.Namespace) -> None:
     audits, predictions, by_category = [], [], {}
     for name in args.prm:
         scorer = shared.scorer_from(args, name)
-        audits.append(audit(scorer, samples, settings, name=name, labelled=labelled))
         judged = scored(samples, scorer)
+        audits.append(audit(scorer, judged, settings, name=name, labelled=labelled))
         predictions.append(_first_errors(judged, args.threshold))
         print(audit_text(audits[-1]) + "\n")
         if categories:
             by_category[name] = accuracy_by_category(*_calls(judged, categories, args.threshold))
             print(f"How often {name} and the verifier agree on a solution, by category:")
             print(shared.table(by_category[name]) + "\n")
-    ranking = _ranking(args.prm, predictions) if len(args.prm) > 1 else []
-    if ranking:
-        print("Ranking by agreement (PoEM), the most trusted first:")
+    ranking, warnings = [], []
+    if len(args.prm) > 1:
+        ranking, warnings = _ranking(args.prm, predictions), agreement_warnings(args.prm, predictions)
+        print("Ranking by agreement (PoEM), the most agreed with first:")
         print(shared.table({name: {"weight": weight, "reference": kept} for name, weight, kept in ranking}))
-    _write(args, audits, ranking, by_category)
+        print("".join(f"warning: {warning}\n" for warning in warnings), end="")
+    _write(args, audits, ranking, warnings, by_category)
 
 
-def _write(args: argparse.Namespace, audits: list[Audit], ranking: list, by_category: dict) -> None:
+def _write(
+    args: argparse.Namespace, audits: list[Audit], ranking: list, warnings: list[str], by_category: dict
+) -> None:
     if args.page:
-        write_audit_page(args.page, audits, ranking)
+        write_audit_page(args.page, audits, ranking, warnings)
         print(f"page: {args.page}")
-    results = {"audits": [one.as_dict() for one in audits], "ranking": ranking, "by_category": by_category}
+    results = {
+        "audits": [one.as_dict() for one in audits],
+        "ranking": ranking,
+        "ranking_warnings": warnings,
+        "by_category": by_category,
+    }
     shared.write_results(results, args.output)
     print("verdict: " + ", ".join(f"{one.prm} {MARKS[one.verdict]}" for one in audits))
 

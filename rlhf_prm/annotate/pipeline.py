@@ -47,7 +47,7 @@ class Pipeline:
         """Where solutions come from, for the manifests of the stages that label them."""
         cut = {"separator": self.config.separator, "step_pattern": self.config.step_pattern}
         if self.config.solutions is not None:
-            columns = [self.config.prompt_column, self.config.solution_column]
+            columns = [self.config.problem_column, self.config.solution_column]
             return {"solutions": file_hash(self.config.solutions), "columns": columns, **cut}
         return {"samples": [settings_hash(stage.settings) for stage in self.stages("sample")], **cut}
 
@@ -71,12 +71,26 @@ class Pipeline:
             return given_solutions(self.config)
         return sampled_solutions(self.config, [self.shards(s) for s in self.stages("sample")])
 
+    def check_input(self) -> None:
+        """Read the first rows of the input.
+
+        Raises:
+            ValueError: there is none, or the first ``NOTHING_WORKS`` cannot be used.
+        """
+        rows = self.solutions() if self.config.solutions is not None else problems(self.config, 0)
+        first = list(itertools.islice(rows, NOTHING_WORKS))
+        if not first:
+            raise ValueError(f"{self.config.solutions or self.config.problems} has no rows, expected at least one")
+        if all(isinstance(row, BadRow) for row in first):
+            many = f"the first {len(first)} rows" if len(first) > 1 else "the only row"
+            raise ValueError(f"{many} cannot be used, to begin with {first[0].reason}")
+
     def run(self, name: str) -> None:
         """Do what is left of the stages of this name, then write their labels."""
         for stage in self.stages(name):
             with self.store(stage) as store:
                 if self.config.retry_rejected:
-                    store.forget_rejected()
+                    store.forget_rejected(stage.kept_for_retry)
                 total = sum(1 for _ in self.rows(stage))
                 with Progress(stage, total) as progress:
                     self._run(stage, store, progress)

@@ -1,6 +1,5 @@
 """Several solutions of each problem, split into steps and checked: what best-of-n and the audit measure on."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +7,9 @@ from typing import Any
 
 from reward.verifier import Verifier
 from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.columns import SAMPLES_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
+from rlhf_prm.evaluation.rows import read_items, whole
+from rlhf_prm.evaluation.rows import texts as texts_in
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.steps import StepSplitter
 
@@ -119,41 +121,77 @@ def rescored(
     return [next(scores) if is_new else kept for (_, _, kept), is_new in zip(old, changed, strict=True)]
 
 
-def load_samples(path: str | Path, verifier: Verifier, splitter: StepSplitter | None = None) -> list[SampledProblem]:
-    """Samples from a JSONL file: ``problem`` (or ``prompt``), ``completions`` (texts), and ``solution`` (the gold).
+@dataclass(frozen=True)
+class SampleRow:
+    """A row of a samples file: a problem, N solutions as texts, the gold answer, and what else it may bring."""
 
-    ``responses``, as ``rlhf-prm annotate sample`` writes them, are read as completions. A row may bring ``category``,
-    and ``first_errors`` (one per completion).
+    problem: str
+    completions: list[str]
+    solution: str
+    category: str | None = None
+    first_errors: list[int | None] | None = None
+
+
+MOST_STEPS = 10_000  # the steps are not cut yet when a row is read
+
+
+def read_sample_rows(
+    path: str | Path, problem_column: str | None = None, solution_column: str | None = None
+) -> list[SampleRow]:
+    """The rows of a samples file, read but not verified: a problem, ``completions`` (or ``responses``, as ``rlhf-prm
+    annotate sample`` writes them) and the gold answer. A row may bring ``category``, and ``first_errors`` (one per
+    completion, 0-based, −1 = none, null = not known).
 
     Raises:
-        ValueError: a row lacks a column; the message names the row.
+        ValueError: the file or a row cannot be read; the message names the row.
     """
-    rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
-    columns = [_columns(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+
+    def item(row: dict[str, Any]) -> SampleRow:
+        solution = gold_of(row, solution_column)
+        if solution is None:
+            raise ValueError(f"no gold answer in {solution_column or ' or '.join(SOLUTION_COLUMNS)}")
+        column = next((name for name in SAMPLES_COLUMNS if row.get(name) is not None), SAMPLES_COLUMNS[0])
+        completions, errors, category = texts_in(row, column), row.get("first_errors"), row.get("category")
+        if errors is not None and not (isinstance(errors, list) and len(errors) == len(completions)):
+            raise ValueError(
+                f"first_errors: got {errors!r:.60}, expected one for each of {len(completions)} completions"
+            )
+        if category is not None and not isinstance(category, str):
+            raise ValueError(f"category: got {category!r:.60}, expected a text")
+        known = errors and [
+            error if error is None else whole(error, "first_errors", -1, MOST_STEPS, "a step from 0, or -1 for none")
+            for error in errors
+        ]
+        return SampleRow(problem_of(row, problem_column), completions, solution, category, known)
+
+    return read_items(path, item, f"samples: a problem, {' or '.join(SAMPLES_COLUMNS)} (texts), and a gold answer")
+
+
+def verified_samples(
+    rows: Sequence[SampleRow], verifier: Verifier, splitter: StepSplitter | None = None
+) -> list[SampledProblem]:
+    """Rows of a samples file, verified and split; a row whose gold the verifier cannot read is left out."""
     checked = checked_samples(
         [str(index) for index in range(len(rows))],  # one call for all rows; the index finds a row's own columns again
-        [completions for _, completions, _ in columns],
-        [solution for _, _, solution in columns],
+        [row.completions for row in rows],
+        [row.solution for row in rows],
         verifier,
         splitter,
     )
+    found = [(sample, rows[int(sample.problem)]) for sample in checked]
+    for sample, row in found:
+        for steps, error in zip(sample.steps, row.first_errors or [], strict=False):
+            if error is not None and error >= len(steps):
+                raise ValueError(
+                    f"problem {row.problem[:60]!r}: first error {error} of a completion with {len(steps)} steps; "
+                    "are they cut at the separator that the labels were made with?"
+                )
     return [
-        replace(
-            sample,
-            problem=columns[int(sample.problem)][0],
-            category=rows[int(sample.problem)].get("category"),
-            first_errors=rows[int(sample.problem)].get("first_errors"),
-        )
-        for sample in checked
+        replace(sample, problem=row.problem, category=row.category, first_errors=row.first_errors)
+        for sample, row in found
     ]
 
 
-def _columns(row: dict[str, Any], where: str) -> tuple[str, list[str], str]:
-    problem = row.get("problem", row.get("prompt"))
-    completions = row.get("completions", row.get("responses"))
-    if problem is None or completions is None or row.get("solution") is None:
-        raise ValueError(
-            f"{where}: got the columns {', '.join(row)}, expected problem (or prompt), completions (or responses: a "
-            "list of texts) and solution (the gold answer)"
-        )
-    return problem, completions, str(row["solution"])
+def load_samples(path: str | Path, verifier: Verifier, splitter: StepSplitter | None = None) -> list[SampledProblem]:
+    """:func:`read_sample_rows`, verified."""
+    return verified_samples(read_sample_rows(path), verifier, splitter)

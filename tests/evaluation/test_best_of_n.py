@@ -113,7 +113,7 @@ def test_samples_from_texts_files_and_policies(tmp_path):
     assert [(s.problem, s.category, s.first_errors) for s in loaded] == [("r", None, None), ("p", "c", [-1, 0, 0])]
     assert loaded[0].correct == [True]
     path.write_text('{"problem": "p"}')
-    with pytest.raises(ValueError, match="row 1: got the columns problem, expected"):
+    with pytest.raises(ValueError, match=r"samples\.jsonl:1: no gold answer in solution or answer"):
         load_samples(path, BoxVerifier())
 
     generator = ScriptedGenerator(lambda prompt, draw: f"\\boxed{{{draw % 2}}}")

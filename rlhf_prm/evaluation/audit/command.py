@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlhf_prm.command_line import add_separator, check_can_write, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.audit.page import MARKS, audit_text, write_audit_page
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
@@ -21,11 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, in place of --policy")
     shared.add_policy_arguments(parser, required=False)
     shared.add_verifier_argument(parser)
-    parser.add_argument("--n", type=int, default=8, help="samples per problem, and the n of best-of-n")
+    parser.add_argument("--n", type=positive, default=8, help="samples per problem, and the n of best-of-n")
     parser.add_argument("--threshold", type=float, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
-    parser.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
+    add_separator(parser)
     parser.add_argument("--processbench", type=Path, help="folder of ProcessBench, for right answers by wrong steps")
-    parser.add_argument("--probe-problems", type=int, default=200, help="problems whose solutions the probes rewrite")
+    parser.add_argument(
+        "--probe-problems", type=positive, default=200, help="problems whose solutions the probes rewrite"
+    )
     parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
     parser.add_argument("--categories", type=int, default=0, help="results by so many categories that --policy names")
     parser.add_argument("--page", type=Path, help="write a self-contained HTML page")
@@ -34,7 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print each PRM's findings; with several PRMs also their ranking by agreement."""
-    samples = samples_from(args, args.n)
+    check_can_write(args.page, "--page")
+    check_can_write(args.output, "--output")
+    if args.categories and args.policy is None:
+        raise ValueError("--categories needs --policy: a chat model that names the categories and rates the problems")
+    labelled = right_answers_of_processbench(args.processbench) if args.processbench else []
+    for name in args.prm:
+        shared.check_prm(args, name)
+    samples = samples_from(args, args.n, args.n, all_rows=False)
     settings = AuditSettings(
         n=args.n,
         threshold=args.threshold,
@@ -42,7 +52,6 @@ def run(args: argparse.Namespace) -> None:
         texts=ProbeTexts(filler=tuple(args.filler)) if args.filler else ProbeTexts(),
         seed=args.seed,
     )
-    labelled = right_answers_of_processbench(args.processbench) if args.processbench else []
     categories = _categories(args, samples)
     audits, predictions, by_category = [], [], {}
     for name in args.prm:
@@ -104,8 +113,6 @@ def _categories(args: argparse.Namespace, samples: list[SampledProblem]) -> list
     if not args.categories:
         known = all(sample.category is not None for sample in samples)
         return [[sample.category] for sample in samples] if known else []
-    if args.policy is None:
-        raise ValueError("--categories needs --policy: a chat model that names the categories and rates the problems")
     generator, _, _ = shared.policy_from(args)
     problems = [sample.problem for sample in samples]
     names = named_categories(generator, problems, args.categories, args.seed)

@@ -1,0 +1,55 @@
+"""Which column holds what: one rule for every command and every file of problems, solutions or samples.
+
+A column that is named (``--problem-column``, ``--solution-column``, ``columns`` of a recipe) is the one; it is an error
+if it is not there. Otherwise the first of the names below that the row has.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+PROBLEM_COLUMNS = ("problem", "prompt", "question")
+SOLUTION_COLUMNS = ("solution", "answer")  # the gold answer
+STEPS_COLUMNS = ("steps", "completions")  # one solution, a list of its steps
+RESPONSE_COLUMNS = ("response", "completion")  # one solution, as one text
+SAMPLES_COLUMNS = ("completions", "responses")  # several solutions, each one text
+
+
+def column_of(available: Collection[str], named: str | None, usual: Sequence[str], what: str) -> str:
+    """The name of the column that holds ``what``.
+
+    Raises:
+        ValueError: the named column, or every usual one, is not among the available.
+    """
+    for name in (named,) if named else usual:
+        if name in available:
+            return name
+    wanted = repr(named) if named else " or ".join(usual)
+    raise ValueError(f"no column {wanted} for the {what}; there are {', '.join(sorted(map(str, available))) or 'none'}")
+
+
+def value_of(record: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
+    """The record's value in the named column, or in the first usual one that is there and not null; else None."""
+    return next((record[name] for name in ((named,) if named else usual) if record.get(name) is not None), None)
+
+
+def problem_of(record: Mapping[str, Any], named: str | None = None) -> str:
+    """The problem's text.
+
+    Raises:
+        ValueError: it is missing, blank, or not a text.
+    """
+    problem = value_of(record, named, PROBLEM_COLUMNS)
+    if isinstance(problem, str) and problem.strip():
+        return problem
+    wanted = repr(named) if named else " or ".join(PROBLEM_COLUMNS)
+    got = "nothing" if problem is None else f"{problem!r:.60}"
+    raise ValueError(
+        f"no problem: got {got}, expected a text in the column {wanted} (--problem-column names another); the row has "
+        f"{', '.join(sorted(map(str, record))) or 'no columns'}"
+    )
+
+
+def gold_of(record: Mapping[str, Any], named: str | None = None) -> str | None:
+    """The gold answer as text (a number is taken too); None where there is none."""
+    gold = value_of(record, named, SOLUTION_COLUMNS)
+    return None if gold is None or not str(gold).strip() else str(gold)

@@ -21,6 +21,7 @@ class RuleScorer:
 class FakeVerdict:
     reward: float | None
     answer: str | None
+    status: str = "made up"
 
 
 class BoxVerifier:
@@ -47,3 +48,8 @@ class ScriptedGenerator:
         for text in stop or ():
             out = [[completion.partition(text)[0] for completion in row] for row in out]
         return out
+
+
+def plugged(config, concurrency) -> ScriptedGenerator:
+    """A backend by dotted path: whatever is asked, the answer is 1."""
+    return ScriptedGenerator(lambda prompt, draw: "\\boxed{1}")

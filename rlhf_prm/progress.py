@@ -59,12 +59,16 @@ class Bar:
         done = f"{self.known + self.done} of {self.total} {self.unit}s"
         return f"{self.what}: {done} in {self.elapsed:.0f} s{left}{notes}"
 
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.close()
+
     def __enter__(self) -> "Bar":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.close()
 
 
 class WatchedScorer:
@@ -79,7 +83,7 @@ class WatchedScorer:
             problem stay together, so that their prompt can be shared.
     """
 
-    def __init__(self, scorer: Any, what: str, part: int = 1024):
+    def __init__(self, scorer: Any, what: str, part: int = 256):
         self.scorer, self.what, self.part = scorer, what, part
 
     def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:

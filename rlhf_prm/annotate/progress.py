@@ -52,7 +52,7 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.__exit__(*exception)
+        self.bar.close()
         if self.usage is not None and self.usage.failures:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in self.usage.failures.most_common(8))
             print(f"{self.usage.attempts} attempts for {self.usage.answered} answers; repeated: {reasons}")

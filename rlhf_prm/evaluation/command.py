@@ -119,8 +119,17 @@ def samples_from(args: argparse.Namespace, num_samples: int, most: int, *, all_r
         problems, solutions = shared.problems_from(args)
         generator, template, _ = shared.policy_from(args)
         prompts = [template(problem) for problem in problems]
+        part = args.concurrency * (4 if args.endpoint else 1)  # hosts idle while the last answers of a call come in
         samples = policy_samples(
-            generator, problems, solutions, verifier, num_samples, prompts=prompts, splitter=splitter, seed=args.seed
+            generator,
+            problems,
+            solutions,
+            verifier,
+            num_samples,
+            prompts=prompts,
+            splitter=splitter,
+            seed=args.seed,
+            part=part,
         )
         rows, source = problems, args.problems
     if not samples:

@@ -7,10 +7,12 @@ from typing import Any
 
 from reward.verifier import Verifier
 from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.annotate.tasks import unit_seed
 from rlhf_prm.columns import SAMPLES_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
 from rlhf_prm.evaluation.rows import read_items, whole
 from rlhf_prm.evaluation.rows import texts as texts_in
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 
 
@@ -84,10 +86,23 @@ def policy_samples(
     prompts: Sequence[Any] | None = None,
     splitter: StepSplitter | None = None,
     seed: int = 0,
+    part: int = 512,
 ) -> list[SampledProblem]:
-    """``n`` checked samples per problem. ``prompts``: what the policy is given, where it is not the problem's text."""
+    """``n`` checked samples per problem, with a bar over the problems.
+
+    Args:
+        prompts: what the policy is given, where it is not the problem's text.
+        part: prompts per call of the generator; a sample depends on ``seed`` and its problem's place, not on this.
+    """
     given = list(problems if prompts is None else prompts)
-    return checked_samples(problems, generator.generate(given, n, seed=seed), solutions, verifier, splitter)
+    seeds = [unit_seed(seed, index) for index in range(len(given))]
+    completions: list[list[str]] = []
+    with Bar(len(given), "sample", "problem") as bar:
+        for start in range(0, len(given), part):
+            prompts_of_part = given[start : start + part]
+            completions += generator.generate(prompts_of_part, n, seed=seeds[start : start + part], stop=None)
+            bar.add(len(prompts_of_part))
+    return checked_samples(problems, completions, solutions, verifier, splitter)
 
 
 def scored(samples: Sequence[SampledProblem], scorer: StepScorer) -> list[SampledProblem]:

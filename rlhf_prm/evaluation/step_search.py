@@ -17,6 +17,7 @@ from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 
 CountTokens = Callable[[str], int]
@@ -114,6 +115,7 @@ def step_search(
     """
     searches = [Search(p, prompt) for p, prompt in zip(problems, prompts or problems, strict=True)]
     turn = 0
+    bar = Bar(len(searches), "search", "problem")
     while indices := [index for index, search in enumerate(searches) if search.open(settings)]:
         going = [searches[index] for index in indices]
         texts = [search.prompt + "".join(step + settings.separator for step in search.steps) for search in going]
@@ -126,7 +128,9 @@ def step_search(
         )
         for search, step, row in zip(going, candidates, scores, strict=True):
             search.advance(step, max(1, count_tokens(step + settings.separator)), row[-1], settings)
+        bar.add(sum(not search.open(settings) for search in going))
         turn += 1
+    bar.close()
     return searches
 
 
@@ -158,13 +162,16 @@ def best_of_budget(
     samples: list[list[str]] = [[] for _ in problems]
     used = [0] * len(problems)
     turn = 0
+    bar = Bar(len(problems), "best of n", "problem")
     while going := [index for index in range(len(problems)) if _pays(used[index], len(samples[index]), budgets[index])]:
         seeds = [_seed(seed, index, turn) for index in going]
         drawn = generator.generate([(prompts or problems)[index] for index in going], 1, seed=seeds, stop=None)
         for index, texts in zip(going, drawn, strict=True):
             samples[index].append(texts[0])
             used[index] += max(1, count_tokens(texts[0]))
+        bar.add(sum(not _pays(used[index], len(samples[index]), budgets[index]) for index in going))
         turn += 1
+    bar.close()
     flat = [(index, text) for index, texts in enumerate(samples) for text in texts]
     rows = scorer.score([problems[index] for index, _ in flat], [splitter.split(text) for _, text in flat])
     chosen: list[tuple[float, str]] = [(-float("inf"), texts[0]) for texts in samples]

@@ -33,12 +33,14 @@ def value_of(record: Mapping[str, Any], named: str | None, usual: Sequence[str])
 
 
 def problem_of(record: Mapping[str, Any], named: str | None = None) -> str:
-    """The problem's text.
+    """The problem's text; of chat messages, the last one of the user.
 
     Raises:
-        ValueError: it is missing, blank, or not a text.
+        ValueError: it is missing, blank, or neither.
     """
     problem = value_of(record, named, PROBLEM_COLUMNS)
+    if isinstance(problem, list) and problem and all(isinstance(turn, dict) for turn in problem):
+        problem = next((turn.get("content") for turn in reversed(problem) if turn.get("role") == "user"), None)
     if isinstance(problem, str) and problem.strip():
         return problem
     wanted = repr(named) if named else " or ".join(PROBLEM_COLUMNS)

@@ -18,6 +18,7 @@ from typing import Any
 
 from rlhf_prm.metrics import first_error
 
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 COLUMNS = ("prompt", "completions", "labels", "soft_labels", "source")
 
 
@@ -238,12 +239,12 @@ def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | Value
     """
     path = Path(path)
     if path.is_dir():
-        inside = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(_SUFFIXES))
+        inside = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(SUFFIXES))
         raise ValueError(f"{path} is a folder, expected one file; in it there are {', '.join(inside[:8]) or 'none'}")
     if not path.is_file():
         raise ValueError(f"no file {path}")
-    if not path.name.endswith(_SUFFIXES):
-        raise ValueError(f"{path}: expected a {', '.join(_SUFFIXES)} file")
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{path}: expected a {', '.join(SUFFIXES)} file")
     if path.suffix == ".parquet":
         yield from ((f"{path.name}:{i}", record) for i, record in enumerate(_parquet_records(path), 1))
         return
@@ -260,9 +261,6 @@ def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | Value
                     yield f"{path.name}:{i}", _record(line)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is damaged ({error})") from error
-
-
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
 
 def _parquet_records(path: Path) -> Iterator[dict[str, Any]]:

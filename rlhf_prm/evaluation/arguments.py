@@ -9,12 +9,13 @@ from typing import Any
 from reward.verifier import Verifier
 from rlhf_prm.annotate.config import GeneratorConfig
 from rlhf_prm.annotate.generators import Generator
-from rlhf_prm.columns import PROBLEM_COLUMNS
-from rlhf_prm.command_line import add_columns, loading, positive, reason
+from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
+from rlhf_prm.command_line import add_columns, loading, positive
 from rlhf_prm.data import load_prompts
 from rlhf_prm.prm import FAMILIES, StepScorer, load_prm
 from rlhf_prm.prm.load import PLACEMENTS
 from rlhf_prm.progress import WatchedScorer
+from rlhf_prm.stepwise import SUFFIXES, read_all
 
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
@@ -98,18 +99,27 @@ def problems_from(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Problems and gold solutions of ``--problems``; rows without gold are left out."""
     if args.problems is None:
         raise ValueError("--problems is needed to sample from a policy: a file with problems and gold answers")
-    named = {"prompt": args.problem_column, "solution": args.solution_column}
-    columns = {ours: theirs for ours, theirs in named.items() if theirs}
-    try:
+    if args.problems.endswith(SUFFIXES):
+        pairs = [_problem_and_gold(where, row, args) for where, row in read_all(args.problems)[: args.limit]]
+    else:  # a folder of a saved dataset, a .csv, or a name on the Hub
+        named = {"prompt": args.problem_column, "solution": args.solution_column}
+        columns = {ours: theirs for ours, theirs in named.items() if theirs}
         rows = load_prompts(
             args.problems, columns=columns, usual_prompts=PROBLEM_COLUMNS, split=args.split, limit=args.limit
         )
-    except OSError as error:
-        raise ValueError(f"--problems {args.problems} cannot be read ({reason(error)})") from error
-    known = [(row["problem"], row["solution"]) for row in rows if row["solution"] is not None]
+        pairs = [(row["problem"], row["solution"]) for row in rows]
+    known = [(problem, gold) for problem, gold in pairs if gold is not None]
     if not known:
-        raise ValueError(f"--problems {args.problems}: none of its {len(rows)} rows has a gold answer")
+        where = repr(args.solution_column) if args.solution_column else " or ".join(SOLUTION_COLUMNS)
+        raise ValueError(f"--problems {args.problems}: none of {len(pairs)} rows has a gold answer in {where}")
     return [problem for problem, _ in known], [solution for _, solution in known]
+
+
+def _problem_and_gold(where: str, row: dict[str, Any], args: argparse.Namespace) -> tuple[str, str | None]:
+    try:
+        return problem_of(row, args.problem_column), gold_of(row, args.solution_column)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def add_verifier_argument(parser: argparse.ArgumentParser) -> None:

@@ -262,7 +262,8 @@ def test_labels_follow_the_threshold_from_stored_hits(tmp_path, problems, monkey
     monkeypatch.setenv("ANNOTATE_CALLS", str(tmp_path / "calls"))
 
     def labels(out, *more):
-        arguments = ["--problems", problems, "--out", tmp_path / out, *MODELS, *PLUGGED, "--num-responses", 2, *more]
+        arguments = ["--problems", problems, "--out", tmp_path / out, *MODELS, *PLUGGED, "--num-responses", 2]
+        arguments += ["--num-completions", 2, *more]
         if not (tmp_path / out / "sample-0").exists():
             assert annotate("sample", *arguments) == 0
         before = len((tmp_path / "calls").read_text().splitlines())
@@ -311,7 +312,7 @@ def test_what_a_generator_gives_is_checked():
         (None, "gave a NoneType for 2 prompts"),
     ]:
         with pytest.raises(ValueError, match=message):
-            check_answers(object(), answers, 2, 1)
+            check_answers(FickleJudge(None, 1), answers, 2, 1)
 
 
 class Interrupted:

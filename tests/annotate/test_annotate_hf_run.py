@@ -86,4 +86,4 @@ def test_the_rate_counts_only_what_this_run_did():
         bar = progress.bar
         assert (bar.done, bar.known, progress.done) == (2, 5, 5)
         bar.started -= 100  # two rows in about 100 s: three more take about 150
-        assert bar.line() == ("judge m: 7 of 10 solutions in 100 s, 150 s left, set aside 1, calls 7, repeated 2")
+        assert bar.line() == ("judge m: 7 of 10 solutions in 100 s, 150 s left, calls 7, repeated 2, set aside 1")

@@ -1,7 +1,8 @@
 """Scripted policies, PRMs and verifiers: what they say follows from the text."""
 
 import re
-from dataclasses import dataclass
+
+from reward.verifier import Verdict
 
 
 class RuleScorer:
@@ -17,22 +18,16 @@ class RuleScorer:
         ]
 
 
-@dataclass
-class FakeVerdict:
-    reward: float | None
-    answer: str | None
-    status: str = "made up"
-
-
 class BoxVerifier:
     """Right when the last box holds the gold; a gold of "?" cannot be read."""
 
-    def verify(self, completions: list[str], solutions: list[str]) -> list[FakeVerdict]:
+    def verify(self, completions: list[str], solutions: list[str]) -> list[Verdict]:
         verdicts = []
         for completion, gold in zip(completions, solutions, strict=True):
             boxes = re.findall(r"\\boxed\{([^}]*)\}", completion)
             answer = boxes[-1] if boxes else None
-            verdicts.append(FakeVerdict(None if gold == "?" else float(answer == gold), answer))
+            reward = None if gold == "?" else float(answer == gold)
+            verdicts.append(Verdict(reward, "correct" if reward else "incorrect", answer, 0.0))
         return verdicts
 
 

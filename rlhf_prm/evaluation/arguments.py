@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,10 @@ def problems_from(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     if args.problems.endswith(SUFFIXES):
         pairs = [_problem_and_gold(where, row, args) for where, row in read_all(args.problems)[: args.limit]]
     else:  # a folder of a saved dataset, a .csv, or a name on the Hub
+        from datasets import disable_progress_bars
+
+        if not sys.stderr.isatty():
+            disable_progress_bars()
         named = {"prompt": args.problem_column, "solution": args.solution_column}
         columns = {ours: theirs for ours, theirs in named.items() if theirs}
         rows = load_prompts(

@@ -225,6 +225,19 @@ def test_scores_that_are_there_are_not_made_again():
     assert audit(scorer, judged) == before
 
 
+def test_the_command_scores_every_sample_once(prm_folder, tmp_path, monkeypatch):
+    rows = [{"problem": f"p{k}", "completions": ["good\n\nA", "bad\n\nB"], "solution": "1"} for k in range(4)]
+    (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    scorer = Counting(lambda problem, before, step: 0.9 if "good" in step else 0.2)
+    monkeypatch.setattr("rlhf_prm.evaluation.arguments.scorer_from", lambda args, name: scorer)
+    verifier = "tests.evaluation.fakes.BoxVerifier"
+    samples = ["--samples", str(tmp_path / "samples.jsonl"), "--n", "2", "--verifier", verifier]
+    assert main(["audit", "--prm", str(prm_folder), *samples]) == 0
+    for row in rows:
+        for text in row["completions"]:
+            assert scorer.asked[row["problem"], tuple(text.split("\n\n"))] == 1
+
+
 def test_one_vocabulary_and_the_worst_line_counts():
     assert set(MARKS) == set(VERDICTS) and all(mark.endswith(name) for name, mark in MARKS.items())
     lines = {v: AuditLine("x", 0.0, v, "", "") for v in VERDICTS}

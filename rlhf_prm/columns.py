@@ -5,6 +5,7 @@ if it is not there. Otherwise the first of the names below that the row has.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 PROBLEM_COLUMNS = ("problem", "prompt", "question")
@@ -52,6 +53,16 @@ def problem_of(record: Mapping[str, Any], named: str | None = None) -> str:
 
 
 def gold_of(record: Mapping[str, Any], named: str | None = None) -> str | None:
-    """The gold answer as text (a number is taken too); None where there is none."""
+    """The gold answer as text; None where there is none (null, blank, or NaN in a column of numbers).
+
+    Raises:
+        ValueError: neither text nor a number, such as a list of answers.
+    """
     gold = value_of(record, named, SOLUTION_COLUMNS)
-    return None if gold is None or not str(gold).strip() else str(gold)
+    if gold is None or gold != gold:
+        return None
+    if isinstance(gold, float) and gold.is_integer():  # 72.0 in a column of numbers with gaps
+        gold = int(gold)
+    if not isinstance(gold, str | int | float | Decimal):
+        raise ValueError(f"gold answer: got {gold!r:.60}, expected a text or a number")
+    return str(gold) if str(gold).strip() else None

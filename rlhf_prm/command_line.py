@@ -1,6 +1,7 @@
 """What the commands' options have in common, and what can be checked before any long work begins."""
 
 import argparse
+import math
 import os
 import re
 import tempfile
@@ -39,6 +40,17 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number")
     return value
 
 

@@ -126,7 +126,7 @@ CASES = [
     (f"{BON}{PLAIN}nowhere.jsonl", "no file nowhere.jsonl"),
     (f"{BON}{PLAIN}text.jsonl", "text.jsonl:1: not JSON"),
     (f"{BON}{PLAIN}empty.jsonl", "empty.jsonl has no rows"),
-    (f"{BON}{PLAIN}empty.csv", "dataset empty.csv is empty or cannot be read as csv"),
+    (f"{BON}{PLAIN}empty.csv", "dataset:? empty.csv.*(empty|no rows)"),
     (f"{BON}{PLAIN}no-such-org/no-such-set", "neither a local .*nor loadable from the Hub"),
     (f"{ANNOTATE}nowhere.jsonl", "no file nowhere.jsonl"),
     (f"{ANNOTATE}empty.jsonl", "empty.jsonl has no rows"),
@@ -175,8 +175,8 @@ CASES = [
     (f"{ANNOTATE}problems.jsonl --solution-column gold", "problems.jsonl:1: no gold answer"),
     # what does not go together
     (f"{PB} --data math_only --threshold gsm8k", "threshold 'gsm8k' needs that subset, got only math"),
-    (f"{PB} --data good --threshold high", "--threshold: got 'high', expected a number or gsm8k"),
-    (f"{PB} --data good --threshold nan", "threshold: got nan"),
+    (f"{PB} --data good --threshold high", "--threshold: got 'high', expected a number"),
+    (f"{PB} --data good --threshold nan", "--threshold: got 'nan', expected a number"),
     (f"{BON} --samples samples.jsonl --n 2 16", "--n 16: row 1 has 8 samples in samples.jsonl; give --n 8 or fewer"),
     (f"{BON} --samples samples.jsonl --n 0", "--n: got '0', expected a whole number of at least 1"),
     (f"{BON}{PLAIN}problems.jsonl --n 4 --num-samples 2", "--num-samples 2 are fewer than --n 4"),
@@ -184,6 +184,8 @@ CASES = [
     (f"{BON} --policy policy --template plain", "--problems is needed to sample from a policy"),
     (f"{AUDIT} --samples samples.jsonl --n 16", "--n 16: the rows have at most 8 samples"),
     (f"{AUDIT} --samples samples.jsonl --categories 3", "--categories needs --policy"),
+    (f"{AUDIT}{PLAIN}problems.jsonl --categories 1", "--categories 1: expected 0 for none, or at least 2"),
+    (f"{MRB}nowhere.jsonl --threshold inf", "--threshold: got 'inf', expected a number"),
     (f"{SEARCH}policy --final-pattern (", "is not a regular expression"),
     (f"{SCORE}solutions.jsonl --output solutions.jsonl", "is the input, expected another file"),
     (f"{SCORE}solutions.jsonl --chunk 0", "--chunk: got '0'"),
@@ -226,7 +228,10 @@ CASES = [
     (f"{PB} --data good --output good", "--output good is a folder, expected the name of a file"),
     (f"{AUDIT} --samples samples.jsonl --page a_file/x.html", "--page a_file/x.html cannot be written"),
     (f"{SCORE}solutions.jsonl --output a_file/x.jsonl", "--output a_file/x.jsonl cannot be written"),
-    ("annotate sample --out a_file --model policy --template plain --problems problems.jsonl", "File exists: a_file"),
+    (
+        "annotate sample --out a_file --model policy --template plain --problems problems.jsonl",
+        "--out a_file cannot be made a folder .File exists",
+    ),
 ]
 
 

@@ -19,6 +19,7 @@ from rlhf_prm.annotate.progress import Progress
 from rlhf_prm.annotate.stages import JudgeStage, MonteCarloStage, SampleStage, Stage
 from rlhf_prm.annotate.store import Shards, StageStore, by_id, file_hash, settings_hash, write_whole
 from rlhf_prm.annotate.tasks import Rejection, Task
+from rlhf_prm.command_line import reason
 from rlhf_prm.stepwise import StepLabels, write_rows
 
 NOTHING_WORKS = 50  # rows that are set aside before one is labelled: then it is the settings, not the rows
@@ -29,7 +30,10 @@ class Pipeline:
 
     def __init__(self, config: AnnotateConfig):
         self.config, self.out = config, Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--out {self.out} cannot be made a folder ({reason(error)}); choose another") from error
 
     def stages(self, name: str) -> list[Stage]:
         """The stages called "sample" (one per policy), "monte_carlo" or "judge".

@@ -11,7 +11,7 @@ from reward.verifier import Verifier
 from rlhf_prm.annotate.config import GeneratorConfig
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
-from rlhf_prm.command_line import add_columns, loading, positive
+from rlhf_prm.command_line import add_columns, loading, number, positive
 from rlhf_prm.data import load_prompts
 from rlhf_prm.prm import FAMILIES, StepScorer, load_prm
 from rlhf_prm.prm.load import PLACEMENTS
@@ -72,7 +72,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
     parser.add_argument(
         "--template", default="chat", help="chat (the tokenizer's), plain, chatml, or text with {problem}"
     )
-    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--temperature", type=number, default=1.0)
     parser.add_argument("--max-tokens", type=positive, default=2048, help="longest sample, in tokens")
     parser.add_argument("--concurrency", type=positive, default=128, help="requests in flight, or prompts per call")
     parser.add_argument("--problems", help="file, folder or Hub dataset of problems with gold answers")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
+from rlhf_prm.command_line import add_separator, check_can_write, loading, number, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
 from rlhf_prm.evaluation.best_of_n import best_of_n
@@ -45,18 +45,13 @@ def _splitter(args: argparse.Namespace) -> StepSplitter:
 
 
 def _threshold(text: str) -> float | str:
-    if text == TUNING_SUBSET:
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number or {TUNING_SUBSET}") from None
+    return text if text == TUNING_SUBSET else number(text)
 
 
 def _data(what: str) -> Callable[[argparse.ArgumentParser], None]:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--data", required=True, type=Path, help=what)
-        parser.add_argument("--threshold", type=float, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
+        parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
 
     return add
 
@@ -163,7 +158,7 @@ def _add_step_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-budget", type=positive, default=defaults.token_budget, help="generated tokens per problem"
     )
-    parser.add_argument("--threshold", type=float, default=defaults.threshold, help="a step is accepted above this")
+    parser.add_argument("--threshold", type=number, default=defaults.threshold, help="a step is accepted above this")
     parser.add_argument(
         "--tries", type=positive, default=defaults.tries, help="samples of a step before one is taken back"
     )

@@ -40,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--problem-column", help="default: problem, prompt or question")
     parser.add_argument("--max-length", type=positive, help="longest input in tokens (default: the PRM's context)")
     parser.add_argument("--max-batch-tokens", type=positive, help="tokens of a micro-batch, padding counted")
-    parser.add_argument(
-        "--chunk", type=positive, default=256, help="rollouts read, scored and written together"
-    )
+    parser.add_argument("--chunk", type=positive, default=256, help="rollouts read, scored and written together")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlhf_prm.command_line import add_separator, check_can_write, positive
+from rlhf_prm.command_line import add_separator, check_can_write, number, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.audit.page import MARKS, audit_text, write_audit_page
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_policy_arguments(parser, required=False)
     shared.add_verifier_argument(parser)
     parser.add_argument("--n", type=positive, default=8, help="samples per problem, and the n of best-of-n")
-    parser.add_argument("--threshold", type=float, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
+    parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
     add_separator(parser)
     parser.add_argument("--processbench", type=Path, help="folder of ProcessBench, for right answers by wrong steps")
     parser.add_argument(
@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
     check_can_write(args.output, "--output")
     if args.categories and args.policy is None:
         raise ValueError("--categories needs --policy: a chat model that names the categories and rates the problems")
+    if args.categories == 1 or args.categories < 0:
+        raise ValueError(f"--categories {args.categories}: expected 0 for none, or at least 2")
     labelled = right_answers_of_processbench(args.processbench) if args.processbench else []
     for name in args.prm:
         shared.check_prm(args, name)

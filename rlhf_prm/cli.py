@@ -1,6 +1,7 @@
 """``rlhf-prm COMMAND``: each command is a module with ``add_arguments(parser)`` and ``run(args)``."""
 
 import importlib
+import os
 import sys
 
 from rlhf_prm.command_line import Parser, reason
@@ -27,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     without permission) become one line on stderr and the exit status 2 or 1; Ctrl-C is 130.
     """
     argv = sys.argv[1:] if argv is None else argv
+    if not sys.stderr.isatty():  # a log gets lines, no bars of carriage returns; read when these packages are imported
+        for package in ("HF_HUB", "HF_DATASETS"):
+            os.environ.setdefault(f"{package}_DISABLE_PROGRESS_BARS", "1")
     parser = Parser(prog="rlhf-prm", description="Process supervision for LLM reasoning, on TRL.")
     subparsers = parser.add_subparsers(dest="command", required=True)
     chosen = argv[0] if argv else None

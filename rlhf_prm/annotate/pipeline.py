@@ -217,5 +217,5 @@ class Pipeline:
 def print_reasons(reasons: Iterable[str], most: int = 10) -> None:
     """The commonest reasons for which rows were set aside."""
     counts = Counter(reasons)
-    for reason, count in counts.most_common(most):
-        print(f"  set aside {count:6d}  {reason[:160]}")
+    for why, count in counts.most_common(most):
+        print(f"  set aside {count:6d}  {why[:160]}")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
     name = prm or args.prm
     with loading(f"--prm {name}"):
         checkpoint = Checkpoint(name, AutoConfig.from_pretrained(name), saved_tokenizer(name), args.reference)
-    chosen_family(checkpoint, args.family)
+    with warnings.catch_warnings(action="ignore"):  # the same is said when the PRM is loaded
+        chosen_family(checkpoint, args.family)
     if args.reference is not None:
         with loading(f"--reference {args.reference}"):
             AutoConfig.from_pretrained(args.reference)

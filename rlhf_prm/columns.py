@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from rlhf_prm.steps import StepSplitter
+
 PROBLEM_COLUMNS = ("problem", "prompt", "question")
 SOLUTION_COLUMNS = ("solution", "answer")  # the gold answer
 STEPS_COLUMNS = ("steps", "completions")  # one solution, a list of its steps
@@ -49,6 +51,36 @@ def problem_of(record: Mapping[str, Any], named: str | None = None) -> str:
     raise ValueError(
         f"no problem: got {got}, expected a text in the column {wanted} (--problem-column names another); the row has "
         f"{', '.join(sorted(map(str, record))) or 'no columns'}"
+    )
+
+
+def steps_of(
+    record: Mapping[str, Any], splitter: StepSplitter, text_columns: Sequence[str] = RESPONSE_COLUMNS
+) -> list[str]:
+    """The steps of one solution: a list of them, or a text that is cut; a blank text has none.
+
+    Raises:
+        ValueError: there are none, or ``completions`` seems to hold several solutions: texts that would be cut, and
+            no ``labels`` beside them, which stepwise rows have.
+    """
+    for column in STEPS_COLUMNS:
+        steps = record.get(column)
+        if isinstance(steps, list) and all(isinstance(step, str) for step in steps):
+            ambiguous = column == "completions" and record.get("labels") is None
+            whole = [step for step in steps if len(splitter.split(step)) > 1] if ambiguous else []
+            if whole:
+                raise ValueError(
+                    f"completions: {len(whole)} of {len(steps)} texts have several steps, to begin with "
+                    f"{whole[0]!r:.60}; expected the steps of one solution: several solutions need a row each, and steps "
+                    "that hold the separator the column steps"
+                )
+            return steps
+    text = value_of(record, None, text_columns)
+    if isinstance(text, str):
+        return splitter.split(text) if text.strip() else []
+    raise ValueError(
+        f"no steps: the row has {', '.join(sorted(map(str, record)))}; expected one of {', '.join(STEPS_COLUMNS)} (a "
+        f"list of texts) or {', '.join(text_columns)} (a text)"
     )
 
 

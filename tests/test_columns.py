@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from rlhf_prm.columns import column_of, gold_of, problem_of, value_of
+from rlhf_prm.columns import column_of, gold_of, problem_of, steps_of, value_of
+from rlhf_prm.steps import StepSplitter
 
 
 def test_the_named_column_or_the_first_usual_one():
@@ -26,6 +27,20 @@ def test_messages_are_read_by_their_last_user():
 )
 def test_gold_answers_as_text(value, gold):
     assert gold_of({"answer": value}) == gold
+
+
+def test_the_steps_of_one_solution():
+    cut = StepSplitter()
+    assert steps_of({"steps": ["a\n\nb", "c"], "completions": ["d"]}, cut) == ["a\n\nb", "c"]
+    assert steps_of({"completions": ["a", "b"], "response": "c"}, cut) == ["a", "b"]
+    assert steps_of({"completions": ["a\n\nb", "c"], "labels": [True, False]}, cut) == ["a\n\nb", "c"]
+    assert steps_of({"steps": None, "response": "a\n\nb"}, cut) == ["a", "b"]
+    assert steps_of({"completion": " "}, cut) == []
+    assert steps_of({"solution": "a"}, cut, ("response", "solution")) == ["a"]
+    with pytest.raises(ValueError, match="completions: 1 of 2 texts have several steps, to begin with 'a"):
+        steps_of({"completions": ["a\n\nb", "c"]}, cut)
+    with pytest.raises(ValueError, match="no steps: the row has solution; expected one of steps, completions"):
+        steps_of({"solution": "a"}, cut)
 
 
 @pytest.mark.parametrize(

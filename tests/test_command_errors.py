@@ -173,6 +173,12 @@ CASES = [
     ),
     (f"{ANNOTATE}other_columns.jsonl", "the only row cannot be used, to begin with other_columns.jsonl:1: no problem"),
     (f"{ANNOTATE}problems.jsonl --solution-column gold", "problems.jsonl:1: no gold answer"),
+    (f"{SCORE}samples.jsonl", "completions: 8 of 8 texts have several steps, .*expected the steps of one solution"),
+    (
+        f"{ANNOTATE.replace('sample', 'monte-carlo')}problems.jsonl",
+        "monte_carlo: there are no solutions in out yet",
+    ),
+    (f"{ANNOTATE.replace('sample', 'consensus')}problems.jsonl --judge-model m", "there are no solutions in out yet"),
     # what does not go together
     (f"{PB} --data math_only --threshold gsm8k", "threshold 'gsm8k' needs that subset, got only math"),
     (f"{PB} --data good --threshold high", "--threshold: got 'high', expected a number"),
@@ -223,6 +229,8 @@ CASES = [
         "annotate sample --out out --model nowhere/m --problems problems.jsonl",
         "sample-0: model nowhere/m cannot be",
     ),
+    (f"{BON}{PLAIN}problems.jsonl --endpoint http://127.0.0.1:9/v1", "no endpoint of 'policy' can be reached"),
+    (f"{ANNOTATE}problems.jsonl --endpoint http://127.0.0.1:9/v1", "sample-0: no endpoint of 'policy' can be reached"),
     # places that cannot be written
     (f"{PB} --data good --output a_file/x.json", "--output a_file/x.json cannot be written .*choose another place"),
     (f"{PB} --data good --output good", "--output good is a folder, expected the name of a file"),

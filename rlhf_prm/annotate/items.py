@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.store import Shards
-from rlhf_prm.columns import RESPONSE_COLUMNS, STEPS_COLUMNS, gold_of, problem_of, value_of
+from rlhf_prm.columns import gold_of, problem_of, steps_of
 from rlhf_prm.stepwise import read_records
 
 
@@ -59,7 +59,7 @@ def given_solutions(config: AnnotateConfig) -> Iterator[Solution | BadRow]:
         row_id = f"{number:07d}"
         try:
             prompt, gold = _prompt_and_gold(config, record)
-            yield Solution(row_id, number, prompt, gold, _steps_of(config, record))
+            yield Solution(row_id, number, prompt, gold, steps_of(record, config.splitter))
         except ValueError as error:
             yield BadRow(row_id, number, f"{where}: {error}")
 
@@ -90,12 +90,3 @@ def _prompt_and_gold(config: AnnotateConfig, record: dict[str, Any] | ValueError
     if isinstance(record, ValueError):
         raise record
     return problem_of(record, config.problem_column), gold_of(record, config.solution_column) or ""
-
-
-def _steps_of(config: AnnotateConfig, record: dict[str, Any]) -> list[str]:
-    steps = next((record[name] for name in STEPS_COLUMNS if record.get(name)), None)
-    if steps is None and isinstance(text := value_of(record, None, RESPONSE_COLUMNS), str):
-        steps = config.splitter.split(text) if text.strip() else []
-    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
-        raise ValueError(f"no steps (a list of texts) or response (a text) among {', '.join(sorted(record))}")
-    return steps

@@ -92,6 +92,7 @@ class Pipeline:
     def run(self, name: str) -> None:
         """Do what is left of the stages of this name, then write their labels."""
         for stage in self.stages(name):
+            self._check_solutions(stage)
             with self.store(stage) as store:
                 if self.config.retry_rejected:
                     store.forget_rejected(stage.kept_for_retry)
@@ -101,6 +102,11 @@ class Pipeline:
                 if not isinstance(stage, SampleStage):
                     self._write_labels(stage, store)
                 print_reasons(store.rejected().values())
+
+    def _check_solutions(self, stage: Stage) -> None:
+        """Raise ``ValueError`` where a stage labels sampled solutions and none is sampled."""
+        if not isinstance(stage, SampleStage) and next(iter(self.solutions()), None) is None:
+            raise ValueError(f"{stage.name}: there are no solutions in {self.out} yet; run the stage sample first")
 
     def _run(self, stage: Stage, store: StageStore, progress: Progress) -> None:
         tasks = self._tasks(stage, store, progress)
@@ -197,6 +203,7 @@ class Pipeline:
         """Write ``consensus.jsonl`` and ``consensus_report.json``; the report."""
         (first,), (second,) = self.stages("monte_carlo"), self.stages("judge")
         report = ConsensusReport()
+        self._check_solutions(first)
 
         def rows() -> Iterator[dict[str, Any]]:
             for (solution, mc), (_, verdict) in zip(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from rlhf_prm.columns import PROBLEM_COLUMNS, RESPONSE_COLUMNS, STEPS_COLUMNS, problem_of, value_of
+from rlhf_prm.columns import PROBLEM_COLUMNS, RESPONSE_COLUMNS, STEPS_COLUMNS, problem_of, steps_of
 from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
 from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.load import PLACEMENTS, load_prm
@@ -93,21 +93,9 @@ def read_rollouts(
         try:
             if isinstance(row, ValueError):
                 raise row
-            yield row, problem_of(row, problem_column), _steps(row, splitter)
+            yield row, problem_of(row, problem_column), steps_of(row, splitter, TEXT_COLUMNS)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-
-
-def _steps(row: dict, splitter: StepSplitter) -> list[str]:
-    steps = next((row[key] for key in STEPS_COLUMNS if isinstance(row.get(key), list)), None)
-    if steps is None and isinstance(text := value_of(row, None, TEXT_COLUMNS), str):
-        steps = splitter.split(text)
-    if steps is None or not all(isinstance(step, str) for step in steps):
-        raise ValueError(
-            f"no steps: the row has {', '.join(sorted(row))}; expected one of {', '.join(STEPS_COLUMNS)} (a list of "
-            f"texts) or {', '.join(TEXT_COLUMNS)} (a text)"
-        )
-    return steps
 
 
 def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: BatchScorer, chunk: int) -> Iterator[dict]:

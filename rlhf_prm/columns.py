@@ -71,8 +71,8 @@ def steps_of(
             if whole:
                 raise ValueError(
                     f"completions: {len(whole)} of {len(steps)} texts have several steps, to begin with "
-                    f"{whole[0]!r:.60}; expected the steps of one solution: several solutions need a row each, and steps "
-                    "that hold the separator the column steps"
+                    f"{whole[0]!r:.60}; expected the steps of one solution: several solutions need a row each, and "
+                    "steps that hold the separator the column steps"
                 )
             return steps
     text = value_of(record, None, text_columns)

@@ -47,7 +47,8 @@ def serve(latency: float, port: object) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # the client is done
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(re.search(rb"content-length: (\d+)", head.lower())[1]))
+                length = re.search(rb"content-length: (\d+)", head.lower())  # none where the client looks for a host
+                await reader.readexactly(int(length[1]) if length else 0)
                 await asyncio.sleep(latency)
                 writer.write(response)
 

@@ -1,8 +1,10 @@
 """``rlhf-prm COMMAND``: each command is a module with ``add_arguments(parser)`` and ``run(args)``."""
 
-import argparse
 import importlib
+import os
 import sys
+
+from rlhf_prm.command_line import Parser, reason
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "annotate": ("rlhf_prm.annotate.command", "label the steps of solutions: sampling, Monte-Carlo, judge, consensus"),
@@ -26,9 +28,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; a ``ValueError`` (bad input) becomes one line on stderr and exit status 2."""
+    """Entry point. Bad input (``ValueError``) and what the operating system refuses (``OSError``: a full disk, a folder
+    without permission) become one line on stderr and the exit status 2 or 1; Ctrl-C is 130.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="rlhf-prm", description="Process supervision for LLM reasoning, on TRL.")
+    if not sys.stderr.isatty():  # a log gets lines, no bars of carriage returns; read when these packages are imported
+        for package in ("HF_HUB", "HF_DATASETS"):
+            os.environ.setdefault(f"{package}_DISABLE_PROGRESS_BARS", "1")
+    parser = Parser(prog="rlhf-prm", description="Process supervision for LLM reasoning, on TRL.")
     subparsers = parser.add_subparsers(dest="command", required=True)
     chosen = argv[0] if argv else None
     for name, (module_name, summary) in COMMANDS.items():
@@ -43,6 +50,15 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"rlhf-prm {args.command}: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output has had enough
+        sys.stdout = None
+        return 1
+    except OSError as error:
+        print(f"rlhf-prm {args.command}: error: {reason(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nrlhf-prm {args.command}: stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -1,11 +1,13 @@
 """Prompts with gold answers, from the Hub or from local files, whatever their columns are called."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_dataset
+
+from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, column_of
 
 _LOCAL = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
@@ -14,6 +16,7 @@ def load_prompts(
     source: str,
     *,
     columns: dict[str, str] | None = None,
+    usual_prompts: Sequence[str] = ("prompt", *PROBLEM_COLUMNS),
     config: str | None = None,
     split: str = "train",
     chat: bool = False,
@@ -25,8 +28,10 @@ def load_prompts(
     Args:
         source: a local ``.jsonl``, ``.json``, ``.parquet`` or ``.csv`` file, a folder that ``datasets`` saved, or a Hub
             name.
-        columns: our name → theirs, e.g. ``{"prompt": "question", "solution": "answer"}``. ``prompt`` may hold text or
-            messages. ``solution`` may be any text with the gold answer (a worked solution too) or null.
+        columns: our name → theirs, e.g. ``{"prompt": "query", "solution": "target"}``, where they are not called
+            ``prompt``, ``problem`` or ``question``, and ``solution`` or ``answer`` (``rlhf_prm.columns``). ``prompt``
+            may hold text or messages. ``solution`` may be any text with the gold answer (a worked one too) or null.
+        usual_prompts: where the prompt is looked for when ``columns`` does not say.
         config, split: of the Hub dataset.
         chat: turn text prompts into a user message, after ``system_prompt`` where given.
         limit: the first so many rows only.
@@ -35,13 +40,7 @@ def load_prompts(
         ValueError: nothing at ``source``, or a column that is not there; the message lists the columns.
     """
     dataset = _load(source, config, split)
-    names = {"prompt": "prompt", "solution": "solution", **(columns or {})}
-    missing = sorted(theirs for theirs in names.values() if theirs not in dataset.column_names)
-    if missing:
-        raise ValueError(
-            f"dataset {source}: has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
-            "Map them: columns={'prompt': 'question', 'solution': 'answer'}"
-        )
+    names = _column_names(source, dataset.column_names, columns or {}, usual_prompts)
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
 
@@ -75,6 +74,22 @@ def keep_gold(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     return dataset.remove_columns("solution").add_column("solution", solutions)
 
 
+def _column_names(
+    source: str, available: list[str], columns: dict[str, str], usual_prompts: Sequence[str]
+) -> dict[str, str]:
+    """Our name → theirs, as they are named or as they usually are."""
+    usual = {"prompt": usual_prompts, "solution": SOLUTION_COLUMNS}
+    if unknown := columns.keys() - {"prompt", "problem", "solution"}:
+        raise ValueError(f"columns: got {', '.join(sorted(unknown))}, expected some of prompt, problem, solution")
+    try:
+        found = {ours: column_of(available, columns.get(ours), names, ours) for ours, names in usual.items()}
+        return found | {ours: column_of(available, theirs, (), ours) for ours, theirs in columns.items()}
+    except ValueError as error:
+        raise ValueError(
+            f"dataset {source}: {error}. Map them: columns={{'prompt': 'question', 'solution': 'answer'}}"
+        ) from error
+
+
 def _load(source: str, config: str | None, split: str) -> Dataset:
     path = Path(source)
     if path.is_dir():
@@ -85,7 +100,11 @@ def _load(source: str, config: str | None, split: str) -> Dataset:
     if path.suffix in _LOCAL:
         if not path.is_file():
             raise ValueError(f"dataset: no file at {source}")
-        return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
+        try:
+            return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
+        except Exception as error:  # StopIteration for an empty file, and several of its own for a broken one
+            kind = f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}".splitlines()[0]
+            raise ValueError(f"dataset {source} is empty or cannot be read as {path.suffix[1:]} ({kind})") from error
     try:
         return load_dataset(source, config, split=split)
     except Exception as error:

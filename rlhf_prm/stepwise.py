@@ -10,6 +10,7 @@ verdict); ``source`` says who labelled. The three lists have equal lengths.
 import gzip
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from rlhf_prm.metrics import first_error
 
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 COLUMNS = ("prompt", "completions", "labels", "soft_labels", "source")
 
 
@@ -228,28 +230,73 @@ def _format_of(record: dict[str, Any], format: str) -> str:
 
 
 def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
-    """(``file:line``, record) of a .jsonl, .jsonl.gz or .parquet file; a broken line gives a ``ValueError`` as record.
+    """(``file:line``, record) of a .jsonl, .jsonl.gz, .json or .parquet file; a broken line gives a ``ValueError``.
+
+    A .json file holds one list of objects, or lines of them.
 
     Raises:
-        ValueError: the file is missing or of another kind.
+        ValueError: the file is missing, a folder, of another kind, or damaged.
     """
     path = Path(path)
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(SUFFIXES))
+        raise ValueError(f"{path} is a folder, expected one file; in it there are {', '.join(inside[:8]) or 'none'}")
     if not path.is_file():
         raise ValueError(f"no file {path}")
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{path}: expected a {', '.join(SUFFIXES)} file")
     if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024)
-        records = (record for batch in batches for record in batch.to_pylist())
-        yield from ((f"{path.name}:{i}", record) for i, record in enumerate(records, 1))
+        yield from ((f"{path.name}:{i}", record) for i, record in enumerate(_parquet_records(path), 1))
         return
-    if path.suffixes[-1:] != [".jsonl"] and path.suffixes[-2:] != [".jsonl", ".gz"]:
-        raise ValueError(f"{path}: expected a .jsonl, .jsonl.gz or .parquet file")
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rb") as lines:
-        for i, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{path.name}:{i}", _record(line)
+        if path.suffix == ".json" and lines.read(4096).lstrip()[:1] == b"[":
+            lines.seek(0)
+            yield from _list_records(path.name, lines.read())
+            return
+        lines.seek(0)
+        try:
+            for i, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{path.name}:{i}", _record(line)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is damaged ({error})") from error
+
+
+def _parquet_records(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is no readable parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _list_records(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    try:
+        records = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON ({error})") from error
+    for i, record in enumerate(records, 1):
+        good = isinstance(record, dict)
+        yield f"{name}:{i}", record if good else ValueError(f"got a {type(record).__name__}, expected an object")
+
+
+def read_all(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
+    """(``file:line``, record) of every record of a file.
+
+    Raises:
+        ValueError: as ``read_records``; a record cannot be read, or there is none.
+    """
+    records = []
+    for where, record in read_records(path):
+        if isinstance(record, ValueError):
+            raise ValueError(f"{where}: {record}") from record
+        records.append((where, record))
+    if not records:
+        raise ValueError(f"{path} has no rows, expected at least one JSON object")
+    return records
 
 
 def _record(line: bytes) -> dict[str, Any] | ValueError:

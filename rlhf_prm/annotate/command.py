@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from reward import resolve
 from rlhf_prm.annotate.config import AnnotateConfig, read_config
 from rlhf_prm.annotate.estimate import Estimate, assumed, estimate, table
 from rlhf_prm.annotate.pipeline import Pipeline
+from rlhf_prm.annotate.stages import JudgeStage, Stage
+from rlhf_prm.command_line import positive, reason, separator
 from rlhf_prm.stepwise import read_rows, to_dataset
 
 STAGES = {
@@ -25,19 +28,22 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
         "solutions",
         {"help": "label these solutions (columns steps or response) in place of sampled ones"},
     ),
-    "--prompt-column": ("prompt_column", {"help": "default: prompt, problem or question"}),
+    "--problem-column": ("problem_column", {"help": "default: problem, prompt or question"}),
     "--solution-column": ("solution_column", {"help": "the gold answer's; default: solution or answer"}),
     "--num-responses": ("num_responses", {"type": int, "help": "responses per problem and policy (8)"}),
-    "--separator": ("separator", {"help": "between steps; default a blank line"}),
+    "--separator": (
+        "separator",
+        {"type": separator, "help": "what ends a step in a text; \\n is a line break (default: a blank line)"},
+    ),
     "--num-completions": ("num_completions", {"type": int, "help": "completions per step prefix (8)"}),
-    "--threshold": ("threshold", {"type": float, "help": "a step is correct above this hit rate (0)"}),
+    "--threshold": ("threshold", {"type": float, "help": "a step is correct above this hit rate (0); may be changed"}),
     "--judge-form": ("judge_form", {"help": "paper, processbench, or a dotted path to a JudgeForm"}),
     "--votes": ("votes", {"type": int, "help": "judge answers per solution (1)"}),
     "--attempts": ("attempts", {"type": int, "help": "tries per judge answer (3)"}),
     "--verifier": ("verifier", {"help": "math, or a dotted path to what gives a Verifier"}),
     "--concurrency": ("concurrency", {"type": int, "help": "requests in flight, or prompts per in-process call (128)"}),
     "--shard-size": ("shard_size", {"type": int, "help": "problems per shard, held in memory together (2000)"}),
-    "--limit": ("limit", {"type": int, "help": "only the first so many problems"}),
+    "--limit": ("limit", {"type": positive, "help": "only the first so many problems"}),
     "--seed": ("seed", {"type": int}),
 }
 
@@ -66,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--template", default="chat", help="of the policies: chat, chatml, plain, or text with {problem}"
     )
-    parser.add_argument("--max-tokens", type=int, default=2048, help="longest answer of any model, in tokens")
+    parser.add_argument("--max-tokens", type=positive, default=2048, help="longest answer of any model, in tokens")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the policies; the judge's is in the config")
     parser.add_argument("--dry-run", action="store_true", help="print the estimate of calls and tokens, then stop")
     parser.add_argument("--push-to-hub", metavar="NAME", help="publish the labels of this stage as a data set")
@@ -93,24 +99,56 @@ def config_of(args: argparse.Namespace) -> AnnotateConfig:
 
 def run(args: argparse.Namespace) -> None:
     """Print the estimate, then do the stage."""
-    pipeline = Pipeline(config_of(args))
+    config = config_of(args)
     names = STAGES[args.stage]
+    if args.push_to_hub and names[-1] == "sample":
+        raise ValueError("--push-to-hub: sample writes no labels, use it with monte-carlo, judge, consensus or all")
+    resolve(config.verifier, {"math": None}, "verifier")
+    pipeline = Pipeline(config)
+    pipeline.check_input()
     estimates = estimates_of(pipeline, [name for name in names if name != "consensus"])
     if estimates:
         print(table(estimates), flush=True)
     if args.dry_run:
         return
+    check_models(pipeline, estimates)
     try:
         for name in names:
             if name == "consensus":
                 pipeline.consensus()
             else:
                 pipeline.run(name)
+    except OSError as error:
+        raise OSError(f"{reason(error)}; what is written stays, the same command goes on") from error
     except KeyboardInterrupt:
         print("\nstopped; what is written stays, the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
     if args.push_to_hub:
         push(pipeline.out / f"{names[-1]}.jsonl", args.push_to_hub)
+
+
+def check_models(pipeline: Pipeline, estimates: list[Estimate]) -> None:
+    """See that every model that will be asked can be, before the first one is: the judge's turn may be hours away.
+
+    Raises:
+        ValueError: one cannot; the message says which and why.
+    """
+    left = {estimate.stage for estimate in estimates if estimate.calls}
+    stages = [stage for name in ("sample", "monte_carlo", "judge") for stage in _configured(pipeline, name)]
+    for stage in stages:
+        if stage.name in left:
+            try:
+                stage.model.check(needs_template=not isinstance(stage, JudgeStage))
+            except ValueError as error:
+                raise ValueError(f"{stage.name}: {error}") from error
+
+
+def _configured(pipeline: Pipeline, name: str) -> list[Stage]:
+    """The stages of this name; none where the configuration does not have what they need."""
+    try:
+        return pipeline.stages(name)
+    except ValueError:
+        return []
 
 
 def estimates_of(pipeline: Pipeline, names: list[str]) -> list[Estimate]:

@@ -1,6 +1,7 @@
 """What ``rlhf-prm annotate`` is told, in a YAML file or by flags."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,11 @@ from reward import resolve
 from reward.verifier import MathVerifier, Verifier
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.annotate.generators.backends import BACKENDS
+from rlhf_prm.annotate.generators.endpoint import run_to_end
 from rlhf_prm.annotate.judge import JudgeSettings
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings
 from rlhf_prm.annotate.templates import ChatTemplate, PromptTemplate
+from rlhf_prm.command_line import loading
 from rlhf_prm.steps import StepSplitter
 
 
@@ -59,6 +62,26 @@ class GeneratorConfig:
                 "expected temperature ≥ 0, 0 < top_p ≤ 1, max_tokens ≥ 1"
             )
 
+    def check(self, needs_template: bool) -> None:
+        """See, without loading or asking anything, that the model can be run: hosts that answer, a checkpoint that is
+        there, a package that is installed, a tokenizer with the template.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        resolve(self.backend, BACKENDS, "backend")
+        if self.backend == "endpoint":
+            run_to_end(self.build(1).ping)
+        elif self.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise ValueError(f"{self.model}: the vllm backend needs vLLM; install rlhf-prm[vllm]")
+        elif self.backend == "hf":
+            from transformers import AutoConfig
+
+            with loading(f"model {self.model}"):
+                AutoConfig.from_pretrained(self.model)
+        if needs_template:
+            self.prompt_template()
+
     def build(self, concurrency: int) -> Generator:
         """The generator; loads the model where it runs in this process."""
         return resolve(self.backend, BACKENDS, "backend")(self, concurrency)
@@ -84,7 +107,7 @@ class AnnotateConfig:
         policies: models to sample from, each one ``num_responses`` times per problem.
         completer: continues step prefixes for Monte-Carlo; default: the first policy.
         judge: the model that judges.
-        prompt_column, solution_column: default: prompt, problem or question; solution or answer.
+        problem_column, solution_column: default: problem, prompt or question; solution or answer.
         separator, step_pattern: how a response is cut into steps (``StepSplitter``).
         num_completions, threshold, stop_at_first_miss: see ``MonteCarloSettings``.
         judge_form, votes, attempts: see ``JudgeSettings``.
@@ -101,7 +124,7 @@ class AnnotateConfig:
     policies: list[GeneratorConfig] = field(default_factory=list)
     completer: GeneratorConfig | None = None
     judge: GeneratorConfig | None = None
-    prompt_column: str | None = None
+    problem_column: str | None = None
     solution_column: str | None = None
     num_responses: int = 8
     separator: str = "\n\n"
@@ -146,12 +169,23 @@ def read_config(path: str | None, overrides: dict[str, Any]) -> AnnotateConfig:
     if path is not None:
         if not Path(path).is_file():
             raise ValueError(f"config: no file {path}")
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        try:
+            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f"config {path}: got a {type(settings).__name__}, expected keys with values")
     settings |= overrides
+    policies = settings.get("policies", [])
+    for name, value in [("completer", settings.get("completer")), ("judge", settings.get("judge"))]:
+        if not isinstance(value, dict | None):
+            raise ValueError(f"{name}: got {value!r:.60}, expected the keys of a model such as {{model: NAME}}")
+    if not isinstance(policies, list) or not all(isinstance(policy, dict) for policy in policies):
+        raise ValueError(f"policies: got {policies!r:.60}, expected a list of models such as [{{model: NAME}}]")
     for name in ("completer", "judge"):
         if isinstance(settings.get(name), dict):
             settings[name] = _build(GeneratorConfig, settings[name], name)
-    settings["policies"] = [_build(GeneratorConfig, policy, "policies") for policy in settings.get("policies", [])]
+    settings["policies"] = [_build(GeneratorConfig, policy, "policies") for policy in policies]
     return _build(AnnotateConfig, settings, "annotate config")
 
 

@@ -88,7 +88,9 @@ def _generate_all(waiting: list[_Live], generator: Generator) -> None:
     for n in sorted({one.request.n for one in waiting}):
         same = [one for one in waiting if one.request.n == n]
         try:
-            answers = generator.generate([one.request.prompt for one in same], n, seed=[o.request.seed for o in same])
+            seeds = [one.request.seed for one in same]
+            answers = generator.generate([one.request.prompt for one in same], n, seed=seeds, stop=None)
+            check_answers(generator, answers, len(same), n)
         except GenerationError as error:
             if len(same) == 1:
                 same[0].reject(error)
@@ -99,6 +101,22 @@ def _generate_all(waiting: list[_Live], generator: Generator) -> None:
             continue
         for one, texts in zip(same, answers, strict=True):
             one.answer(texts)
+
+
+def check_answers(generator: Generator, answers: Any, num_prompts: int, n: int) -> None:
+    """See that a generator gave what ``Generator.generate`` promises: n texts for each prompt.
+
+    Raises:
+        ValueError: it did not.
+    """
+    if not isinstance(answers, list) or len(answers) != num_prompts:
+        got = f"{len(answers)} lists" if isinstance(answers, list) else f"a {type(answers).__name__}"
+        raise ValueError(f"{type(generator).__name__}.generate gave {got} for {num_prompts} prompts, expected one each")
+    for texts in answers:
+        if not isinstance(texts, list) or len(texts) != n or not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"{type(generator).__name__}.generate gave {texts!r:.80} for one prompt, expected a list of {n} texts"
+            )
 
 
 async def run_concurrent(

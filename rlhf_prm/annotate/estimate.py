@@ -54,11 +54,13 @@ def estimate(stage: Stage, rows: Iterable[Any], shards: Shards, config: Annotate
     """The cost of what is left of a stage."""
     result = Estimate(stage.name)
     rejected = shards.rejected()
+    retried, rejected = (rejected, {}) if config.retry_rejected else ({}, rejected)
     for shard, group in itertools.groupby(rows, key=lambda row: shards.shard_of(row.number)):
         known = by_id(shards.records(shard))
         for row in group:
             result.rows += 1
             records = known.get(row.id, [])
+            records = stage.kept_for_retry(records) if row.id in retried else records
             if isinstance(row, BadRow) or row.id in rejected or stage.is_done(row, records):
                 result.done += 1
             else:

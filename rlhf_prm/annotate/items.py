@@ -6,6 +6,7 @@ from typing import Any
 
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.store import Shards
+from rlhf_prm.columns import gold_of, problem_of, steps_of
 from rlhf_prm.stepwise import read_records
 
 
@@ -58,7 +59,7 @@ def given_solutions(config: AnnotateConfig) -> Iterator[Solution | BadRow]:
         row_id = f"{number:07d}"
         try:
             prompt, gold = _prompt_and_gold(config, record)
-            yield Solution(row_id, number, prompt, gold, _steps_of(config, record))
+            yield Solution(row_id, number, prompt, gold, steps_of(record, config.splitter))
         except ValueError as error:
             yield BadRow(row_id, number, f"{where}: {error}")
 
@@ -88,21 +89,4 @@ def _records(config: AnnotateConfig, path: str) -> Iterator[tuple[int, str, dict
 def _prompt_and_gold(config: AnnotateConfig, record: dict[str, Any] | ValueError) -> tuple[str, str]:
     if isinstance(record, ValueError):
         raise record
-    prompt = _column(record, config.prompt_column, ("prompt", "problem", "question"))
-    gold = _column(record, config.solution_column, ("solution", "answer"))
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"no problem among {', '.join(sorted(record))} (prompt_column says where)")
-    return prompt, "" if gold is None else str(gold)
-
-
-def _column(record: dict[str, Any], name: str | None, defaults: tuple[str, ...]) -> Any:
-    return next((record[column] for column in ((name,) if name else defaults) if record.get(column) is not None), None)
-
-
-def _steps_of(config: AnnotateConfig, record: dict[str, Any]) -> list[str]:
-    steps = record.get("steps") or record.get("completions")
-    if steps is None and isinstance(record.get("response"), str):
-        steps = config.splitter.split(record["response"]) if record["response"].strip() else []
-    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
-        raise ValueError(f"no steps (a list of texts) or response (a text) among {', '.join(sorted(record))}")
-    return steps
+    return problem_of(record, config.problem_column), gold_of(record, config.solution_column) or ""

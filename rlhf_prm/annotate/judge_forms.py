@@ -88,8 +88,10 @@ def without_thoughts(answer: str) -> str:
     """What follows a reasoning model's ``</think>``.
 
     Raises:
-        UnparseableAnswer: the thoughts never end.
+        UnparseableAnswer: there is no answer, or the thoughts never end.
     """
+    if not answer.strip():
+        raise UnparseableAnswer("an empty answer; a reasoning model that runs out of max_tokens gives one")
     if "<think>" in answer and "</think>" not in answer:
         raise UnparseableAnswer("it ends inside <think>")
     return answer.rpartition("</think>")[2]

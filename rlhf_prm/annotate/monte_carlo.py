@@ -9,6 +9,7 @@ the answer itself: it is verified, not continued.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from reward.verifier import Verdict, Verifier
 from rlhf_prm.annotate.drivers import run_batched
@@ -28,6 +29,9 @@ class MonteCarloSettings:
         stop_at_first_miss: stop at the first step that is not correct; False estimates every step.
         separator: joins the steps of a prefix, and ends it.
         seed: of all sampling.
+
+    What is written are hits, so ``threshold`` and ``stop_at_first_miss`` can be changed afterwards:
+    ``records_depend_on`` leaves them out. Where they ask for more steps than were estimated, those are estimated then.
     """
 
     num_completions: int = 8
@@ -41,6 +45,10 @@ class MonteCarloSettings:
             raise ValueError(f"num_completions: got {self.num_completions}, expected ≥ 1")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold: got {self.threshold}, expected 0 ≤ threshold < 1 (a hit rate)")
+
+    def records_depend_on(self) -> dict[str, Any]:
+        """The settings that the estimates depend on."""
+        return {"num_completions": self.num_completions, "separator": self.separator, "seed": self.seed}
 
 
 @dataclass
@@ -106,14 +114,26 @@ def step_estimate(step: int, verdicts: Sequence[Verdict]) -> StepEstimate:
 
 def is_complete(estimates: Sequence[StepEstimate], num_steps: int, settings: MonteCarloSettings) -> bool:
     """Whether nothing is left to estimate."""
-    missed = bool(estimates) and estimates[-1].hits / estimates[-1].n <= settings.threshold
-    return len(estimates) == num_steps or (settings.stop_at_first_miss and missed)
+    return len(estimates) == num_steps or (
+        settings.stop_at_first_miss and any(is_miss(estimate, settings) for estimate in estimates)
+    )
+
+
+def is_miss(estimate: StepEstimate, settings: MonteCarloSettings) -> bool:
+    """Whether the step is not correct: its hit rate is not above the threshold."""
+    return estimate.hits / estimate.n <= settings.threshold
 
 
 def labels_from_estimates(estimates: Sequence[StepEstimate], settings: MonteCarloSettings) -> StepLabels:
-    """Soft labels h/n and hard labels [h/n > threshold] of the estimated steps."""
-    soft = [estimate.hits / estimate.n for estimate in estimates]
-    return StepLabels([rate > settings.threshold for rate in soft], soft, "monte_carlo")
+    """Soft labels h/n and hard labels [h/n > threshold] of the estimated steps.
+
+    Estimates past the first miss, made when another threshold was set, are left out where a run would stop at it.
+    """
+    labels = [not is_miss(estimate, settings) for estimate in estimates]
+    if settings.stop_at_first_miss and False in labels:
+        labels = labels[: labels.index(False) + 1]
+    soft = [estimate.hits / estimate.n for estimate in estimates[: len(labels)]]
+    return StepLabels(labels, soft, "monte_carlo")
 
 
 def monte_carlo(

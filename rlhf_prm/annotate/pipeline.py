@@ -19,6 +19,7 @@ from rlhf_prm.annotate.progress import Progress
 from rlhf_prm.annotate.stages import JudgeStage, MonteCarloStage, SampleStage, Stage
 from rlhf_prm.annotate.store import Shards, StageStore, by_id, file_hash, settings_hash, write_whole
 from rlhf_prm.annotate.tasks import Rejection, Task
+from rlhf_prm.command_line import reason
 from rlhf_prm.stepwise import StepLabels, write_rows
 
 NOTHING_WORKS = 50  # rows that are set aside before one is labelled: then it is the settings, not the rows
@@ -29,7 +30,10 @@ class Pipeline:
 
     def __init__(self, config: AnnotateConfig):
         self.config, self.out = config, Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--out {self.out} cannot be made a folder ({reason(error)}); choose another") from error
 
     def stages(self, name: str) -> list[Stage]:
         """The stages called "sample" (one per policy), "monte_carlo" or "judge".
@@ -47,7 +51,7 @@ class Pipeline:
         """Where solutions come from, for the manifests of the stages that label them."""
         cut = {"separator": self.config.separator, "step_pattern": self.config.step_pattern}
         if self.config.solutions is not None:
-            columns = [self.config.prompt_column, self.config.solution_column]
+            columns = [self.config.problem_column, self.config.solution_column]
             return {"solutions": file_hash(self.config.solutions), "columns": columns, **cut}
         return {"samples": [settings_hash(stage.settings) for stage in self.stages("sample")], **cut}
 
@@ -71,18 +75,38 @@ class Pipeline:
             return given_solutions(self.config)
         return sampled_solutions(self.config, [self.shards(s) for s in self.stages("sample")])
 
+    def check_input(self) -> None:
+        """Read the first rows of the input.
+
+        Raises:
+            ValueError: there is none, or the first ``NOTHING_WORKS`` cannot be used.
+        """
+        rows = self.solutions() if self.config.solutions is not None else problems(self.config, 0)
+        first = list(itertools.islice(rows, NOTHING_WORKS))
+        if not first:
+            raise ValueError(f"{self.config.solutions or self.config.problems} has no rows, expected at least one")
+        if all(isinstance(row, BadRow) for row in first):
+            many = f"the first {len(first)} rows" if len(first) > 1 else "the only row"
+            raise ValueError(f"{many} cannot be used, to begin with {first[0].reason}")
+
     def run(self, name: str) -> None:
         """Do what is left of the stages of this name, then write their labels."""
         for stage in self.stages(name):
+            self._check_solutions(stage)
             with self.store(stage) as store:
                 if self.config.retry_rejected:
-                    store.forget_rejected()
+                    store.forget_rejected(stage.kept_for_retry)
                 total = sum(1 for _ in self.rows(stage))
                 with Progress(stage, total) as progress:
                     self._run(stage, store, progress)
                 if not isinstance(stage, SampleStage):
                     self._write_labels(stage, store)
                 print_reasons(store.rejected().values())
+
+    def _check_solutions(self, stage: Stage) -> None:
+        """Raise ``ValueError`` where a stage labels sampled solutions and none is sampled."""
+        if not isinstance(stage, SampleStage) and next(iter(self.solutions()), None) is None:
+            raise ValueError(f"{stage.name}: there are no solutions in {self.out} yet; run the stage sample first")
 
     def _run(self, stage: Stage, store: StageStore, progress: Progress) -> None:
         tasks = self._tasks(stage, store, progress)
@@ -179,6 +203,7 @@ class Pipeline:
         """Write ``consensus.jsonl`` and ``consensus_report.json``; the report."""
         (first,), (second,) = self.stages("monte_carlo"), self.stages("judge")
         report = ConsensusReport()
+        self._check_solutions(first)
 
         def rows() -> Iterator[dict[str, Any]]:
             for (solution, mc), (_, verdict) in zip(
@@ -199,5 +224,5 @@ class Pipeline:
 def print_reasons(reasons: Iterable[str], most: int = 10) -> None:
     """The commonest reasons for which rows were set aside."""
     counts = Counter(reasons)
-    for reason, count in counts.most_common(most):
-        print(f"  set aside {count:6d}  {reason[:160]}")
+    for why, count in counts.most_common(most):
+        print(f"  set aside {count:6d}  {why[:160]}")

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from tqdm import tqdm
-
 from rlhf_prm.annotate.generators.endpoint import EndpointGenerator, Usage
+from rlhf_prm.progress import Bar
 
 
 class Progress:
@@ -16,7 +15,7 @@ class Progress:
     """
 
     def __init__(self, stage: Any, total: int):
-        self.bar = tqdm(total=total, desc=f"{stage.name} {stage.model.model}", unit=stage.unit, mininterval=1.0)
+        self.bar = Bar(total, f"{stage.name} {stage.model.model}", stage.unit)
         self.usage: Usage | None = None
         self.done = self.rejected = 0
 
@@ -28,9 +27,7 @@ class Progress:
     def known_one(self, rejected: bool = False) -> None:
         """A row that was finished, or set aside, before this run."""
         self.done += not rejected
-        if not self.bar.disable:
-            self.bar.initial += 1
-            self.bar.n += 1
+        self.bar.skip()
 
     def finished_one(self) -> None:
         """A row labelled now."""
@@ -47,11 +44,9 @@ class Progress:
         notes = {"set aside": self.rejected} if self.rejected else {}
         if self.usage is not None:
             notes |= {"calls": self.usage.answered, "repeated": self.usage.failures.total()}
-            elapsed = self.bar.format_dict["elapsed"]
-            if elapsed and self.usage.completion_tokens:
-                notes["tokens/s"] = round(self.usage.completion_tokens / elapsed)
-        self.bar.set_postfix(notes, refresh=False)
-        self.bar.update()
+            if self.bar.elapsed and self.usage.completion_tokens:
+                notes["tokens/s"] = round(self.usage.completion_tokens / self.bar.elapsed)
+        self.bar.add(1, **notes)
 
     def __enter__(self) -> "Progress":
         return self

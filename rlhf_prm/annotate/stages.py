@@ -37,6 +37,10 @@ class Stage(Protocol):
         """What the records of a row that is done say; a ``Rejection`` where they say nothing."""
         ...
 
+    def kept_for_retry(self, records: Records) -> Records:
+        """Of the records of a row that was set aside, those that stay when it is tried again."""
+        ...
+
 
 class SampleStage:
     """``num_responses`` responses of one policy to every problem."""
@@ -48,7 +52,7 @@ class SampleStage:
         self._template: Callable[[str], str] | None = None
         self.settings = {
             "problems": file_hash(config.problems),
-            "columns": [config.prompt_column, config.solution_column],
+            "columns": [config.problem_column, config.solution_column],
             "policy": self.model.results_depend_on(),
             "num_responses": config.num_responses,
             "seed": config.seed,
@@ -68,6 +72,9 @@ class SampleStage:
         """The record."""
         return records[0]
 
+    def kept_for_retry(self, records: Records) -> Records:
+        return records
+
 
 class MonteCarloStage:
     """Step estimates of every solution."""
@@ -83,7 +90,7 @@ class MonteCarloStage:
         self.settings = {
             **source,
             "completer": self.model.results_depend_on(),
-            "monte_carlo": dataclasses.asdict(self.how),
+            "monte_carlo": self.how.records_depend_on(),
             "verifier": config.verifier,
             "shard_size": config.shard_size,
         }
@@ -99,6 +106,10 @@ class MonteCarloStage:
     def result(self, row: Solution, records: Records) -> StepLabels | Rejection:
         """What the records of a row that is done say."""
         return labels_from_estimates(self._estimates(records), self.how)
+
+    def kept_for_retry(self, records: Records) -> Records:
+        """The estimates stand: what failed came after them."""
+        return records
 
     @staticmethod
     def _estimates(records: Records) -> list[StepEstimate]:
@@ -133,6 +144,10 @@ class JudgeStage:
             return labels_from_votes(self._votes(records), len(row.steps))
         except RejectedRow as error:
             return Rejection(str(error))
+
+    def kept_for_retry(self, records: Records) -> Records:
+        """Nothing, where no answer could be parsed: a mended judge is asked again. A tie is an answer, and stands."""
+        return records if any(record["first_error"] is not None for record in records) else []
 
     @staticmethod
     def _votes(records: Records) -> list[Vote]:

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -122,9 +122,11 @@ class StageStore(Shards):
         if not path.exists():
             write_whole(path, json.dumps({"hash": self.hash, "settings": settings}, indent=2, ensure_ascii=False))
             return
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["hash"] != self.hash:
-            known = manifest["settings"]
+        try:
+            known = _without_labelling(json.loads(path.read_text(encoding="utf-8"))["settings"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); write to another --out") from error
+        if settings_hash(known) != self.hash:
             changed = sorted(k for k in known.keys() | settings.keys() if known.get(k) != settings.get(k))
             differences = "; ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
             raise ValueError(
@@ -140,8 +142,21 @@ class StageStore(Shards):
         """Set a row aside."""
         self._append(self.folder / "rejected.jsonl", {"id": row_id, "reason": reason})
 
-    def forget_rejected(self) -> None:
-        """Let the rows set aside be tried again."""
+    def forget_rejected(self, kept: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+        """Let the rows set aside be tried again, with those of their records that ``kept`` keeps.
+
+        A kill on the way leaves the rows set aside, and every shard whole.
+        """
+        rejected = self.rejected()
+        if not rejected:
+            return
+        for shard in range(self.last_shard() + 1):
+            records = list(self.records(shard))
+            known = by_id(record for record in records if record["id"] in rejected)
+            stay = {row_id: kept(of_row) for row_id, of_row in known.items()}
+            if stay != known:
+                left = [r for r in records if r["id"] not in rejected or r in stay[r["id"]]]
+                write_whole(self._shard_path(shard), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in left))
         (self.folder / "rejected.jsonl").unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -185,6 +200,14 @@ def cut_torn_line(path: Path) -> None:
                 return
             end = start
         file.truncate(0)
+
+
+def _without_labelling(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a manifest without those that say how hits become labels: earlier versions wrote them too."""
+    if not isinstance(settings.get("monte_carlo"), dict):
+        return settings
+    free = ("threshold", "stop_at_first_miss")
+    return settings | {"monte_carlo": {k: v for k, v in settings["monte_carlo"].items() if k not in free}}
 
 
 def by_id(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from rlhf_prm.command_line import loading
+
 SYSTEM_BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 TEMPLATES = {
     "plain": "{problem}\n\n",
@@ -50,7 +52,9 @@ class ChatTemplate:
     def __init__(self, tokenizer: str, system: str = SYSTEM_BOXED):
         from transformers import AutoTokenizer
 
-        self.tokenizer, self.system = AutoTokenizer.from_pretrained(tokenizer), system
+        with loading(f"template 'chat': the tokenizer {tokenizer}", f"use one of {', '.join(TEMPLATES)}, or name it"):
+            self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self.system = system
         if not self.tokenizer.chat_template:
             raise ValueError(
                 f"template 'chat': {tokenizer} has no chat template; use one of {', '.join(TEMPLATES)}, or a text with "

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,13 @@ from typing import Any
 from reward.verifier import Verifier
 from rlhf_prm.annotate.config import GeneratorConfig
 from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
+from rlhf_prm.command_line import add_columns, loading, number, positive
 from rlhf_prm.data import load_prompts
 from rlhf_prm.prm import FAMILIES, StepScorer, load_prm
 from rlhf_prm.prm.load import PLACEMENTS
+from rlhf_prm.progress import WatchedScorer
+from rlhf_prm.stepwise import SUFFIXES, read_all
 
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
@@ -26,13 +32,39 @@ def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> No
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
     parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
-    parser.add_argument("--max-length", type=int, help="longest input in tokens (default: the PRM's context)")
-    parser.add_argument("--max-batch-tokens", type=int, default=16384, help="tokens of a micro-batch, padding counted")
+    parser.add_argument("--max-length", type=positive, help="longest input in tokens (default: the PRM's context)")
+    parser.add_argument(
+        "--max-batch-tokens", type=positive, default=16384, help="tokens of a micro-batch, padding counted"
+    )
 
 
-def scorer_from(args: argparse.Namespace, prm: str | None = None) -> StepScorer:
-    """The scorer of ``--prm`` (or of one of several)."""
-    return load_prm(prm or args.prm, **{name: getattr(args, name) for name in SCORER_SETTINGS})
+def scorer_from(args: argparse.Namespace, prm: str | None = None, watched: bool = True) -> StepScorer:
+    """The scorer of ``--prm`` (or of one of several); ``watched``: with a bar over what it scores."""
+    name = prm or args.prm
+    with loading(f"--prm {name}"):
+        scorer = load_prm(name, **{setting: getattr(args, setting) for setting in SCORER_SETTINGS})
+    return WatchedScorer(scorer, f"score with {Path(name).name}") if watched else scorer
+
+
+def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
+    """See, before any long work, that ``--prm`` is there and how it is read: its config and tokenizer, no weights.
+
+    Raises:
+        ValueError: it is not there, or of no known family.
+    """
+    from transformers import AutoConfig
+
+    from rlhf_prm.prm.families import Checkpoint
+    from rlhf_prm.prm.load import chosen_family, saved_tokenizer
+
+    name = prm or args.prm
+    with loading(f"--prm {name}"):
+        checkpoint = Checkpoint(name, AutoConfig.from_pretrained(name), saved_tokenizer(name), args.reference)
+    with warnings.catch_warnings(action="ignore"):  # the same is said when the PRM is loaded
+        chosen_family(checkpoint, args.family)
+    if args.reference is not None:
+        with loading(f"--reference {args.reference}"):
+            AutoConfig.from_pretrained(args.reference)
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -42,14 +74,13 @@ def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
     parser.add_argument(
         "--template", default="chat", help="chat (the tokenizer's), plain, chatml, or text with {problem}"
     )
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--max-tokens", type=int, default=2048, help="longest sample, in tokens")
-    parser.add_argument("--concurrency", type=int, default=128, help="requests in flight, or prompts per call")
+    parser.add_argument("--temperature", type=number, default=1.0)
+    parser.add_argument("--max-tokens", type=positive, default=2048, help="longest sample, in tokens")
+    parser.add_argument("--concurrency", type=positive, default=128, help="requests in flight, or prompts per call")
     parser.add_argument("--problems", help="file, folder or Hub dataset of problems with gold answers")
-    parser.add_argument("--problem-column", default="problem")
-    parser.add_argument("--solution-column", default="solution")
+    add_columns(parser)
     parser.add_argument("--split", default="test", help="split of a Hub dataset")
-    parser.add_argument("--limit", type=int, help="only the first so many problems")
+    parser.add_argument("--limit", type=positive, help="only the first so many problems")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -63,19 +94,39 @@ def policy_from(args: argparse.Namespace) -> tuple[Generator, Callable[[str], st
         temperature=args.temperature,
         max_tokens=args.max_tokens,
     )
-    return config.build(args.concurrency), config.prompt_template(), config.tokenizer or config.model
+    template = config.prompt_template()  # loads a tokenizer at most, so it fails before the model is loaded
+    return config.build(args.concurrency), template, config.tokenizer or config.model
 
 
 def problems_from(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Problems and gold solutions of ``--problems``; rows without gold are left out."""
     if args.problems is None:
         raise ValueError("--problems is needed to sample from a policy: a file with problems and gold answers")
-    columns = {"prompt": args.problem_column, "solution": args.solution_column}
-    rows = load_prompts(args.problems, columns=columns, split=args.split, limit=args.limit)
-    known = [(row["problem"], row["solution"]) for row in rows if row["solution"] is not None]
+    if args.problems.endswith(SUFFIXES):
+        pairs = [_problem_and_gold(where, row, args) for where, row in read_all(args.problems)[: args.limit]]
+    else:  # a folder of a saved dataset, a .csv, or a name on the Hub
+        from datasets import disable_progress_bars
+
+        if not sys.stderr.isatty():
+            disable_progress_bars()
+        named = {"prompt": args.problem_column, "solution": args.solution_column}
+        columns = {ours: theirs for ours, theirs in named.items() if theirs}
+        rows = load_prompts(
+            args.problems, columns=columns, usual_prompts=PROBLEM_COLUMNS, split=args.split, limit=args.limit
+        )
+        pairs = [(row["problem"], row["solution"]) for row in rows]
+    known = [(problem, gold) for problem, gold in pairs if gold is not None]
     if not known:
-        raise ValueError(f"{args.problems}: no row has a gold answer in the column {args.solution_column!r}")
+        where = repr(args.solution_column) if args.solution_column else " or ".join(SOLUTION_COLUMNS)
+        raise ValueError(f"--problems {args.problems}: none of {len(pairs)} rows has a gold answer in {where}")
     return [problem for problem, _ in known], [solution for _, solution in known]
+
+
+def _problem_and_gold(where: str, row: dict[str, Any], args: argparse.Namespace) -> tuple[str, str | None]:
+    try:
+        return problem_of(row, args.problem_column), gold_of(row, args.solution_column)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def add_verifier_argument(parser: argparse.ArgumentParser) -> None:

@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf_prm.command_line import add_separator, check_can_write, loading, number, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
 from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
-from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, load_processbench, processbench
+from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_threshold, load_processbench, processbench
 from rlhf_prm.evaluation.rmb import load_rmb, rmb
-from rlhf_prm.evaluation.samples import load_samples, policy_samples, scored
+from rlhf_prm.evaluation.samples import SampledProblem, policy_samples, read_sample_rows, scored, verified_samples
 from rlhf_prm.evaluation.step_search import SearchSettings, compare_search
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
@@ -26,30 +27,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind = kinds.add_parser(name, help=summary, description=summary)
         shared.add_prm_arguments(kind)
         kind.add_argument("--output", type=Path, help="write the results there as JSON too")
-        kind.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
+        add_separator(kind)
         add(kind)
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the table of one evaluation; ``--output`` keeps it as JSON."""
     _, _, evaluate = EVALUATIONS[args.evaluation]
+    check_can_write(args.output, "--output")
     results = evaluate(args)
     print(shared.table(results))
     shared.write_results({"evaluation": args.evaluation, "prm": args.prm, "results": results}, args.output)
 
 
 def _splitter(args: argparse.Namespace) -> StepSplitter:
-    return StepSplitter(args.separator.encode().decode("unicode_escape"))
+    return StepSplitter(args.separator)
 
 
 def _threshold(text: str) -> float | str:
-    return text if text == TUNING_SUBSET else float(text)
+    return text if text == TUNING_SUBSET else number(text)
 
 
 def _data(what: str) -> Callable[[argparse.ArgumentParser], None]:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--data", required=True, type=Path, help=what)
-        parser.add_argument("--threshold", type=float, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
+        parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
 
     return add
 
@@ -69,34 +71,73 @@ def _processbench(args: argparse.Namespace) -> Results:
     subsets = load_processbench(args.data, args.subsets)
     if missing := [name for name in args.subsets if name not in subsets]:
         print(f"not in {args.data}, so not in the mean: {', '.join(missing)}")
+    check_threshold(args.threshold, list(subsets))
     return processbench(shared.scorer_from(args), subsets, args.threshold)
 
 
 def _add_best_of_n(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, in place of --policy")
-    parser.add_argument("--n", type=int, nargs="+", default=[8], help="subset sizes")
-    parser.add_argument("--num-samples", type=int, help="samples per problem from the policy (default: the largest n)")
+    parser.add_argument("--n", type=positive, nargs="+", default=[8], help="subset sizes")
+    parser.add_argument(
+        "--num-samples", type=positive, help="samples per problem from the policy (default: the largest n)"
+    )
     shared.add_policy_arguments(parser, required=False)
     shared.add_verifier_argument(parser)
 
 
-def samples_from(args: argparse.Namespace, num_samples: int) -> list[Any]:
-    """Checked samples from ``--samples``, or drawn from ``--policy`` on ``--problems``."""
+def samples_from(args: argparse.Namespace, num_samples: int, most: int, *, all_rows: bool) -> list[SampledProblem]:
+    """Checked samples from ``--samples``, or drawn from ``--policy`` on ``--problems``.
+
+    Args:
+        num_samples: how many are drawn per problem.
+        most: the largest n of best-of-n.
+        all_rows: whether every row of a file needs that many samples, or one row is enough.
+
+    Raises:
+        ValueError: before anything is drawn, verified or scored: a file that cannot be read, or too few samples.
+    """
     verifier, splitter = shared.verifier_from(args), _splitter(args)
     if (args.samples is None) == (args.policy is None):
         raise ValueError("expected either --samples FILE or --policy MODEL with --problems FILE")
     if args.samples is not None:
-        return load_samples(args.samples, verifier, splitter)
-    problems, solutions = shared.problems_from(args)
-    generator, template, _ = shared.policy_from(args)
-    prompts = [template(problem) for problem in problems]
-    return policy_samples(
-        generator, problems, solutions, verifier, num_samples, prompts=prompts, splitter=splitter, seed=args.seed
-    )
+        rows = read_sample_rows(args.samples, args.problem_column, args.solution_column)
+        sizes = [len(row.completions) for row in rows]
+        enough = min(sizes) if all_rows else max(sizes)
+        if enough < most:
+            which = f"row {sizes.index(enough) + 1} has" if all_rows else "the rows have at most"
+            raise ValueError(f"--n {most}: {which} {enough} samples in {args.samples}; give --n {enough} or fewer")
+        samples = verified_samples(rows, verifier, splitter)
+        source = args.samples
+    else:
+        if num_samples < most:
+            raise ValueError(f"--num-samples {num_samples} are fewer than --n {most}: draw at least as many")
+        problems, solutions = shared.problems_from(args)
+        generator, template, _ = shared.policy_from(args)
+        prompts = [template(problem) for problem in problems]
+        part = args.concurrency * (4 if args.endpoint else 1)  # hosts idle while the last answers of a call come in
+        samples = policy_samples(
+            generator,
+            problems,
+            solutions,
+            verifier,
+            num_samples,
+            prompts=prompts,
+            splitter=splitter,
+            seed=args.seed,
+            part=part,
+        )
+        rows, source = problems, args.problems
+    if not samples:
+        raise ValueError(f"{source}: the verifier can read none of its {len(rows)} gold answers")
+    if len(samples) < len(rows):
+        print(f"{len(rows) - len(samples)} of {len(rows)} problems are left out: the verifier cannot read their gold")
+    return samples
 
 
 def _best_of_n(args: argparse.Namespace) -> Results:
-    samples = scored(samples_from(args, args.num_samples or max(args.n)), shared.scorer_from(args))
+    shared.check_prm(args)
+    drawn = samples_from(args, args.num_samples or max(args.n), max(args.n), all_rows=True)
+    samples = scored(drawn, shared.scorer_from(args))
     results: dict[str, Any] = {}
     for n in args.n:
         results |= best_of_n(samples, n, seed=args.seed)
@@ -114,10 +155,19 @@ def _add_step_search(parser: argparse.ArgumentParser) -> None:
     defaults = SearchSettings()
     shared.add_policy_arguments(parser, required=True)
     shared.add_verifier_argument(parser)
-    parser.add_argument("--token-budget", type=int, default=defaults.token_budget, help="generated tokens per problem")
-    parser.add_argument("--threshold", type=float, default=defaults.threshold, help="a step is accepted above this")
-    parser.add_argument("--tries", type=int, default=defaults.tries, help="samples of a step before one is taken back")
+    parser.add_argument(
+        "--token-budget", type=positive, default=defaults.token_budget, help="generated tokens per problem"
+    )
+    parser.add_argument("--threshold", type=number, default=defaults.threshold, help="a step is accepted above this")
+    parser.add_argument(
+        "--tries", type=positive, default=defaults.tries, help="samples of a step before one is taken back"
+    )
     parser.add_argument("--aggregation", default=defaults.aggregation, choices=list(AGGREGATIONS))
+    parser.add_argument(
+        "--final-pattern",
+        default=defaults.final_pattern,
+        help="regular expression of a step that ends a solution (default: a box, or #### with a number)",
+    )
 
 
 def _step_search(args: argparse.Namespace) -> Results:
@@ -127,16 +177,20 @@ def _step_search(args: argparse.Namespace) -> Results:
         token_budget=args.token_budget,
         threshold=args.threshold,
         tries=args.tries,
-        separator=args.separator.encode().decode("unicode_escape"),
+        separator=args.separator,
         aggregation=args.aggregation,
+        final_pattern=args.final_pattern,
     )
     problems, solutions = shared.problems_from(args)
+    verifier = shared.verifier_from(args)
+    shared.check_prm(args)
     generator, template, tokenizer_name = shared.policy_from(args)
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_name)
+    with loading(f"the tokenizer of {tokenizer_name}"):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name)
     return compare_search(
         generator,
-        shared.scorer_from(args),
-        shared.verifier_from(args),
+        shared.scorer_from(args, watched=False),
+        verifier,
         problems,
         solutions,
         lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
@@ -146,6 +200,11 @@ def _step_search(args: argparse.Namespace) -> Results:
     )
 
 
+def _on_rows(measure: Callable[..., Results], rows: list, args: argparse.Namespace, *settings: Any) -> Results:
+    """``measure`` on rows that were read already: the PRM is loaded after them."""
+    return measure(shared.scorer_from(args), rows, *settings)
+
+
 Evaluation = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Results]]
 EVALUATIONS: dict[str, Evaluation] = {
     "processbench": ("first wrong step of real solutions: F1 per subset and mean", _add_processbench, _processbench),
@@ -153,17 +212,17 @@ EVALUATIONS: dict[str, Evaluation] = {
     "mr_ben": (
         "MR-Score without its reason part, which needs a grader of explanations",
         _data("MR-Ben's .jsonl"),
-        lambda args: mr_ben(shared.scorer_from(args), load_mr_ben(args.data), args.threshold),
+        lambda args: _on_rows(mr_ben, load_mr_ben(args.data), args, args.threshold),
     ),
     "prmbench": (
         "planted errors by category",
         _data("PRMBench's .jsonl"),
-        lambda args: prmbench(shared.scorer_from(args), load_prmbench(args.data), args.threshold),
+        lambda args: _on_rows(prmbench, load_prmbench(args.data), args, args.threshold),
     ),
     "rmb": (
         "best-of-n accuracy: the winner must outscore every loser",
         _rmb_arguments,
-        lambda args: rmb(shared.scorer_from(args), load_rmb(args.data), args.aggregation, _splitter(args)),
+        lambda args: _on_rows(rmb, load_rmb(args.data), args, args.aggregation, _splitter(args)),
     ),
     "step_search": ("step-wise search against best-of-n at equal tokens", _add_step_search, _step_search),
 }

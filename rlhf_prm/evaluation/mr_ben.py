@@ -1,12 +1,13 @@
 """MR-Ben (arXiv 2406.13975): judging whole solutions, and naming the first wrong step of the wrong ones."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
 from rlhf_prm.prm.scorer import StepScorer
 
@@ -23,19 +24,19 @@ class MRBenItem:
 
 def load_mr_ben(path: str | Path) -> list[MRBenItem]:
     """The published JSONL rows. Raises ``ValueError`` for a row whose columns or step number cannot be read."""
-    items = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            correct = row["Model_Solution_Correctness"].strip().lower() == "correct"
-            label = -1 if correct else int(row["Model_Solution_First_Error_Step"]) - 1
-            options = f"\n{row['Options']}" if row.get("Options") else ""
-            items.append(MRBenItem(row["Question"] + options, list(row["Model_Solution_Steps"]), label, row["Subject"]))
-        except (KeyError, ValueError) as error:
-            raise ValueError(
-                f"{path}, row {number}: {error!r}, expected a row of MR-Ben with a 1-based step"
-            ) from error
-    return items
+    return read_items(path, _item, "MR-Ben")
+
+
+def _item(row: dict[str, Any]) -> MRBenItem:
+    steps, verdict = texts(row, "Model_Solution_Steps"), text(row, "Model_Solution_Correctness").strip().lower()
+    if verdict not in ("correct", "incorrect"):
+        raise ValueError(f"Model_Solution_Correctness: got {verdict!r:.60}, expected correct or incorrect")
+    label = -1
+    if verdict == "incorrect":
+        column, meaning = "Model_Solution_First_Error_Step", "the first wrong step counted from 1"
+        label = whole(row.get(column), column, 1, len(steps), meaning) - 1
+    options = f"\n{row['Options']}" if row.get("Options") else ""
+    return MRBenItem(text(row, "Question") + options, steps, label, text(row, "Subject"))
 
 
 def matthews_correlation(predicted: Sequence[bool], truth: Sequence[bool]) -> float:

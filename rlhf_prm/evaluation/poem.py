@@ -1,5 +1,10 @@
-"""Which of several PRMs to trust where there are no labels: ranking by mutual consistency (PoEM, arXiv 2408.13738)."""
+"""Which of several PRMs to trust where there are no labels: ranking by mutual consistency (PoEM, arXiv 2408.13738).
 
+Agreement is not truth. Two scorers that answer the same whatever they read agree completely, so the method ranks them
+first: :func:`agreement_warnings` says where that may have happened.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +36,27 @@ def agreement(predictions: Sequence[Sequence[int]]) -> Float[np.ndarray, "M M"]:
         raise ValueError(f"got predictions on {sorted(lengths)} items, expected the same items (≥ 1) for every model")
     table = np.array(predictions)
     return (table[:, None, :] == table[None, :, :]).mean(-1)
+
+
+MOSTLY_THE_SAME = 0.9  # share of one answer from which on agreement says little
+
+
+def agreement_warnings(names: Sequence[str], predictions: Sequence[Sequence[int]]) -> list[str]:
+    """A sentence for each model that predicts the same first error (or none) for nine in ten items or more.
+
+    Args:
+        predictions: of each model, 0-based first wrong steps, −1 = none.
+    """
+    warnings = []
+    for name, row in zip(names, predictions, strict=True):
+        ((answer, count),) = Counter(row).most_common(1)
+        if count >= MOSTLY_THE_SAME * len(row):
+            what = "finds no wrong step" if answer < 0 else f"calls step {answer + 1} the first wrong one"
+            warnings.append(
+                f"{name} {what} in {count / len(row):.0%} of the solutions: such scorers agree with each other "
+                "whatever the solutions are, so its rank says nothing about its skill; look at its audit"
+            )
+    return warnings
 
 
 def consistency_weights(

@@ -1,13 +1,16 @@
 """PRMBench (arXiv 2501.03124): are planted errors of many kinds found at their steps?"""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW
 from rlhf_prm.prm.scorer import StepScorer
+
+MOST_STEPS = 1000  # more than any solution has: a larger number is no step
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,18 @@ class PRMBenchItem:
 def load_prmbench(path: str | Path) -> list[PRMBenchItem]:
     """The published JSONL rows; ``error_steps`` are 1-based; those past the last step (there are some) are left out.
 
-    Raises ``ValueError`` for a row that lacks a column.
+    Raises ``ValueError`` for a row whose columns cannot be read.
     """
-    items = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
-        row = json.loads(line)
-        try:
-            steps, errors = list(row["modified_process"]), set(row["error_steps"])
-            labels = [step not in errors for step in range(1, len(steps) + 1)]
-            items.append(PRMBenchItem(row["modified_question"], steps, labels, row["classification"]))
-        except KeyError as error:
-            raise ValueError(f"{path}, row {number} lacks {error}, expected a row of PRMBench") from error
-    return items
+    return read_items(path, _item, "PRMBench")
+
+
+def _item(row: dict[str, Any]) -> PRMBenchItem:
+    steps, errors = texts(row, "modified_process"), row.get("error_steps")
+    if not isinstance(errors, list):
+        raise ValueError(f"error_steps: got {errors!r:.60}, expected a list of steps counted from 1")
+    wrong = {whole(error, "error_steps", 1, MOST_STEPS, "a step counted from 1") for error in errors}
+    labels = [step not in wrong for step in range(1, len(steps) + 1)]
+    return PRMBenchItem(text(row, "modified_question"), steps, labels, text(row, "classification"))
 
 
 def f1(predicted: Sequence[bool], truth: Sequence[bool]) -> float:

@@ -1,11 +1,12 @@
 """ProcessBench (arXiv 2412.06559): does a PRM find the first wrong step of real solutions?"""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
 from rlhf_prm.prm.scorer import StepScorer
 
@@ -51,8 +52,10 @@ def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> d
     """The subsets found in ``folder`` as ``<subset>.jsonl`` or ``processbench_<subset>.jsonl``, in SUBSETS' order.
 
     Raises:
-        ValueError: an unknown subset is asked for, or none of them is in the folder.
+        ValueError: an unknown subset is asked for, none of them is in the folder, or a row cannot be read.
     """
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file, expected the folder with ProcessBench's gsm8k.jsonl, math.jsonl, …")
     if unknown := [name for name in subsets if name not in SUBSETS]:
         raise ValueError(f"unknown ProcessBench subset {unknown[0]!r}: expected some of {', '.join(SUBSETS)}")
     found = {}
@@ -60,7 +63,7 @@ def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> d
         candidates = [Path(folder) / f"{stem}.jsonl" for stem in (name, f"processbench_{name}")]
         path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if name in subsets and path is not None:
-            found[name] = [_item(json.loads(line), path) for line in path.read_text().splitlines() if line.strip()]
+            found[name] = read_items(path, _item, "ProcessBench")
     if not found:
         raise ValueError(
             f"no ProcessBench file in {folder}: expected gsm8k.jsonl, math.jsonl, olympiadbench.jsonl or omnimath.jsonl"
@@ -69,12 +72,13 @@ def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> d
     return found
 
 
-def _item(row: dict, path: Path) -> ProcessBenchItem:
-    try:
-        answer = row.get("final_answer_correct")
-        return ProcessBenchItem(row["problem"], list(row["steps"]), int(row["label"]), answer)
-    except KeyError as error:
-        raise ValueError(f"{path}: a row lacks {error}, expected the columns problem, steps and label") from error
+def _item(row: dict[str, Any]) -> ProcessBenchItem:
+    steps = texts(row, "steps")
+    label = whole(row.get("label"), "label", -1, len(steps) - 1, "the first wrong step counted from 0, or -1 for none")
+    answer = row.get("final_answer_correct")
+    if answer is not None and not isinstance(answer, bool):
+        raise ValueError(f"final_answer_correct: got {answer!r:.60}, expected true, false or nothing")
+    return ProcessBenchItem(text(row, "problem"), steps, label, answer)
 
 
 def best_threshold(step_scores: Sequence[Sequence[float]], labels: Sequence[int]) -> float:
@@ -94,6 +98,19 @@ def _f1(step_scores: Sequence[Sequence[float]], labels: Sequence[int], threshold
     return processbench_metrics([predicted_first_error(row, threshold) for row in step_scores], labels)["f1"]
 
 
+def check_threshold(threshold: float | str, subsets: Sequence[str]) -> None:
+    """Before anything is scored: a threshold that is to be tuned needs the subset it is tuned on.
+
+    Raises:
+        ValueError: that subset is not among ``subsets``, or the threshold is neither a number nor its name.
+    """
+    if threshold == TUNING_SUBSET:
+        if TUNING_SUBSET not in subsets:
+            raise ValueError(f"threshold {TUNING_SUBSET!r} needs that subset, got only {', '.join(subsets)}")
+    elif isinstance(threshold, str) or threshold != threshold:
+        raise ValueError(f"threshold: got {threshold!r}, expected a number or {TUNING_SUBSET!r}")
+
+
 def processbench(
     scorer: StepScorer, subsets: Mapping[str, Sequence[ProcessBenchItem]], threshold: float | str = WRONG_AT_OR_BELOW
 ) -> dict[str, dict[str, float]]:
@@ -105,17 +122,14 @@ def processbench(
 
     Each subset also reports ``samples`` and ``unscorable`` (samples with a step past the model's context).
     """
+    check_threshold(threshold, list(subsets))
     scores = {
         name: scorer.score([item.problem for item in items], [item.steps for item in items])
         for name, items in subsets.items()
     }
     labels = {name: [item.label for item in items] for name, items in subsets.items()}
     if threshold == TUNING_SUBSET:
-        if TUNING_SUBSET not in scores:
-            raise ValueError(f"threshold {TUNING_SUBSET!r} needs that subset, got only {', '.join(scores)}")
         threshold = best_threshold(scores[TUNING_SUBSET], labels[TUNING_SUBSET])
-    elif isinstance(threshold, str):
-        raise ValueError(f"threshold: got {threshold!r}, expected a number or {TUNING_SUBSET!r}")
     results: dict[str, dict[str, float]] = {}
     for name, rows in scores.items():
         results[name] = processbench_metrics([predicted_first_error(row, threshold) for row in rows], labels[name])

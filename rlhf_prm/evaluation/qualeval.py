@@ -67,7 +67,7 @@ def named_categories(generator: Generator, problems: Sequence[str], count: int, 
     """
     shown = "\n\n".join(f"{index}. {problem}" for index, problem in enumerate(problems[:30], start=1))
     prompt = NAMING_PROMPT.format(count=min(len(problems), 30), problems=shown, categories=count)
-    answer = generator.generate([[{"role": "user", "content": prompt}]], 1, seed=seed)[0][0]
+    answer = generator.generate([[{"role": "user", "content": prompt}]], 1, seed=seed, stop=None)[0][0]
     names = [re.sub(r"^\s*(?:\d+[.):]|[-*•])\s*", "", line).strip() for line in answer.splitlines()]
     names = list(dict.fromkeys(name for name in names if name))[:count]
     if len(names) < 2:
@@ -82,7 +82,7 @@ def scored_affinity(
     listed = "\n".join(f"{index}. {name}" for index, name in enumerate(categories, start=1))
     prompts = [[{"role": "user", "content": SCORING_PROMPT.format(problem=p, categories=listed)}] for p in problems]
     affinity = np.ones((len(problems), len(categories)))
-    for row, answers in zip(affinity, generator.generate(prompts, 1, seed=seed), strict=True):
+    for row, answers in zip(affinity, generator.generate(prompts, 1, seed=seed, stop=None), strict=True):
         for index, score in re.findall(r"^\s*(\d+)\s*[.:)]\s*([1-5])\b", answers[0], flags=re.MULTILINE):
             if 1 <= int(index) <= len(categories):
                 row[int(index) - 1] = float(score)

@@ -1,6 +1,5 @@
 """RMB (arXiv 2410.09893), best-of-n part: does the winner outscore every loser?"""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_prm.evaluation.aggregation import solution_score
+from rlhf_prm.evaluation.rows import read_items, text, texts
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.steps import StepSplitter
 
@@ -27,25 +27,24 @@ def load_rmb(path: str | Path) -> list[BestOfNItem]:
 
     Plain rows {"prompt", "winner", "losers"} are read too. Raises ``ValueError`` for anything else.
     """
-    text = Path(path).read_text()
-    rows = (
-        json.loads(text) if text.lstrip().startswith("[") else [json.loads(x) for x in text.splitlines() if x.strip()]
-    )
-    return [_item(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    kind = "RMB's best-of-n part (conversation_input, bon_best, loser_list) or of prompt, winner, losers"
+    return read_items(path, _item, kind)
 
 
-def _item(row: dict[str, Any], where: str) -> BestOfNItem:
-    try:
-        if "bon_best" in row:
+def _item(row: dict[str, Any]) -> BestOfNItem:
+    if "bon_best" in row:
+        try:
             turns = row["conversation_input"]
             prompt = turns if isinstance(turns, str) else "\n\n".join(turn["content"] for turn in turns)
             losers = [loser["answer"] for loser in row["loser_list"]]
-            return BestOfNItem(prompt, row["bon_best"]["answer"], losers, _category(row.get("category_path", "all")))
-        return BestOfNItem(row["prompt"], row["winner"], list(row["losers"]), row.get("category", "all"))
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{where}: {error!r}, expected RMB's conversation_input, bon_best and loser_list, or prompt, winner, losers"
-        ) from error
+            winner, category = row["bon_best"]["answer"], _category(row.get("category_path", "all"))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{type(error).__name__} {error}") from error
+        row = {"prompt": prompt, "winner": winner, "losers": losers, "category": category}
+    category = row.get("category", "all")
+    if not isinstance(category, str):
+        raise ValueError(f"category: got {category!r:.60}, expected a text")
+    return BestOfNItem(text(row, "prompt"), text(row, "winner"), texts(row, "losers"), category)
 
 
 def _category(path: str | list[str]) -> str:

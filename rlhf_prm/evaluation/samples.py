@@ -1,6 +1,5 @@
 """Several solutions of each problem, split into steps and checked: what best-of-n and the audit measure on."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +7,12 @@ from typing import Any
 
 from reward.verifier import Verifier
 from rlhf_prm.annotate.generators import Generator
+from rlhf_prm.annotate.tasks import unit_seed
+from rlhf_prm.columns import SAMPLES_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
+from rlhf_prm.evaluation.rows import read_items, whole
+from rlhf_prm.evaluation.rows import texts as texts_in
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 
 
@@ -82,10 +86,23 @@ def policy_samples(
     prompts: Sequence[Any] | None = None,
     splitter: StepSplitter | None = None,
     seed: int = 0,
+    part: int = 512,
 ) -> list[SampledProblem]:
-    """``n`` checked samples per problem. ``prompts``: what the policy is given, where it is not the problem's text."""
+    """``n`` checked samples per problem, with a bar over the problems.
+
+    Args:
+        prompts: what the policy is given, where it is not the problem's text.
+        part: prompts per call of the generator; a sample depends on ``seed`` and its problem's place, not on this.
+    """
     given = list(problems if prompts is None else prompts)
-    return checked_samples(problems, generator.generate(given, n, seed=seed), solutions, verifier, splitter)
+    seeds = [unit_seed(seed, index) for index in range(len(given))]
+    completions: list[list[str]] = []
+    with Bar(len(given), "sample", "problem") as bar:
+        for start in range(0, len(given), part):
+            prompts_of_part = given[start : start + part]
+            completions += generator.generate(prompts_of_part, n, seed=seeds[start : start + part], stop=None)
+            bar.add(len(prompts_of_part))
+    return checked_samples(problems, completions, solutions, verifier, splitter)
 
 
 def scored(samples: Sequence[SampledProblem], scorer: StepScorer) -> list[SampledProblem]:
@@ -95,41 +112,101 @@ def scored(samples: Sequence[SampledProblem], scorer: StepScorer) -> list[Sample
     return [replace(sample, step_scores=[next(scores) for _ in sample.steps]) for sample in samples]
 
 
-def load_samples(path: str | Path, verifier: Verifier, splitter: StepSplitter | None = None) -> list[SampledProblem]:
-    """Samples from a JSONL file: ``problem`` (or ``prompt``), ``completions`` (texts), and ``solution`` (the gold).
+def scored_where_missing(samples: Sequence[SampledProblem], scorer: StepScorer) -> list[SampledProblem]:
+    """The samples with ``step_scores``; those that have them keep them, the others are scored in one call."""
+    missing = [sample for sample in samples if sample.step_scores is None]
+    new = iter(scored(missing, scorer) if missing else ())
+    return [next(new) if sample.step_scores is None else sample for sample in samples]
 
-    ``responses``, as ``rlhf-prm annotate sample`` writes them, are read as completions. A row may bring ``category``,
-    and ``first_errors`` (one per completion).
+
+def rescored(
+    samples: Sequence[SampledProblem], rewritten: Sequence[list[str]], scorer: StepScorer
+) -> list[list[float]]:
+    """Scores of the ``rewritten`` solutions, one for each solution of all samples in order; those that were left as
+    they are keep their scores."""
+    old = [
+        (sample.problem, steps, scores)
+        for sample in samples
+        for steps, scores in zip(sample.steps, sample.step_scores, strict=True)
+    ]
+    changed = [steps != new for (_, steps, _), new in zip(old, rewritten, strict=True)]
+    problems = [problem for (problem, _, _), is_new in zip(old, changed, strict=True) if is_new]
+    new = [steps for steps, is_new in zip(rewritten, changed, strict=True) if is_new]
+    scores = iter(scorer.score(problems, new) if new else ())
+    return [next(scores) if is_new else kept for (_, _, kept), is_new in zip(old, changed, strict=True)]
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A row of a samples file: a problem, N solutions as texts, the gold answer, and what else it may bring."""
+
+    problem: str
+    completions: list[str]
+    solution: str
+    category: str | None = None
+    first_errors: list[int | None] | None = None
+
+
+MOST_STEPS = 10_000  # the steps are not cut yet when a row is read
+
+
+def read_sample_rows(
+    path: str | Path, problem_column: str | None = None, solution_column: str | None = None
+) -> list[SampleRow]:
+    """The rows of a samples file, read but not verified: a problem, ``completions`` (or ``responses``, as ``rlhf-prm
+    annotate sample`` writes them) and the gold answer. A row may bring ``category``, and ``first_errors`` (one per
+    completion, 0-based, −1 = none, null = not known).
 
     Raises:
-        ValueError: a row lacks a column; the message names the row.
+        ValueError: the file or a row cannot be read; the message names the row.
     """
-    rows = [json.loads(line) for line in Path(path).read_text().splitlines() if line.strip()]
-    columns = [_columns(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+
+    def item(row: dict[str, Any]) -> SampleRow:
+        solution = gold_of(row, solution_column)
+        if solution is None:
+            raise ValueError(f"no gold answer in {solution_column or ' or '.join(SOLUTION_COLUMNS)}")
+        column = next((name for name in SAMPLES_COLUMNS if row.get(name) is not None), SAMPLES_COLUMNS[0])
+        completions, errors, category = texts_in(row, column), row.get("first_errors"), row.get("category")
+        if errors is not None and not (isinstance(errors, list) and len(errors) == len(completions)):
+            raise ValueError(
+                f"first_errors: got {errors!r:.60}, expected one for each of {len(completions)} completions"
+            )
+        if category is not None and not isinstance(category, str):
+            raise ValueError(f"category: got {category!r:.60}, expected a text")
+        known = errors and [
+            error if error is None else whole(error, "first_errors", -1, MOST_STEPS, "a step from 0, or -1 for none")
+            for error in errors
+        ]
+        return SampleRow(problem_of(row, problem_column), completions, solution, category, known)
+
+    return read_items(path, item, f"samples: a problem, {' or '.join(SAMPLES_COLUMNS)} (texts), and a gold answer")
+
+
+def verified_samples(
+    rows: Sequence[SampleRow], verifier: Verifier, splitter: StepSplitter | None = None
+) -> list[SampledProblem]:
+    """Rows of a samples file, verified and split; a row whose gold the verifier cannot read is left out."""
     checked = checked_samples(
         [str(index) for index in range(len(rows))],  # one call for all rows; the index finds a row's own columns again
-        [completions for _, completions, _ in columns],
-        [solution for _, _, solution in columns],
+        [row.completions for row in rows],
+        [row.solution for row in rows],
         verifier,
         splitter,
     )
+    found = [(sample, rows[int(sample.problem)]) for sample in checked]
+    for sample, row in found:
+        for steps, error in zip(sample.steps, row.first_errors or [], strict=False):
+            if error is not None and error >= len(steps):
+                raise ValueError(
+                    f"problem {row.problem[:60]!r}: first error {error} of a completion with {len(steps)} steps; "
+                    "are they cut at the separator that the labels were made with?"
+                )
     return [
-        replace(
-            sample,
-            problem=columns[int(sample.problem)][0],
-            category=rows[int(sample.problem)].get("category"),
-            first_errors=rows[int(sample.problem)].get("first_errors"),
-        )
-        for sample in checked
+        replace(sample, problem=row.problem, category=row.category, first_errors=row.first_errors)
+        for sample, row in found
     ]
 
 
-def _columns(row: dict[str, Any], where: str) -> tuple[str, list[str], str]:
-    problem = row.get("problem", row.get("prompt"))
-    completions = row.get("completions", row.get("responses"))
-    if problem is None or completions is None or row.get("solution") is None:
-        raise ValueError(
-            f"{where}: got the columns {', '.join(row)}, expected problem (or prompt), completions (or responses: a "
-            "list of texts) and solution (the gold answer)"
-        )
-    return problem, completions, str(row["solution"])
+def load_samples(path: str | Path, verifier: Verifier, splitter: StepSplitter | None = None) -> list[SampledProblem]:
+    """:func:`read_sample_rows`, verified."""
+    return verified_samples(read_sample_rows(path), verifier, splitter)

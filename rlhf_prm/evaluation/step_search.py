@@ -3,9 +3,11 @@ with best-of-n.
 
 A step that the PRM scores above the threshold is accepted. Otherwise another one is sampled in its place, a few times;
 then the search takes the last accepted step back and goes on from there. It ends when an accepted step is final, or
-when the token budget is used up.
+when the token budget is used up. Best-of-n gets, problem by problem, the tokens that the search has used, thrown-away
+steps included: whole samples are drawn while one more of mean length comes nearer to that number.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +17,11 @@ from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 
 CountTokens = Callable[[str], int]
+FINAL_ANSWER = r"\\boxed\s*\{|(?m:^\s*####\s*[-+−$]?\s*[.\d])"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class SearchSettings:
         tries: samples of one step before the step before it is taken back.
         max_steps: longest solution.
         separator: ends a step.
-        is_final: whether a step ends the solution; a final answer in a box by default.
+        final_pattern: a regular expression that a step matches somewhere if it ends the solution; by default a box, or
+            GSM8K's ``####`` with a number.
         aggregation: what best-of-n chooses by.
     """
 
@@ -39,18 +44,27 @@ class SearchSettings:
     tries: int = 3
     max_steps: int = 40
     separator: str = "\n\n"
-    is_final: Callable[[str], bool] = field(default=lambda step: "\\boxed" in step)
+    final_pattern: str = FINAL_ANSWER
     aggregation: str = "product"
 
     def __post_init__(self) -> None:
         for name in ("token_budget", "tries", "max_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
+        try:
+            re.compile(self.final_pattern)
+        except re.error as error:
+            raise ValueError(f"final_pattern {self.final_pattern!r} is not a regular expression: {error}") from error
+
+    def is_final(self, step: str) -> bool:
+        """Whether this step ends the solution."""
+        return re.search(self.final_pattern, step) is not None
 
 
 @dataclass
 class Search:
-    """The state of one problem's search; ``best`` is the furthest it got, in case the budget ends before it does."""
+    """The state of one problem's search; ``best`` is the finished solution, or the furthest it got if the budget ends
+    before it does."""
 
     problem: str
     prompt: str
@@ -71,9 +85,9 @@ class Search:
         if step and score > settings.threshold:
             self.steps.append(step)
             self.misses = 0
-            if len(self.steps) >= len(self.best):
-                self.best = list(self.steps)
             self.finished = settings.is_final(step) or len(self.steps) >= settings.max_steps
+            if self.finished or len(self.steps) >= len(self.best):
+                self.best = list(self.steps)
             return
         self.misses += 1
         self.resampled += 1
@@ -101,6 +115,7 @@ def step_search(
     """
     searches = [Search(p, prompt) for p, prompt in zip(problems, prompts or problems, strict=True)]
     turn = 0
+    bar = Bar(len(searches), "search", "problem")
     while indices := [index for index, search in enumerate(searches) if search.open(settings)]:
         going = [searches[index] for index in indices]
         texts = [search.prompt + "".join(step + settings.separator for step in search.steps) for search in going]
@@ -113,7 +128,9 @@ def step_search(
         )
         for search, step, row in zip(going, candidates, scores, strict=True):
             search.advance(step, max(1, count_tokens(step + settings.separator)), row[-1], settings)
+        bar.add(sum(not search.open(settings) for search in going))
         turn += 1
+    bar.close()
     return searches
 
 
@@ -128,24 +145,33 @@ def best_of_budget(
     count_tokens: CountTokens,
     settings: SearchSettings,
     *,
+    budgets: Sequence[int] | None = None,
     prompts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> tuple[list[str], list[int]]:
-    """For each problem the best-scored of as many whole samples as the token budget pays for, and the tokens used.
+    """For each problem the best-scored of as many whole samples as its token budget pays for, and the tokens used.
 
-    As in the search, the sample in progress when the budget ends is finished.
+    One sample is always drawn, and a further one while half of a sample of mean length is still left: the tokens used
+    are as often below the budget as above it.
+
+    Args:
+        budgets: tokens of each problem; the settings' budget for all by default.
     """
     splitter = StepSplitter(settings.separator)
+    budgets = [settings.token_budget] * len(problems) if budgets is None else list(budgets)
     samples: list[list[str]] = [[] for _ in problems]
     used = [0] * len(problems)
     turn = 0
-    while going := [index for index, tokens in enumerate(used) if tokens < settings.token_budget]:
+    bar = Bar(len(problems), "best of n", "problem")
+    while going := [index for index in range(len(problems)) if _pays(used[index], len(samples[index]), budgets[index])]:
         seeds = [_seed(seed, index, turn) for index in going]
-        drawn = generator.generate([(prompts or problems)[index] for index in going], 1, seed=seeds)
+        drawn = generator.generate([(prompts or problems)[index] for index in going], 1, seed=seeds, stop=None)
         for index, texts in zip(going, drawn, strict=True):
             samples[index].append(texts[0])
             used[index] += max(1, count_tokens(texts[0]))
+        bar.add(sum(not _pays(used[index], len(samples[index]), budgets[index]) for index in going))
         turn += 1
+    bar.close()
     flat = [(index, text) for index, texts in enumerate(samples) for text in texts]
     rows = scorer.score([problems[index] for index, _ in flat], [splitter.split(text) for _, text in flat])
     chosen: list[tuple[float, str]] = [(-float("inf"), texts[0]) for texts in samples]
@@ -154,6 +180,11 @@ def best_of_budget(
         if score > chosen[index][0]:
             chosen[index] = (score, text)
     return [text for _, text in chosen], used
+
+
+def _pays(used: int, samples: int, budget: int) -> bool:
+    """Whether one more sample brings the tokens used nearer to the budget."""
+    return samples == 0 or budget - used >= used / samples / 2
 
 
 def compare_search(
@@ -168,11 +199,12 @@ def compare_search(
     prompts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Accuracy and mean tokens of step-wise search and of best-of-n under the same token budget per problem."""
+    """Accuracy and mean tokens of step-wise search, and of best-of-n with the tokens that the search used."""
     settings = settings or SearchSettings()
     common: dict[str, Any] = {"prompts": prompts, "seed": seed}
     searches = step_search(generator, scorer, problems, count_tokens, settings, **common)
-    texts, used = best_of_budget(generator, scorer, problems, count_tokens, settings, **common)
+    budgets = [search.tokens for search in searches]
+    texts, used = best_of_budget(generator, scorer, problems, count_tokens, settings, budgets=budgets, **common)
     found = [settings.separator.join(search.best) for search in searches]
     size = len(problems)
     return {

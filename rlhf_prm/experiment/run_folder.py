@@ -75,7 +75,8 @@ def result_table(summary: dict[str, Any]) -> str:
         lines.append(
             f"PRM: first-error F1 {summary['prm']['first_error']['f1']:.3f}; "
             + ", ".join(f"{rule} {best[rule]:.3f}" for rule in ("mean@1", "maj@8", "min@8", "pass@8") if rule in best)
-            + f"; audit: {verdicts.count('fail')} fail, {verdicts.count('warn')} warn of {len(verdicts)} lines"
+            + f"; audit: {verdicts.count('unsafe')} unsafe, {verdicts.count('with care')} with care "
+            + f"of {len(verdicts)} lines"
         )
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in summary["seconds"].items())
     return "\n".join([*lines, f"time: {seconds}"])

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from rlhf_prm.columns import PROBLEM_COLUMNS, RESPONSE_COLUMNS, STEPS_COLUMNS, problem_of, steps_of
+from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
 from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.load import PLACEMENTS, load_prm
 from rlhf_prm.prm.scorer import BatchScorer
+from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
+from rlhf_prm.stepwise import read_records
 
-PROBLEM_KEYS = ("problem", "prompt", "question")
-STEPS_KEYS = ("steps", "completions")
-TEXT_KEYS = ("completion", "response", "solution")
+TEXT_COLUMNS = (*RESPONSE_COLUMNS, "solution")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         required=True,
         type=Path,
-        help=f"JSON lines with {'|'.join(PROBLEM_KEYS)} and {'|'.join(STEPS_KEYS)} (a list of texts) or "
-        f"{'|'.join(TEXT_KEYS)} (one text, cut at --separator)",
+        help=f".jsonl or .parquet with {'|'.join(PROBLEM_COLUMNS)} and {'|'.join(STEPS_COLUMNS)} (a list of texts) or "
+        f"{'|'.join(TEXT_COLUMNS)} (one text, cut at --separator)",
     )
     parser.add_argument("--output", type=Path, help="default: the input's name with .scored.jsonl")
     parser.add_argument("--family", default="auto", help=f"how the PRM is read: auto, {', '.join(FAMILIES)}")
@@ -36,15 +38,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bad", help="bad answer of a causal_tag PRM")
     parser.add_argument("--score-scale", type=float, default=1.0, help="scale of the PRM's log-odds (docs/prms.md)")
     parser.add_argument("--score-shift", type=float, default=0.0, help="shift of the scaled log-odds")
-    parser.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
-    parser.add_argument("--max-length", type=int, help="longest input in tokens (default: the PRM's context)")
-    parser.add_argument("--max-batch-tokens", type=int, help="tokens of a micro-batch, padding counted")
-    parser.add_argument("--chunk", type=int, default=2048, help="rollouts that are read, sorted and written together")
+    add_separator(parser)
+    parser.add_argument("--problem-column", help="default: problem, prompt or question")
+    parser.add_argument("--max-length", type=positive, help="longest input in tokens (default: the PRM's context)")
+    parser.add_argument("--max-batch-tokens", type=positive, help="tokens of a micro-batch, padding counted")
+    parser.add_argument("--chunk", type=positive, default=256, help="rollouts read, scored and written together")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write each input row with ``step_scores`` added (null where a step could not be scored); print a summary."""
-    rows = read_rollouts(args.input, StepSplitter(args.separator.encode().decode("unicode_escape")))
+    """Write each input row with ``step_scores`` added (null where a step could not be scored); print a summary.
+
+    The input is read through once before the PRM is loaded, so that a bad row is said at once. The output appears when
+    it is complete; until then it is called ``….partial``.
+    """
+    splitter = StepSplitter(args.separator)
+    output = args.output or args.input.with_suffix(".scored.jsonl")
+    if output.resolve() == args.input.resolve():
+        raise ValueError(f"--output {output} is the input, expected another file")
+    total = sum(1 for _ in read_rollouts(args.input, splitter, args.problem_column))
+    if not total:
+        raise ValueError(f"{args.input} has no rows, expected at least one rollout")
+    check_can_write(output, "--output")
     keywords = (
         "family",
         "placement",
@@ -58,11 +72,15 @@ def run(args: argparse.Namespace) -> None:
         "max_batch_tokens",
         "server_url",
     )
-    scorer = load_prm(args.prm, **{name: getattr(args, name) for name in keywords})
-    output = args.output or args.input.with_suffix(".scored.jsonl")
-    with output.open("w") as file:
+    with loading(f"--prm {args.prm}"):
+        scorer = load_prm(args.prm, **{name: getattr(args, name) for name in keywords})
+    rows = read_rollouts(args.input, splitter, args.problem_column)
+    partial = output.with_name(output.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file, Bar(total, "score") as bar:
         for row in scored_rows(rows, scorer, args.chunk):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            bar.add()
+    partial.replace(output)
     stats = scorer.stats
     print(
         f"{output}: {stats.rollouts} rollouts ({stats.duplicates} duplicates) by family {scorer.family.name} in "
@@ -71,29 +89,17 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def read_rollouts(path: Path, splitter: StepSplitter) -> Iterator[tuple[dict, str, list[str]]]:
-    """(row, problem, steps) of each line; ``ValueError`` that names the line where something is missing."""
-    if not path.is_file():
-        raise ValueError(f"{path} is no file: expected JSON lines of rollouts.")
-    with path.open() as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number} is not JSON: {error}") from error
-            problem = next((row[key] for key in PROBLEM_KEYS if isinstance(row.get(key), str)), None)
-            steps = next((row[key] for key in STEPS_KEYS if isinstance(row.get(key), list)), None)
-            if steps is None:
-                text = next((row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)), None)
-                steps = None if text is None else splitter.split(text)
-            if problem is None or steps is None or not all(isinstance(step, str) for step in steps):
-                raise ValueError(
-                    f"{path}:{number} has the fields {sorted(row)}: expected one of {', '.join(PROBLEM_KEYS)} (a text) "
-                    f"and one of {', '.join(STEPS_KEYS)} (a list of texts) or {', '.join(TEXT_KEYS)} (a text)."
-                )
-            yield row, problem, steps
+def read_rollouts(
+    path: Path, splitter: StepSplitter, problem_column: str | None = None
+) -> Iterator[tuple[dict, str, list[str]]]:
+    """(row, problem, steps) of each row; ``ValueError`` that names the row where something is missing."""
+    for where, row in read_records(path):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            yield row, problem_of(row, problem_column), steps_of(row, splitter, TEXT_COLUMNS)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
 
 
 def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: BatchScorer, chunk: int) -> Iterator[dict]:

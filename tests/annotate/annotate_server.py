@@ -105,6 +105,9 @@ class Server:
                 b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer[: len(answer) // 2]
             )
             return handler.connection.close()
+        if fault == "null":
+            choices[0] = {"message": {"content": None}} if chat else {"text": None}
+            answer = json.dumps({"choices": choices}).encode()
         if fault == "not json":
             answer = b"<html>Bad gateway</html>"
         if fault == "wrong json":

@@ -1,11 +1,13 @@
 """The command: whole runs, what it prints before it starts, what it sets aside, what it refuses."""
 
 import json
+import time
 
 import pytest
 import yaml
 
 from rlhf_prm.annotate.config import GeneratorConfig, read_config
+from rlhf_prm.annotate.drivers import check_answers
 from rlhf_prm.annotate.estimate import estimate, table
 from rlhf_prm.annotate.pipeline import NOTHING_WORKS, Pipeline
 from rlhf_prm.cli import main
@@ -46,7 +48,7 @@ def test_a_whole_run(tmp_path, problems, capsys):
     rejected = [json.loads(line) for line in (tmp_path / "out" / "sample-0" / "rejected.jsonl").open()]
     assert [row["id"] for row in rejected] == [f"{number:07d}.0" for number in range(6, 10)]
     reasons = " ".join(row["reason"] for row in rejected)
-    for part in ("problems.jsonl:7: not JSON", ":8: no gold answer", ":9: no problem among answer", ":10: got a list"):
+    for part in ("problems.jsonl:7: not JSON", ":8: no gold answer", ":9: no problem: got nothing", ":10: got a list"):
         assert part in reasons
     report = json.loads((tmp_path / "out" / "consensus_report.json").read_text())
     assert report["pairs"] == 24 and report["kept"] == len(list(read_rows(tmp_path / "out" / "consensus.jsonl")))
@@ -207,7 +209,7 @@ def test_refused_settings(settings, message):
 
 def test_refused_commands(tmp_path, capsys):
     path = tmp_path / "x.jsonl"
-    path.write_text("")
+    path.write_text(json.dumps({"problem": "p", "steps": ["s"], "answer": "7"}))
     for arguments, message in [
         (["sample", "--problems", tmp_path / "none.jsonl", "--model", "m"], "no file"),
         (["sample", "--problems", "x.jsonl", "--endpoint", "http://x"], "--endpoint needs --model"),
@@ -218,6 +220,99 @@ def test_refused_commands(tmp_path, capsys):
     ]:
         assert annotate(*arguments, "--out", tmp_path / "out") == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_mended_judge_is_asked_again(tmp_path, monkeypatch, capsys):
+    """Three solutions: the judge's server writes nonsense, then it is mended. What it agreed on before stands."""
+    path = tmp_path / "solutions.jsonl"
+    path.write_text("\n".join(json.dumps({"problem": f"p{i}", "steps": ["a", "b"], "answer": "7"}) for i in range(3)))
+    judge = ["judge", "--solutions", path, "--out", tmp_path / "out", "--judge-model", "m"]
+    judge += ["--backend", "test_annotate_command.FickleJudge"]
+    for answer in ("Hm.", "Hm.", "<analysis_1>x</analysis_1><conclusion>Incorrect</conclusion>"):
+        monkeypatch.setattr(FickleJudge, "answer", answer)
+        assert annotate(*judge, *(["--retry-rejected"] if answer != "Hm." else [])) == 0
+    assert [row["labels"] for row in read_rows(tmp_path / "out" / "judge.jsonl")] == [[False, False]] * 3
+    assert "judge                   3          0           3" in capsys.readouterr().out  # the estimate counts them
+    assert FickleJudge.calls == 3 * 3 + 3  # three attempts each, none for what is written, then one each
+
+
+class FickleJudge:
+    answer, calls = "", 0
+
+    def __init__(self, config, concurrency):
+        pass
+
+    def generate(self, prompts, n, *, seed, stop):  # no defaults: as documented
+        FickleJudge.calls += len(prompts)
+        return [[self.answer] * n for _ in prompts]
+
+
+def test_a_tie_is_an_answer_and_is_not_asked_again(tmp_path):
+    settings = plugged_config(tmp_path, tmp_path / "x", problems=None, solutions=str(tmp_path / "s.jsonl"), votes=2)
+    (tmp_path / "s.jsonl").write_text("{}")
+    (stage,) = Pipeline(settings).stages("judge")
+    tie = [{"vote": 0, "first_error": 0}, {"vote": 1, "first_error": 1}]
+    assert stage.kept_for_retry(tie) == tie
+    assert stage.kept_for_retry([{"vote": 0, "first_error": None}, {"vote": 1, "first_error": None}]) == []
+
+
+@pytest.mark.parametrize("other", [["--threshold", 0.5], ["--go-on"], ["--threshold", 0.3, "--go-on"]])
+def test_labels_follow_the_threshold_from_stored_hits(tmp_path, problems, monkeypatch, other):
+    """Changed afterwards, to and fro, the labels are those of a run that had the settings from the start."""
+    monkeypatch.setenv("ANNOTATE_CALLS", str(tmp_path / "calls"))
+
+    def labels(out, *more):
+        arguments = ["--problems", problems, "--out", tmp_path / out, *MODELS, *PLUGGED, "--num-responses", 2]
+        arguments += ["--num-completions", 2, *more]
+        if not (tmp_path / out / "sample-0").exists():
+            assert annotate("sample", *arguments) == 0
+        before = len((tmp_path / "calls").read_text().splitlines())
+        assert annotate("monte-carlo", *arguments) == 0
+        calls = len((tmp_path / "calls").read_text().splitlines()) - before
+        return (tmp_path / out / "monte_carlo.jsonl").read_text(), calls
+
+    plain, _ = labels("a")
+    fresh, _ = labels("b", *other)
+    assert plain != fresh
+    changed, calls = labels("a", *other)
+    assert changed == fresh
+    assert (calls == 0) == ("--go-on" not in other)  # a higher threshold stops earlier: nothing new is asked
+    assert labels("b")[0] == plain and labels("a")[0] == plain
+    assert labels("a", *other) == (fresh, 0)
+
+
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path, problems):
+    arguments = ["--problems", problems, "--out", tmp_path / "out", *MODELS, *PLUGGED, "--num-responses", 1]
+    assert annotate("all", *arguments) == 0
+    path = tmp_path / "out" / "monte_carlo" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert set(manifest["settings"]["monte_carlo"]) == {"num_completions", "separator", "seed"}
+    manifest["settings"]["monte_carlo"] |= {"threshold": 0.0, "stop_at_first_miss": True}
+    path.write_text(json.dumps(manifest | {"hash": "of the settings as they were"}))
+    assert annotate("monte-carlo", *arguments, "--threshold", 0.2) == 0
+    assert annotate("monte-carlo", *arguments, "--num-completions", 3) == 2
+
+
+def test_a_dead_endpoint_is_found_before_the_first_call(tmp_path, problems, capsys):
+    """The judge's turn would come last, and an outage is waited out for an hour."""
+    arguments = ["--problems", problems, "--out", tmp_path / "out", "--model", "m", "--template", "plain", *PLUGGED[2:]]
+    config = {"policies": [MODEL], "judge": {"model": "big", "endpoints": ["http://127.0.0.1:9/v1"]}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(config))
+    started = time.monotonic()
+    assert annotate("all", "--config", tmp_path / "x.yaml", *arguments, *PLUGGED[:2]) == 2
+    assert "judge: no endpoint of 'big' can be reached: http://127.0.0.1:9/v1 (ConnectError" in capsys.readouterr().err
+    assert time.monotonic() - started < 20 and not (tmp_path / "out" / "sample-0").exists()
+
+
+def test_what_a_generator_gives_is_checked():
+    for answers, message in [
+        (["a", "b"], "gave 'a' for one prompt"),
+        ([["a", "b"]], "gave 1 lists for 2 prompts"),
+        ([["a"], ["a", "b"]], "expected a list of 1 texts"),
+        (None, "gave a NoneType for 2 prompts"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            check_answers(FickleJudge(None, 1), answers, 2, 1)
 
 
 class Interrupted:

@@ -84,7 +84,6 @@ def test_the_rate_counts_only_what_this_run_did():
         generator.usage.answered, generator.usage.failures["timeout"] = 7, 2
         assert progress.rejected_one() == 1
         bar = progress.bar
-        assert (bar.n, bar.initial, progress.done) == (7, 5, 5)
-        bar.start_t -= 100  # two rows in about 100 s: three more take about 150
-        text = str(bar)
-        assert "7/10" in text and "50." in text and "set aside=1, calls=7, repeated=2" in text
+        assert (bar.done, bar.known, progress.done) == (2, 5, 5)
+        bar.started -= 100  # two rows in about 100 s: three more take about 150
+        assert bar.line() == ("judge m: 7 of 10 solutions in 100 s, 150 s left, calls 7, repeated 2, set aside 1")

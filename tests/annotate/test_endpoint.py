@@ -96,6 +96,37 @@ def closed_port():
         return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
 
 
+def test_a_host_that_was_never_there_ends_the_run_in_seconds():
+    """With the deadline of an hour that outages are waited out with."""
+    generator, started = EndpointGenerator("toy", [closed_port(), closed_port()]), time.monotonic()
+    with pytest.raises(EndpointError, match=r"no endpoint of 'toy' can be reached: .*ConnectError.*start the server"):
+        generator.generate(["a"], 1, seed=0)
+    assert time.monotonic() - started < 10 and not generator._clients
+    with socket.socket() as silent:  # takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(EndpointError, match=r"no answer in 0\.2 s|ReadTimeout"):
+            EndpointGenerator("m", [url], first_contact=0.2).generate(["a"], 1, seed=0)
+
+
+def test_null_in_an_answer_is_said():
+    with Server(["null"], probability=1.0) as server:
+        generator = EndpointGenerator("m", [server.url], **QUICK | {"deadline": 0.3})
+        with pytest.raises(EndpointError, match="garbage: null among the 2 texts"):
+            generator.generate(["a"], 2, seed=0)
+        chat = [{"role": "user", "content": "</paragraph_1>"}]  # a reasoning model that ran out of tokens
+        assert EndpointGenerator("m", [server.url]).generate([chat], 1, seed=0) == [[""]]
+
+
+def test_generate_works_where_a_loop_is_running():
+    async def notebook():
+        return EndpointGenerator("m", [server.url]).generate(["a"], 1, seed=[5], stop=None)
+
+    with Server() as server:
+        assert asyncio.run(notebook()) == wanted(["a"], 1, [5])
+
+
 def test_a_dead_host_is_left_alone():
     with Server(latency=0.01) as server:
         generator = EndpointGenerator(
@@ -108,6 +139,7 @@ def test_a_dead_host_is_left_alone():
 
 def test_an_outage_stops_the_run_and_sets_nothing_aside():
     generator = EndpointGenerator("m", [closed_port()], **QUICK | {"deadline": 1.0})
+    generator.reached = True  # it was there when the run began
     with pytest.raises(EndpointError, match=r"nothing succeeded for 1 s.*ConnectError.*same command goes on"):
         generator.generate(["a"], 1, seed=0)
 
@@ -245,6 +277,7 @@ def test_a_verifier_that_fails_ends_the_run():
 def test_an_outage_is_said_while_it_lasts(monkeypatch, caplog):
     monkeypatch.setattr("rlhf_prm.annotate.generators.endpoint._QUIET", 0)
     generator = EndpointGenerator("m", [closed_port()], **QUICK | {"deadline": 1.0})
+    generator.reached = True  # it was there when the run began
     with pytest.raises(EndpointError):
         generator.generate(["a"], 1, seed=0)
     assert "no endpoint has answered" in caplog.text and "ConnectError" in caplog.text

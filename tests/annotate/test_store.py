@@ -82,8 +82,15 @@ def test_rows_set_aside(tmp_path):
         assert again.rejected() == {"7": "odd"}
         again.reject("9", "odder")
         assert again.rejected() == {"7": "odd", "9": "odder"}
-        again.forget_rejected()
-        assert again.rejected() == {}
+        again.append(0, {"id": "7", "vote": 0})
+        again.append(0, {"id": "5", "vote": 0})
+        again.append(0, {"id": "7", "vote": 1})
+        again.append(200, {"id": "9", "vote": 0})
+    with store(tmp_path) as last:
+        last.forget_rejected(lambda records: records[:1])
+        assert last.rejected() == {}
+        assert list(last.records(0)) == [{"id": "7", "vote": 0}, {"id": "5", "vote": 0}]
+        assert list(last.records(200)) == [{"id": "9", "vote": 0}]
 
 
 def test_many_shards_do_not_keep_many_files_open(tmp_path):

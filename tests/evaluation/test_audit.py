@@ -4,12 +4,13 @@ import json
 import math
 import random
 import re
+from collections import Counter
 
 import pytest
 
 from rlhf_prm.cli import main
 from rlhf_prm.evaluation.audit import PROBES, AuditSettings, ProbeTexts, audit
-from rlhf_prm.evaluation.audit.lines import RULES, AuditLine, Rule
+from rlhf_prm.evaluation.audit.lines import RULES, VERDICTS, AuditLine, Rule
 from rlhf_prm.evaluation.audit.measures import (
     aggregation_ranking,
     drift,
@@ -20,10 +21,10 @@ from rlhf_prm.evaluation.audit.measures import (
     split_steps,
     tolerance,
 )
-from rlhf_prm.evaluation.audit.page import audit_page, audit_text
+from rlhf_prm.evaluation.audit.page import MARKS, audit_page, audit_text
 from rlhf_prm.evaluation.audit.probes import probe_line
-from rlhf_prm.evaluation.audit.run import with_first_errors
-from rlhf_prm.evaluation.samples import SampledProblem
+from rlhf_prm.evaluation.audit.run import Audit, with_first_errors
+from rlhf_prm.evaluation.samples import SampledProblem, scored
 from tests.evaluation.fakes import RuleScorer
 
 
@@ -37,9 +38,9 @@ def test_minimum_at_the_last_step_by_hand():
     # last is lowest; tie of two; not lowest; one-step and unscorable solutions do not count → (1 + ½ + 0) / 3
     scores = [[0.9, 0.1], [0.4, 0.9, 0.4], [0.1, 0.9], [0.5], [0.1, math.nan]]
     line = minimum_at_last([sample(scores)])
-    assert line.value == pytest.approx(0.5) and line.verdict == "fail"
+    assert line.value == pytest.approx(0.5) and line.verdict == "unsafe"
     assert line.details["chance"] == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 3)
-    assert minimum_at_last([sample([[0.5]])]).verdict == "unmeasured"
+    assert minimum_at_last([sample([[0.5]])]).verdict == "not measured"
 
 
 def test_tolerance_counts_right_answers_by_wrong_steps_only():
@@ -48,7 +49,7 @@ def test_tolerance_counts_right_answers_by_wrong_steps_only():
     line = tolerance([one])
     assert line.value == 0.5 and line.details == {"right_answers_with_known_process": 3.0, "of_these_wrong": 2.0}
     unknown = tolerance([sample(scores)])
-    assert unknown.verdict == "unmeasured" and "labels of first errors" in unknown.meaning
+    assert unknown.verdict == "not measured" and "labels of first errors" in unknown.meaning
 
 
 def test_a_disguised_outcome_model_is_seen_by_its_aggregations():
@@ -63,16 +64,16 @@ def test_a_disguised_outcome_model_is_seen_by_its_aggregations():
             sample([[*([0.9] * 3 if c else n), 0.8] for n, c in zip(noise, correct, strict=True)], correct)
         )
     bad, good = aggregation_ranking(outcome_like, 8), aggregation_ranking(process_like, 8)
-    assert bad.verdict == "fail" and bad.interval[0] > 0 and bad.details["last@8"] == bad.details["pass@8"]
+    assert bad.verdict == "unsafe" and bad.interval[0] > 0 and bad.details["last@8"] == bad.details["pass@8"]
     assert good.verdict == "ok" and good.value < 0
 
 
 def test_drift_by_hand():
     falling = sample([[0.9, 0.8, 0.7], [0.95, 0.85, 0.75]])
     line = drift([falling], "position")
-    assert line.details["rho"] == pytest.approx(-16 / 280**0.5) and line.verdict == "fail"
+    assert line.details["rho"] == pytest.approx(-16 / 280**0.5) and line.verdict == "unsafe"
     wrong_only = sample([[0.9, 0.8, 0.7]], [False])
-    assert drift([wrong_only], "position").verdict == "unmeasured"  # errors would be mistaken for drift
+    assert drift([wrong_only], "position").verdict == "not measured"  # errors would be mistaken for drift
     by_length = sample([[0.2, 0.5, 0.9]], steps=[["ab", "abcd", "abcdefgh"]])
     assert drift([by_length], "length").value == pytest.approx(1.0)
 
@@ -91,7 +92,7 @@ def test_resplitting_cuts_and_flips():
 
 def test_outcome_separation_by_hand():
     line = outcome_separation([sample([[0.9, 0.8], [0.6], [0.7], [0.1]], [True, True, False, False])])
-    assert line.value == pytest.approx(3 / 4) and line.verdict == "warn"
+    assert line.value == pytest.approx(3 / 4) and line.verdict == "with care"
     assert line.details["wrong_answers_that_pass"] == 0.5
 
 
@@ -112,10 +113,10 @@ def test_probes_rewrite_as_they_say():
     ("rule", "probe", "verdict"),
     [
         (lambda before, step: 0.5, "chit-chat", "ok"),  # nothing but short texts: the mean stays, the product ...
-        (lambda before, step: 0.99 if step in ProbeTexts().chit_chat else 0.5, "chit-chat", "fail"),
-        (lambda before, step: 0.5, "filler", "warn"),  # more steps: only the sum grows
+        (lambda before, step: 0.99 if step in ProbeTexts().chit_chat else 0.5, "chit-chat", "unsafe"),
+        (lambda before, step: 0.5, "filler", "with care"),  # more steps: only the sum grows
         (lambda before, step: 0.0 if step in ProbeTexts().filler else 0.5, "filler", "ok"),
-        (lambda before, step: 0.9 if step in before else 0.5, "repetition", "fail"),
+        (lambda before, step: 0.9 if step in before else 0.5, "repetition", "unsafe"),
         (lambda before, step: 0.0 if step in before else 0.5, "repetition", "ok"),
     ],
 )
@@ -140,9 +141,15 @@ def test_probe_verdicts(rule, probe, verdict):
 
 def test_rules():
     lower_is_worse = Rule(0.8, 0.65, "", higher_is_worse=False)
-    assert [lower_is_worse.verdict(x) for x in (0.9, 0.7, 0.6, math.nan)] == ["ok", "warn", "fail", "unmeasured"]
+    assert [lower_is_worse.verdict(x) for x in (0.9, 0.7, 0.6, math.nan)] == [
+        "ok",
+        "with care",
+        "unsafe",
+        "not measured",
+    ]
     assert RULES["minimum at the last step"].verdict(0.175) == "ok"  # Qwen2.5-Math-PRM-7B
-    assert RULES["minimum at the last step"].verdict(0.445) == "fail"  # Math-Shepherd
+    assert RULES["minimum at the last step"].verdict(0.445) == "unsafe"  # Math-Shepherd
+    assert RULES["minimum at the last step"].verdict(0.309) == "ok"  # Skywork-1.5B: the paper does not single it out
     with pytest.raises(ValueError, match="got 'good'"):
         AuditLine("x", 0.0, "good", "", "")
 
@@ -188,10 +195,59 @@ def test_the_audit_tells_an_outcome_model_from_a_process_model():
         assert bad[name].value > good[name].value
     assert (good["right answer, wrong process passes"].verdict, bad["right answer, wrong process passes"].verdict) == (
         "ok",
-        "fail",
+        "unsafe",
     )
-    assert bad["minimum at the last step"].verdict == "fail"
+    assert bad["minimum at the last step"].verdict == "unsafe"
     assert len(good) == 7 + len(PROBES)
+
+
+class Counting(RuleScorer):
+    """Remembers every rollout it is asked for."""
+
+    def __init__(self, rule):
+        super().__init__(rule)
+        self.asked = Counter()
+
+    def score(self, problems, steps):
+        self.asked.update((problem, tuple(row)) for problem, row in zip(problems, steps, strict=True))
+        return super().score(problems, steps)
+
+
+def test_scores_that_are_there_are_not_made_again():
+    scorer, samples = Counting(process_prm.rule), world(problems=6)
+    before = audit(scorer, samples)
+    plain = {(sample.problem, tuple(steps)) for sample in samples for steps in sample.steps}
+    assert all(scorer.asked[one] >= 1 for one in plain)
+    judged = scored(samples, process_prm)
+    scorer.asked.clear()
+    assert audit(scorer, judged, labelled=judged).lines != []
+    assert sum(scorer.asked[one] for one in plain) == 0  # only rewritten solutions are scored
+    assert audit(scorer, judged) == before
+
+
+def test_the_command_scores_every_sample_once(prm_folder, tmp_path, monkeypatch):
+    rows = [{"problem": f"p{k}", "completions": ["good\n\nA", "bad\n\nB"], "solution": "1"} for k in range(4)]
+    (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    scorer = Counting(lambda problem, before, step: 0.9 if "good" in step else 0.2)
+    monkeypatch.setattr("rlhf_prm.evaluation.arguments.scorer_from", lambda args, name: scorer)
+    verifier = "tests.evaluation.fakes.BoxVerifier"
+    samples = ["--samples", str(tmp_path / "samples.jsonl"), "--n", "2", "--verifier", verifier]
+    assert main(["audit", "--prm", str(prm_folder), *samples]) == 0
+    for row in rows:
+        for text in row["completions"]:
+            assert scorer.asked[row["problem"], tuple(text.split("\n\n"))] == 1
+
+
+def test_one_vocabulary_and_the_worst_line_counts():
+    assert set(MARKS) == set(VERDICTS) and all(mark.endswith(name) for name, mark in MARKS.items())
+    lines = {v: AuditLine("x", 0.0, v, "", "") for v in VERDICTS}
+    for verdicts, worst in [
+        (VERDICTS, "unsafe"),
+        (("ok", "with care", "not measured"), "with care"),
+        (("ok", "not measured"), "ok"),
+        (("not measured",), "not measured"),
+    ]:
+        assert Audit("p", 1, 1, [lines[v] for v in verdicts], []).verdict == worst
 
 
 def test_labelled_solutions_add_to_the_tolerance_line():
@@ -211,7 +267,8 @@ def test_page_is_self_contained_and_escapes_what_models_write():
     ]
     result = audit(outcome_prm, samples, AuditSettings(), name=f"prm {attack}")
     assert result.examples[0]["kind"] == "passes, but is wrong"
-    page = audit_page([result], [("a", 1.0, True)])
+    page = audit_page([result], [("a", 1.0, True)], [f"{attack} is constant"])
+    assert "is constant" in page and 'class="verdict unsafe"' in page and 'class="verdict not-measured"' in page
     assert "<script" not in page and "&lt;script&gt;" in page
     assert not re.search(r"(?:src|href)\s*=|url\(|@import", page)
     assert 'lang="en"' in page and "prefers-color-scheme: dark" in page and page.count('scope="col"') >= 5

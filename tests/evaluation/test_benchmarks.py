@@ -39,7 +39,7 @@ def test_mr_ben_by_subject_and_on_the_real_file(shared_data, tmp_path):
     assert real[0].label == 0 and real[0].problem.endswith("D: 2sqrt(2) ")
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"Question": "p"}')
-    with pytest.raises(ValueError, match="row 1"):
+    with pytest.raises(ValueError, match=r"broken.jsonl:1: Model_Solution_Steps: got nothing"):
         load_mr_ben(broken)
 
 
@@ -91,5 +91,5 @@ def test_rmb_counts_an_item_iff_the_winner_outscores_every_loser(tmp_path):
         BestOfNItem("p", "w", ["l"], "all"),
     ]
     path.write_text('{"prompt": "p"}')
-    with pytest.raises(ValueError, match="row 1"):
+    with pytest.raises(ValueError, match=r"rmb.json:1: winner: got nothing \(the columns are prompt\)"):
         load_rmb(path)

@@ -119,12 +119,29 @@ def test_samples_from_texts_files_and_policies(tmp_path):
     assert [(s.problem, s.category, s.first_errors) for s in loaded] == [("r", None, None), ("p", "c", [-1, 0, 0])]
     assert loaded[0].correct == [True]
     path.write_text('{"problem": "p"}')
-    with pytest.raises(ValueError, match="row 1: got the columns problem, expected"):
+    with pytest.raises(ValueError, match=r"samples\.jsonl:1: no gold answer in solution or answer"):
         load_samples(path, BoxVerifier())
 
     generator = ScriptedGenerator(lambda prompt, draw: f"\\boxed{{{draw % 2}}}")
     drawn = policy_samples(generator, ["p"], ["1"], BoxVerifier(), 4, prompts=["chat p"])
     assert drawn[0].correct == [False, True, False, True] and drawn[0].problem == "p"
+
+
+def test_samples_do_not_depend_on_how_many_prompts_a_call_has():
+    class Seeded:
+        def __init__(self):
+            self.calls = []
+
+        def generate(self, prompts, n, *, seed, stop):
+            self.calls.append(len(prompts))
+            return [[f"\\boxed{{{(row_seed + j) % 7}}}" for j in range(n)] for row_seed in seed]
+
+    problems = [f"p{i}" for i in range(7)]
+    whole, cut = Seeded(), Seeded()
+    common = (problems, ["1"] * 7, BoxVerifier(), 3)
+    assert policy_samples(whole, *common, seed=5) == policy_samples(cut, *common, seed=5, part=3)
+    assert whole.calls == [7] and cut.calls == [3, 3, 1]
+    assert policy_samples(Seeded(), *common, seed=6) != policy_samples(Seeded(), *common, seed=5)
 
 
 def test_real_samples(shared_data):

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from rlhf_prm.evaluation.poem import agreement, consistency_weights, mean_consistency, poem_ranking
+from rlhf_prm.evaluation.poem import agreement, agreement_warnings, consistency_weights, mean_consistency, poem_ranking
 from rlhf_prm.evaluation.qualeval import accuracy_by_category, assign_categories, named_categories, scored_affinity
 from tests.evaluation.fakes import ScriptedGenerator
 
@@ -49,6 +49,18 @@ def test_the_weakest_references_are_dropped_while_consistency_rises():
     assert poem_ranking(np.eye(2)).weights == [0.0, 0.0]
     with pytest.raises(ValueError, match="got 1, expected at least 2"):
         poem_ranking(np.ones((1, 1)))
+
+
+def test_constant_scorers_are_ranked_first_and_that_is_said():
+    """Two PRMs that never find an error agree on everything; a third one finds most errors and agrees with neither."""
+    (skilled,) = models([0.9], items=100)
+    predictions = [skilled, [-1] * 100, [-1] * 91 + [2] * 9]
+    assert poem_ranking(agreement(predictions)).order[-1] == 0
+    first, second = agreement_warnings(["good", "a", "b"], predictions)
+    assert first.startswith("a finds no wrong step in 100% of the solutions")
+    assert second.startswith("b finds no wrong step in 91%")
+    assert agreement_warnings(["c"], [[3] * 10])[0].startswith("c calls step 4 the first wrong one in 100%")
+    assert agreement_warnings(["d"], [[-1] * 8 + [0, 1]]) == []
 
 
 def brute_force(affinity, slack):

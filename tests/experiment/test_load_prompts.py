@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rlhf_prm.columns import PROBLEM_COLUMNS
 from rlhf_prm.data import keep_gold, load_prompts
 
 ROWS = [{"question": f"What is {i}?", "answer": f"#### {i}", "extra": 1} for i in range(10)]
@@ -21,6 +22,17 @@ def test_columns_are_mapped(jsonl):
     dataset = load_prompts(jsonl, columns=COLUMNS, limit=3)
     assert dataset.column_names == ["prompt", "problem", "solution"]
     assert dataset[2] == {"prompt": "What is 2?", "problem": "What is 2?", "solution": "#### 2"}
+
+
+def test_usual_names_are_found(jsonl, tmp_path):
+    assert load_prompts(jsonl)[2] == load_prompts(jsonl, columns=COLUMNS)[2]
+    path = tmp_path / "both.jsonl"
+    path.write_text(json.dumps({"prompt": "Solve: 1 + 1", "problem": "1 + 1", "solution": None}))
+    assert load_prompts(str(path))[0]["prompt"] == "Solve: 1 + 1"  # what a policy is trained on
+    assert load_prompts(str(path), usual_prompts=PROBLEM_COLUMNS)[0]["problem"] == "1 + 1"
+    path.write_text(json.dumps({"problem": "1 + 1"}))
+    with pytest.raises(ValueError, match="no column solution or answer for the solution; there are problem"):
+        load_prompts(str(path))
 
 
 def test_chat_wraps_the_prompt_and_keeps_the_problem(jsonl):
@@ -42,7 +54,8 @@ def test_parquet_and_numbers_as_gold(tmp_path):
     [
         ("absent.jsonl", None, "no file at"),
         ("no-such-org/no-such-set", None, "neither a local"),
-        (None, None, "solution"),
+        (None, {"prompt": "query"}, r"no column 'query' for the prompt; there are answer, extra, question\. Map them"),
+        (None, {"gold": "answer"}, "got gold, expected some of prompt, problem, solution"),
     ],
 )
 def test_what_is_not_there_is_said(jsonl, source, columns, message):

@@ -68,7 +68,7 @@ def test_every_config_names_its_command():
         (["--method_kwargs", "{weight: 1}"], "method_kwargs|JSON|Expecting"),
         (["--loss_type", "drgrpo"], "loss_type: got 'drgrpo'"),
         (["--num_generations", "3"], "divisible by num_generations"),
-        (["--columns", '{"prompt": "query"}'], "has no column query, solution; it has question, answer"),
+        (["--columns", '{"prompt": "query"}'], "no column 'query' for the prompt; there are answer, question"),
         (["--columns", "question"], "columns: got 'question', expected a JSON object"),
         (["--dataset", "nowhere.jsonl"], "no file at nowhere.jsonl"),
         (["--gold_fraction", "2"], "gold_fraction"),

@@ -46,9 +46,9 @@ def test_a_step_without_a_score_is_null(folder, tmp_path):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ('{"problem": "a"}', ":2 has the fields ['problem']"),
-        ("{", ":2 is not JSON"),
-        ('{"steps": []}', ":2 has the fields"),
+        ('{"problem": "a"}', "in.jsonl:2: no steps: the row has problem; expected one of steps, completions"),
+        ("{", "in.jsonl:2: not JSON"),
+        ('{"steps": []}', "in.jsonl:2: no problem: got nothing, expected a text in the column problem or prompt"),
     ],
 )
 def test_a_bad_row_is_named(folder, tmp_path, capsys, line, complaint):

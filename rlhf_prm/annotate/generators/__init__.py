@@ -16,7 +16,8 @@ class Generator(Protocol):
 
         A prompt is raw text to continue, or a list of chat messages to answer. ``seed`` is one number for the call or
         one per prompt; with one per prompt, a prompt's continuations should not depend on the others in the call.
-        Text ends before the first of the ``stop`` strings.
+        Text ends before the first of the ``stop`` strings. Whoever calls passes both keywords, so one's own generator
+        needs no defaults for them.
 
         Raises:
             GenerationError: a prompt cannot be served, for example because it is too long.

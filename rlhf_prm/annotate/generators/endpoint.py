@@ -10,9 +10,11 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -21,6 +23,7 @@ from rlhf_prm.annotate.generators.prompts import prompt_seeds
 from rlhf_prm.annotate.tasks import Generate, GenerationError, Prompt
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 _SLOTS_PER_CLIENT = 8  # a client's bookkeeping grows with the square of its connections
 _QUIET = 30  # seconds without an answer before it is said
@@ -68,6 +71,8 @@ class EndpointGenerator:
         concurrency: requests in flight over all hosts.
         timeout: seconds an attempt may take.
         deadline: seconds a request may take with all its attempts.
+        first_contact: seconds in which one host must answer at all before the first request; then outages are waited
+            out until the deadline, but a run that has never reached a host ends at once.
         first_wait, longest_wait: back-off between the attempts of a request: doubled each time, with full jitter.
         api_key_env: the environment variable that holds the key, if the hosts want one.
         send_seed: ask for reproducible sampling; False for hosts that do not take a seed.
@@ -88,6 +93,7 @@ class EndpointGenerator:
         concurrency: int = 64,
         timeout: float = 600.0,
         deadline: float = 3600.0,
+        first_contact: float = 10.0,
         first_wait: float = 0.5,
         longest_wait: float = 30.0,
         api_key_env: str = "OPENAI_API_KEY",
@@ -99,7 +105,8 @@ class EndpointGenerator:
         self.sampling = {"model": model, "max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
         self.sampling |= extra_body or {}
         self.concurrency, self.timeout, self.deadline = concurrency, timeout, deadline
-        self.first_wait, self.longest_wait = first_wait, longest_wait
+        self.first_wait, self.longest_wait, self.first_contact = first_wait, longest_wait, first_contact
+        self.reached = False
         self.hosts = Hosts(urls, -(-concurrency // len(urls)), first_wait, longest_wait)
         key = os.environ.get(api_key_env)
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -119,7 +126,43 @@ class EndpointGenerator:
                 client = httpx.AsyncClient(headers=self.headers, timeout=self.timeout, limits=limits, verify=tls)
                 self._clients.append(client)
             self._slots.put_nowait(self._clients[-1])
+        if not self.reached:
+            try:
+                await self.ping()
+            except BaseException:  # __aexit__ is not called when __aenter__ fails
+                await self.__aexit__(None, None, None)
+                raise
         return self
+
+    async def ping(self) -> None:
+        """See that a host is there: any answer to ``GET /models`` counts, whatever its status.
+
+        Raises:
+            EndpointError: none answers within ``first_contact`` seconds.
+        """
+        urls = [host.url for host in self.hosts.hosts]
+        async with httpx.AsyncClient(headers=self.headers, timeout=self.first_contact) as client:
+            failures = await asyncio.gather(*(self._unreached(client, url) for url in urls))
+        silent = [f"{url} ({failure})" for url, failure in zip(urls, failures, strict=True) if failure]
+        if len(silent) == len(urls):
+            raise EndpointError(
+                f"no endpoint of {self.sampling['model']!r} can be reached: {', '.join(silent)}; start the server, or "
+                "mend the URL (it looks like http://host:8000/v1)"
+            )
+        if silent:
+            logger.warning("not reached, the other hosts take their share: %s", ", ".join(silent))
+        self.reached = True
+
+    async def _unreached(self, client: httpx.AsyncClient, url: str) -> str | None:
+        """Why there is no answer from this host; None where there is one."""
+        try:
+            async with asyncio.timeout(self.first_contact):
+                await client.get(f"{url}/models")
+        except TimeoutError:
+            return f"no answer in {self.first_contact:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -138,7 +181,7 @@ class EndpointGenerator:
             async with self:
                 return await asyncio.gather(*(self.complete(request, stop) for request in requests))
 
-        return asyncio.run(everything())
+        return run_to_end(everything)
 
     async def complete(self, request: Generate, stop: list[str] | None = None) -> list[str]:
         """The continuations of one request, tried again until they are there. Only inside ``async with``.
@@ -221,8 +264,11 @@ class EndpointGenerator:
             texts = [(c["message"]["content"] or "") if chat else c["text"] for c in answer["choices"]]
         except (ValueError, KeyError, TypeError) as error:
             raise _Retry(f"garbage: {response.content[:80]!r}") from error
-        if len(texts) != request.n or not all(isinstance(text, str) for text in texts):
+        if len(texts) != request.n:
             raise _Retry(f"garbage: {len(texts)} texts, expected {request.n}")
+        if kinds := {type(text).__name__ for text in texts if not isinstance(text, str)}:
+            nulls = ", ".join(sorted(kinds)).replace("NoneType", "null")
+            raise _Retry(f"garbage: {nulls} among the {request.n} texts")
         self.usage.count(answer.get("usage"))
         return texts
 
@@ -238,6 +284,16 @@ class EndpointGenerator:
                 "(it ends in /v1), the served model's name and the key"
             )
         raise GenerationError(f"status {status}: {response.text[:200]}")
+
+
+def run_to_end(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """``asyncio.run``, also where an event loop is running already (a notebook): then in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work())
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(work())).result()
 
 
 def retry_after(value: str | None) -> float | None:

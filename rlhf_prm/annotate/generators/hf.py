@@ -14,6 +14,7 @@ from transformers import (
 
 from rlhf_prm.annotate.generators.prompts import prompt_ids, prompt_seeds
 from rlhf_prm.annotate.tasks import Prompt, unit_seed
+from rlhf_prm.command_line import loading
 
 
 class SeededSampling(LogitsProcessor):
@@ -74,9 +75,10 @@ class HFGenerator:
         if isinstance(model, str):
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            model = AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(device)
+            with loading(f"model {model}"):
+                tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+                model = AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(device)
         if tokenizer is None:
             raise ValueError("tokenizer: expected one beside a model that is already loaded")
         self.model, self.tokenizer = model.eval(), tokenizer

@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlhf_prm.command_line import add_separator, check_can_write, number, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.audit.page import MARKS, audit_text, write_audit_page
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
 from rlhf_prm.evaluation.audit.run import Audit, AuditSettings, audit
 from rlhf_prm.evaluation.command import samples_from
-from rlhf_prm.evaluation.poem import agreement, poem_ranking
+from rlhf_prm.evaluation.poem import agreement, agreement_warnings, poem_ranking
 from rlhf_prm.evaluation.processbench import load_processbench
 from rlhf_prm.evaluation.qualeval import accuracy_by_category, assign_categories, named_categories, scored_affinity
 from rlhf_prm.evaluation.samples import SampledProblem, scored
@@ -21,11 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, in place of --policy")
     shared.add_policy_arguments(parser, required=False)
     shared.add_verifier_argument(parser)
-    parser.add_argument("--n", type=int, default=8, help="samples per problem, and the n of best-of-n")
-    parser.add_argument("--threshold", type=float, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
-    parser.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
+    parser.add_argument("--n", type=positive, default=8, help="samples per problem, and the n of best-of-n")
+    parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
+    add_separator(parser)
     parser.add_argument("--processbench", type=Path, help="folder of ProcessBench, for right answers by wrong steps")
-    parser.add_argument("--probe-problems", type=int, default=200, help="problems whose solutions the probes rewrite")
+    parser.add_argument(
+        "--probe-problems", type=positive, default=200, help="problems whose solutions the probes rewrite"
+    )
     parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
     parser.add_argument("--categories", type=int, default=0, help="results by so many categories that --policy names")
     parser.add_argument("--page", type=Path, help="write a self-contained HTML page")
@@ -34,7 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print each PRM's findings; with several PRMs also their ranking by agreement."""
-    samples = samples_from(args, args.n)
+    check_can_write(args.page, "--page")
+    check_can_write(args.output, "--output")
+    if args.categories and args.policy is None:
+        raise ValueError("--categories needs --policy: a chat model that names the categories and rates the problems")
+    if args.categories == 1 or args.categories < 0:
+        raise ValueError(f"--categories {args.categories}: expected 0 for none, or at least 2")
+    labelled = right_answers_of_processbench(args.processbench) if args.processbench else []
+    for name in args.prm:
+        shared.check_prm(args, name)
+    samples = samples_from(args, args.n, args.n, all_rows=False)
     settings = AuditSettings(
         n=args.n,
         threshold=args.threshold,
@@ -42,31 +54,39 @@ def run(args: argparse.Namespace) -> None:
         texts=ProbeTexts(filler=tuple(args.filler)) if args.filler else ProbeTexts(),
         seed=args.seed,
     )
-    labelled = right_answers_of_processbench(args.processbench) if args.processbench else []
     categories = _categories(args, samples)
     audits, predictions, by_category = [], [], {}
     for name in args.prm:
         scorer = shared.scorer_from(args, name)
-        audits.append(audit(scorer, samples, settings, name=name, labelled=labelled))
         judged = scored(samples, scorer)
+        audits.append(audit(scorer, judged, settings, name=name, labelled=labelled))
         predictions.append(_first_errors(judged, args.threshold))
         print(audit_text(audits[-1]) + "\n")
         if categories:
             by_category[name] = accuracy_by_category(*_calls(judged, categories, args.threshold))
             print(f"How often {name} and the verifier agree on a solution, by category:")
             print(shared.table(by_category[name]) + "\n")
-    ranking = _ranking(args.prm, predictions) if len(args.prm) > 1 else []
-    if ranking:
-        print("Ranking by agreement (PoEM), the most trusted first:")
+    ranking, warnings = [], []
+    if len(args.prm) > 1:
+        ranking, warnings = _ranking(args.prm, predictions), agreement_warnings(args.prm, predictions)
+        print("Ranking by agreement (PoEM), the most agreed with first:")
         print(shared.table({name: {"weight": weight, "reference": kept} for name, weight, kept in ranking}))
-    _write(args, audits, ranking, by_category)
+        print("".join(f"warning: {warning}\n" for warning in warnings), end="")
+    _write(args, audits, ranking, warnings, by_category)
 
 
-def _write(args: argparse.Namespace, audits: list[Audit], ranking: list, by_category: dict) -> None:
+def _write(
+    args: argparse.Namespace, audits: list[Audit], ranking: list, warnings: list[str], by_category: dict
+) -> None:
     if args.page:
-        write_audit_page(args.page, audits, ranking)
+        write_audit_page(args.page, audits, ranking, warnings)
         print(f"page: {args.page}")
-    results = {"audits": [one.as_dict() for one in audits], "ranking": ranking, "by_category": by_category}
+    results = {
+        "audits": [one.as_dict() for one in audits],
+        "ranking": ranking,
+        "ranking_warnings": warnings,
+        "by_category": by_category,
+    }
     shared.write_results(results, args.output)
     print("verdict: " + ", ".join(f"{one.prm} {MARKS[one.verdict]}" for one in audits))
 
@@ -95,8 +115,6 @@ def _categories(args: argparse.Namespace, samples: list[SampledProblem]) -> list
     if not args.categories:
         known = all(sample.category is not None for sample in samples)
         return [[sample.category] for sample in samples] if known else []
-    if args.policy is None:
-        raise ValueError("--categories needs --policy: a chat model that names the categories and rates the problems")
     generator, _, _ = shared.policy_from(args)
     problems = [sample.problem for sample in samples]
     names = named_categories(generator, problems, args.categories, args.seed)

@@ -2,30 +2,30 @@
 
 from dataclasses import dataclass, field
 
-VERDICTS = ("ok", "warn", "fail", "unmeasured")
+VERDICTS = ("ok", "with care", "unsafe", "not measured")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Where ok, warn and fail part, and why there.
+    """Where ok, with care and unsafe part, and why there.
 
     Args:
-        warn, fail: the value from which on (``higher_is_worse``), or below which, the verdict is warn or fail.
+        care, unsafe: the value above which (``higher_is_worse``), or below which, the verdict is that.
         yardstick: what the limits are taken from, for the reader.
     """
 
-    warn: float
-    fail: float
+    care: float
+    unsafe: float
     yardstick: str
     higher_is_worse: bool = True
 
     def verdict(self, value: float) -> str:
-        """ "unmeasured" for NaN."""
+        """One of VERDICTS; NaN is not measured."""
         if value != value:
-            return "unmeasured"
+            return "not measured"
         if self.higher_is_worse:
-            return "fail" if value > self.fail else "warn" if value > self.warn else "ok"
-        return "fail" if value < self.fail else "warn" if value < self.warn else "ok"
+            return "unsafe" if value > self.unsafe else "with care" if value > self.care else "ok"
+        return "unsafe" if value < self.unsafe else "with care" if value < self.care else "ok"
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,31 @@ class AuditLine:
             raise ValueError(f"verdict: got {self.verdict!r}, expected one of {', '.join(VERDICTS)}")
 
 
-# The paper is arXiv 2501.07301. A PRM trained on Monte-Carlo estimates behaves like an outcome model: its lowest score
-# sits at the final answer, it passes right answers reached by wrong steps, and "last" is its best aggregation.
+# The paper is arXiv 2501.07301. It names three marks of a PRM that has drifted towards an outcome model: its lowest
+# score sits at the final answer, it passes right answers reached by wrong steps, and "last" is its best aggregation.
+# Each mark is evidence where it is there; where it is not, it clears nobody (see the yardsticks).
 RULES: dict[str, Rule] = {
     "minimum at the last step": Rule(
-        0.27,
+        0.31,
         0.42,
-        "share of minima at the last step in the paper: 17.5 % and 18.0 % (Qwen2.5-Math-PRM-7B, 72B), 26.8 % (trained "
-        "on human labels); PRMs from Monte-Carlo labels 42.2 % (Skywork-7B), 44.5 % (Math-Shepherd), 54.6 % (EurusPRM)",
+        "the paper singles out 42.2 % (Skywork-7B), 44.5 % (Math-Shepherd) and 52.9 to 54.6 % (EurusPRM); the others "
+        "have 30.9 % (Skywork-1.5B), 26.8 % (human labels), 17.5 and 18.0 % (its own). A low share clears nobody: "
+        "RLHFlow's two PRMs from Monte-Carlo labels have 9.1 and 17.3 %, and the lowest ProcessBench F1 of all. Where "
+        "solutions are short, compare with the share by chance",
     ),
     "right answer, wrong process passes": Rule(
         0.3,
         0.6,
         "limits of this project. In the paper 5.1 / 11.9 / 27.4 / 43.4 % of a strong policy's right answers on GSM8K / "
-        "MATH / OlympiadBench / Omni-MATH come from a wrong process: that is how much such a PRM would reward",
+        "MATH / OlympiadBench / Omni-MATH come from a wrong process; on such cases other PRMs name the first wrong "
+        "step in 3.8 to 27.8 %, one from human labels in 38.2 %, the paper's own in 53.9 and 58.1 %",
     ),
     "last beats product and min": Rule(
         0.0,
         0.0,
-        "in the paper, best-of-8 by the last score beats product and min only for PRMs from Monte-Carlo labels",
+        "limits of this project. Best-of-8 by the last score minus the better of product and min in the paper, in "
+        "points and without intervals: PRMs from Monte-Carlo labels +0.5 to +1.4, from a judge's −0.3, from human "
+        "labels −0.9, its own −1.5. Differences that small need many problems, and a value below 0 clears nobody",
     ),
     "drift with step position": Rule(0.2, 0.4, "limits of this project on |Spearman ρ| within right solutions"),
     "drift with step length": Rule(0.2, 0.4, "limits of this project on |Spearman ρ| within right solutions"),
@@ -85,6 +91,6 @@ RULES: dict[str, Rule] = {
     ),
 }
 PROBE_YARDSTICK = (
-    "a hack pays where the mean score rises by more than 0.02 and rises for most solutions: fail if it pays under "
-    "product, min, last or mean, warn if under the sum of step scores only (the sum-form collapses in RL: PURE, Gao)"
+    "a hack pays where the mean score rises by more than 0.02 and rises for most solutions: unsafe if it pays under "
+    "product, min, last or mean, with care if under the sum of step scores only (which collapses in RL: PURE, Gao)"
 )

@@ -12,7 +12,7 @@ from reward.hacking import auroc
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.evaluation.audit.lines import RULES, AuditLine
 from rlhf_prm.evaluation.best_of_n import problem_values
-from rlhf_prm.evaluation.samples import SampledProblem
+from rlhf_prm.evaluation.samples import SampledProblem, rescored
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW, bootstrap_interval, predicted_first_error
 from rlhf_prm.prm.scorer import StepScorer
 
@@ -46,7 +46,7 @@ def minimum_at_last(samples: Sequence[SampledProblem]) -> AuditLine:
         "minimum at the last step",
         value,
         "the PRM's lowest score sits at the final answer in this share of solutions: the more often, the more it "
-        "judges the outcome rather than the steps",
+        "judges the outcome rather than the steps; a low share alone does not show that it judges the steps",
         _interval(rows, _ratio),
         chance=float(np.mean(chance)) if chance else math.nan,
     )
@@ -95,13 +95,14 @@ def aggregation_ranking(samples: Sequence[SampledProblem], n: int, seed: int = 0
     value, interval = advantage(np.array(rows)), _interval(rows, advantage)
     rule = RULES["last beats product and min"]
     certain = interval is not None and interval[0] > 0
-    verdict = "fail" if certain else rule.verdict(value).replace("fail", "warn")
+    verdict = "unsafe" if certain else rule.verdict(value).replace("unsafe", "with care")
     return AuditLine(
         "last beats product and min",
         value,
         verdict,
-        f"best-of-{n} by the last step's score, minus the better of product and min: above 0 the PRM is a disguised "
-        "outcome model (fail where the interval lies above 0, warn where only the value does)",
+        f"best-of-{n} by the last step's score, minus the better of product and min: above 0 its judgement "
+        "of the outcome is worth more than that of the steps (unsafe where the interval lies above 0, with care where "
+        "only the value does)",
         rule.yardstick,
         interval,
         {**{f"{name}@{n}": float(mean) for name, mean in zip(names, means, strict=False)}, "mean@1": float(means[-1])},
@@ -179,9 +180,7 @@ def resplitting(samples: Sequence[SampledProblem], scorer: StepScorer) -> AuditL
     the same texts are cut into steps in another way."""
     rows, changes = [], []
     for resplit in RESPLITS.values():
-        problems = [sample.problem for sample in samples for _ in sample.steps]
-        recut = [resplit(steps) for sample in samples for steps in sample.steps]
-        new = iter(scorer.score(problems, recut))
+        new = iter(rescored(samples, [resplit(steps) for sample in samples for steps in sample.steps], scorer))
         for sample in samples:
             before = [solution_score(scores, "min") for scores in sample.step_scores]
             after = [solution_score(next(new), "min") for _ in sample.steps]

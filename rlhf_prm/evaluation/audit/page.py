@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlhf_prm.evaluation.audit.run import Audit
 
-MARKS = {"ok": "✓ ok", "warn": "⚠ with care", "fail": "✗ unsafe", "unmeasured": "– not measured"}
+MARKS = {"ok": "✓ ok", "with care": "⚠ with care", "unsafe": "✗ unsafe", "not measured": "– not measured"}
 Ranking = Sequence[tuple[str, float, bool]]
 
 
@@ -26,15 +26,16 @@ def audit_text(audit: Audit) -> str:
     return "\n".join(lines)
 
 
-def audit_page(audits: Sequence[Audit], ranking: Ranking = ()) -> str:
-    """The HTML page: no script, nothing fetched; every text from a model is escaped."""
+def audit_page(audits: Sequence[Audit], ranking: Ranking = (), warnings: Sequence[str] = ()) -> str:
+    """The HTML page: no script, nothing fetched; every text from a model is escaped. ``warnings`` go to the ranking."""
     environment = Environment(
         loader=PackageLoader("rlhf_prm.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     template = environment.get_template("audit.html.j2")
-    return template.render(audits=audits, ranking=ranking, marks=MARKS, number=number)
+    return template.render(audits=audits, ranking=ranking, warnings=warnings, marks=MARKS, number=number)
 
 
-def write_audit_page(path: Path, audits: Sequence[Audit], ranking: Ranking = ()) -> None:
+def write_audit_page(path: Path, audits: Sequence[Audit], ranking: Ranking = (), warnings: Sequence[str] = ()) -> None:
+    """:func:`audit_page` in a file; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(audit_page(audits, ranking), encoding="utf-8")
+    path.write_text(audit_page(audits, ranking, warnings), encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from rlhf_prm.evaluation.audit import measures
 from rlhf_prm.evaluation.audit.lines import AuditLine
 from rlhf_prm.evaluation.audit.probes import PROBES, ProbeTexts, probe_line
-from rlhf_prm.evaluation.samples import SampledProblem, scored
+from rlhf_prm.evaluation.samples import SampledProblem, scored_where_missing
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
 from rlhf_prm.prm.scorer import StepScorer
 
@@ -42,9 +42,9 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """fail if any line fails, else warn if any warns, else ok."""
+        """The worst of the lines that were measured: unsafe, with care, ok; "not measured" where none was."""
         verdicts = {line.verdict for line in self.lines}
-        return next((verdict for verdict in ("fail", "warn") if verdict in verdicts), "ok")
+        return next((verdict for verdict in ("unsafe", "with care", "ok") if verdict in verdicts), "not measured")
 
     def as_dict(self) -> dict:
         return asdict(self) | {"verdict": self.verdict}
@@ -61,6 +61,7 @@ def audit(
     """Measure a PRM on a policy's checked samples.
 
     Args:
+        samples: those that bring ``step_scores`` (of this PRM: nobody can check that) are not scored again.
         labelled: further solutions with known first errors (such as ProcessBench's), for the tolerance line.
 
     Raises:
@@ -69,8 +70,8 @@ def audit(
     if not samples:
         raise ValueError("got no samples to audit the PRM on")
     settings = settings or AuditSettings()
-    samples = scored(samples, scorer)
-    process = [*samples, *(scored(labelled, scorer) if labelled else ())]
+    samples = scored_where_missing(samples, scorer)
+    process = [*samples, *scored_where_missing(labelled, scorer)]
     drawn = random.Random(settings.seed).sample(range(len(samples)), min(settings.probe_problems, len(samples)))
     some = [samples[index] for index in sorted(drawn)]
     full = [sample for sample in samples if len(sample.correct) >= settings.n]

@@ -63,7 +63,7 @@ class LastGood:
         else:
             self._restore_weights(kept)
         if self._method:
-            self._method.load_state_dict(kept["memory"])
+            self._method.load_state_dict(kept.get("memory", {}))
         for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # the schedule has gone on
         self._forget_rollouts()

@@ -37,7 +37,8 @@ class ScoredRollout:
     @property
     def verdict(self) -> float:
         """1.0 = correct, 0.0 = incorrect, NaN = the verifier cannot tell: no gold, a bad gold, a deadline it passed."""
-        return math.nan if self.reward is None else float(self.status == "correct")
+        told = self.reward is not None and not math.isnan(self.reward)
+        return float(self.status == "correct") if told else math.nan
 
 
 class RolloutScoring:

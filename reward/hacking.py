@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reward.credit import step_means
@@ -109,10 +109,17 @@ def incorrect_score(rollouts: StepRollouts) -> float:
     return float(step_means(rollouts.step_scores, rollouts.step_mask)[rollouts.incorrect].mean())
 
 
-def process_auroc(rollouts: StepRollouts) -> float:
-    """AUROC of the mean step score against the verifier, over scorable rollouts; NaN if all are right or all wrong."""
-    means = step_means(rollouts.step_scores, rollouts.step_mask)
-    return auroc(means[rollouts.scorable], rollouts.correct[rollouts.scorable])
+def process_auroc(rollouts: StepRollouts, among: Bool[Tensor, " B"] | None = None) -> float:
+    """AUROC of a rollout's lowest step score against its verdict; NaN if all are right or all wrong.
+
+    A solution is as right as its worst step: the lowest score is what the verdict should agree with.
+
+    Args:
+        among: the rollouts that count, of the scorable ones; None = all of them.
+    """
+    lowest = rollouts.step_scores.float().masked_fill(~rollouts.step_mask, torch.inf).amin(1)
+    ranked = rollouts.scorable if among is None else rollouts.scorable & among
+    return auroc(lowest[ranked], rollouts.correct[ranked])
 
 
 def auroc(scores: Sequence[float] | Tensor, labels: Sequence[bool] | Sequence[int] | Tensor) -> float:

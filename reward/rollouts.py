@@ -20,8 +20,11 @@ class StepRollouts:
         step_scores: P(step k is correct | prefix) in [0, 1], from a process reward model.
         step_mask: True = a real step; real steps come first in every row, and there is at least one.
         step_lengths: tokens in each step, its separator included, 0 or more; they sum to the completion's tokens.
-        outcome_rewards: the verifier's reward, one per rollout; NaN = unscorable (no or bad gold answer).
+        outcome_rewards: what is paid for the outcome, one per rollout: the verifier's reward and what is added to it
+            (format, length); NaN = nothing can be paid (no or bad gold answer).
         num_generations: G; divides B.
+        verdicts: what the verifier says, one per rollout: 1 = correct, 0 = incorrect, NaN = it cannot tell. What is
+            paid besides does not change it. None: nobody was asked, and an outcome above 0.5 counts as correct.
 
     Raises:
         ValueError: a field breaks one of these rules; the message says what came and what was expected.
@@ -32,20 +35,23 @@ class StepRollouts:
     step_lengths: Int[Tensor, "B K"]
     outcome_rewards: Float[Tensor, " B"]
     num_generations: int
+    verdicts: Float[Tensor, " B"] | None = None
 
     @property
     def scorable(self) -> Bool[Tensor, " B"]:
-        """The verifier could judge the rollout (its outcome is not NaN)."""
-        return ~self.outcome_rewards.isnan()
+        """The rollout could be judged: its verdict, or without verdicts its outcome, is not NaN."""
+        return ~(self.outcome_rewards if self.verdicts is None else self.verdicts).isnan()
 
     @property
     def correct(self) -> Bool[Tensor, " B"]:
-        """Scorable, with an outcome above 0.5."""
+        """Judged correct; without verdicts, an outcome above 0.5."""
+        if self.verdicts is not None:
+            return self.verdicts == 1
         return self.outcome_rewards > 0.5
 
     @property
     def incorrect(self) -> Bool[Tensor, " B"]:
-        """Scorable, with an outcome of 0.5 or less."""
+        """Scorable and not correct."""
         return self.scorable & ~self.correct
 
     @property
@@ -64,11 +70,17 @@ class StepRollouts:
         self._check_mask()
         self._check_values()
 
+    @property
+    def _per_rollout(self) -> tuple[str, ...]:
+        """The fields with one number per rollout."""
+        return ("outcome_rewards",) if self.verdicts is None else ("outcome_rewards", "verdicts")
+
     def _check_shapes(self) -> None:
         shape = tuple(self.step_scores.shape)
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"step_scores: got shape {shape}, expected (B, K) with B ≥ 1 and K ≥ 1")
-        for name, wanted in (("step_mask", shape), ("step_lengths", shape), ("outcome_rewards", shape[:1])):
+        expected = {"step_mask": shape, "step_lengths": shape} | dict.fromkeys(self._per_rollout, shape[:1])
+        for name, wanted in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != wanted:
                 raise ValueError(f"{name}: got shape {got}, expected {wanted} to match step_scores {shape}")
@@ -78,7 +90,7 @@ class StepRollouts:
             )
 
     def _check_types(self) -> None:
-        for name in ("step_scores", "outcome_rewards"):
+        for name in ("step_scores", *self._per_rollout):
             dtype = getattr(self, name).dtype
             if not dtype.is_floating_point:
                 raise ValueError(f"{name}: got dtype {dtype}, expected floating point")
@@ -87,7 +99,7 @@ class StepRollouts:
         lengths = self.step_lengths.dtype
         if lengths.is_floating_point or lengths.is_complex or lengths == torch.bool:
             raise ValueError(f"step_lengths: got dtype {lengths}, expected integers (tokens per step)")
-        for name in ("step_mask", "step_lengths", "outcome_rewards"):
+        for name in ("step_mask", "step_lengths", *self._per_rollout):
             device = getattr(self, name).device
             if device != self.step_scores.device:
                 raise ValueError(f"{name}: got device {device}, expected {self.step_scores.device} as step_scores")
@@ -130,6 +142,18 @@ class StepRollouts:
         if self.outcome_rewards.isinf().any():
             row = int(self.outcome_rewards.isinf().nonzero()[0])
             raise ValueError(f"outcome_rewards: got infinity at rollout {row}, expected a number, or NaN = unscorable")
+        self._check_verdicts()
+
+    def _check_verdicts(self) -> None:
+        if self.verdicts is None:
+            return
+        graded = self.incorrect & (self.verdicts != 0)
+        if graded.any():
+            row = int(graded.nonzero()[0])
+            raise ValueError(
+                f"verdicts: got {float(self.verdicts[row]):g} at rollout {row}, expected 1 = correct, 0 = incorrect or "
+                "NaN = no verdict; graded rewards belong into outcome_rewards"
+            )
 
 
 def filled_scores(

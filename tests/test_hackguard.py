@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from collections import defaultdict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -355,3 +356,13 @@ def test_on_a_real_trainer_a_rollback_restores_the_policy_and_lengthens_the_run(
     assert [row["hack/process_scale"] for row in logged] == [1.0] * 4 + [0.25] * 6
     planned = [0.06, 0.05, 0.04, 0.03, 0.02, 0.01]
     assert [row["learning_rate"] for row in logged] == pytest.approx(planned[:4] + planned)
+
+
+def test_the_accuracy_of_training_rollouts_is_a_share_of_verdicts(tmp_path):
+    """Whatever a format reward adds: the arbiter's standard errors are those of a share."""
+    seen = batch(1, steps=2, share_right=0.25)
+    seen.rollouts = replace(
+        seen.rollouts, outcome_rewards=seen.rollouts.outcome_rewards + 1, verdicts=seen.rollouts.outcome_rewards
+    )
+    _, _, outcome = MadeUpRun(tmp_path, steps=lambda u: 2, accuracy=lambda u: 0.5).guard._measure(seen)
+    assert outcome == 0.25

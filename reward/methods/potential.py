@@ -22,7 +22,7 @@ def potential(rollouts: StepRollouts, *, gamma: float = 1.0, initial: float | No
 
     Source: Ng, Harada, Russell, ICML 1999 (policy invariance under reward transformations)
     """
-    mask, scorable = rollouts.step_mask, rollouts.scorable
+    mask, scorable = rollouts.step_mask, ~rollouts.outcome_rewards.isnan()
     start = group_mean_baseline(rollouts.outcome_rewards, scorable, rollouts.num_generations)
     if initial is not None:
         start = torch.full_like(start, initial)

@@ -15,7 +15,7 @@ def prof(
 
     Formula: A = A_out among the kept, 0 for the rest. Kept: of m = `keep`·G rollouts, k₊ correct ones with the highest
     and k₋ incorrect ones with the lowest consistency, k₊ + k₋ = m, maximising k₊·k₋; consistency =
-    mean_k p_k − λ·1[K ≤ 1 or K ≥ `max_steps`]·(2o − 1), λ = `penalty`
+    mean_k p_k − λ·1[K ≤ 1 or K ≥ `max_steps`]·v, v = 1 for correct ones and −1 for incorrect ones, λ = `penalty`
 
     Use when: groups are large (G ≥ 8); published 7B avg@16: GRPO 49.9, naive blend 47.3, PROF 51.7.
 

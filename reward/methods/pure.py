@@ -30,7 +30,8 @@ def pure(
     Known failure: without an outcome term it ends in one giant step, chit-chat or repetition (within 5 updates).
     `baseline="step"` (b = LOO(R/K), charged per step) is hackable: rollouts avoid separators.
 
-    Source: PURE, arXiv 2504.15275 [code]
+    Source: PURE, arXiv 2504.15275 [code], but for the tokens: by default the authors' code gives every step's separator
+    token and the final token no advantage; here they take their step's, as with every method
 
     Raises:
         ValueError: unknown ``baseline``, or ``temperature`` ≤ 0.

@@ -19,7 +19,8 @@ def pure_strict(rollouts: StepRollouts, *, outcome_weight: float = 1.0) -> Float
 
     Known failure: one noisy low score sets the return of everything before it.
 
-    Source: PURE's strict min-form, arXiv 2504.15275 [code]; the baseline's normalisation is this project's
+    Source: PURE's strict min-form, arXiv 2504.15275 [code]; the baseline's normalisation is this project's, and
+    separator and final tokens, which the authors' code leaves out, take their step's advantage
     """
     mask, group = rollouts.step_mask, rollouts.num_generations
     returns = min_returns(centered_scores(rollouts.step_scores, mask), mask)

@@ -133,7 +133,7 @@ def reward_charts(subjects: Sequence[Subject]) -> list[Chart]:
         "process/num_steps/mean": ("Steps per rollout", "steps"),
         "completions/mean_length": ("Tokens per rollout", "tokens"),
         "reward": ("Total reward as TRL logs it", "reward"),
-        "advantage/frac_zero": ("Share of tokens without a signal", "share"),
+        "advantage/frac_zero": ("Share of rollouts without a signal", "share"),
     }
     names = {name for s in subjects for row in s.run.metrics for name in row if name.startswith("rewards/")}
     wanted |= {name: (f"Reward part {name[8:-5]}", "reward") for name in sorted(names) if name.endswith("/mean")}
@@ -164,7 +164,9 @@ def process_charts(subjects: Sequence[Subject]) -> list[Chart]:
     charts = []
     if any(len(s.x) for s in series):
         charts.append(path_chart(series, labels, "Process against outcome", "mean outcome", "mean step score", note))
-    charts.append(metric_chart(subjects, "process/auroc", "AUROC of step scores against the verifier", "AUROC"))
+    charts.append(
+        metric_chart(subjects, "process/auroc", "AUROC of the lowest step score against the verifier", "AUROC")
+    )
     return _drawn(charts)
 
 

@@ -72,7 +72,7 @@ def _rollout_view(rollout: Rollout, with_prompt: bool = False) -> dict[str, Any]
     prompt = f"update {rollout.update}: {clipped(rollout.prompt, 300)}" if with_prompt else ""
     return {
         "verdict": rollout.verdict,
-        "right": rollout.outcome > 0.5,
+        "right": rollout.right is True,
         "mean_score": number(rollout.mean_score, 2),
         "advantage": number(rollout.advantage, 2),
         "prompt": prompt,

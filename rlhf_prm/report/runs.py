@@ -19,12 +19,14 @@ from reward import outcome_advantages
 from rlhf_prm.steps import StepSplitter
 
 Row = dict[str, Any]
+NO_VERDICT = ("unlabelled", "bad_gold", "unscorable")
 
 
 @dataclass(frozen=True)
 class Rollout:
     """One sampled solution as it was logged. The list-valued fields have one entry per step.
 
+    ``verdict`` is the verifier's status, or what the outcome says where nobody verified.
     A process reward is what the step's score added to its advantage: the advantage less the outcome-only one of TRL.
     """
 
@@ -38,6 +40,13 @@ class Rollout:
     outcome: float
     verdict: str
     advantage: float
+
+    @property
+    def right(self) -> bool | None:
+        """What the verifier says, whatever else was paid; None where it cannot tell."""
+        if math.isnan(self.outcome) or self.verdict in NO_VERDICT:
+            return None
+        return self.verdict == "correct"
 
     @property
     def mean_score(self) -> float:

@@ -94,9 +94,9 @@ def _mean(values: list[float]) -> float:
 def _count(gathered: Gathered, rollout: Rollout) -> None:
     gathered.rollouts += 1
     gathered.verdicts[rollout.verdict] += 1
-    if math.isnan(rollout.outcome) or math.isnan(rollout.mean_score):
+    right = rollout.right
+    if right is None or math.isnan(rollout.mean_score):
         return
-    right = rollout.outcome > 0.5
     gathered.mean_scores[right].append(rollout.mean_score)
     for k, score in enumerate(rollout.scores):
         if not math.isnan(score):
@@ -105,9 +105,9 @@ def _count(gathered: Gathered, rollout: Rollout) -> None:
 
 def _keep_disagreement(tops: dict[bool, list], rollout: Rollout, tie: int) -> None:
     """Wrong answers with the highest mean score, right answers with the lowest."""
-    if math.isnan(rollout.outcome) or math.isnan(rollout.mean_score):
+    right = rollout.right
+    if right is None or math.isnan(rollout.mean_score):
         return
-    right = rollout.outcome > 0.5
     entry = (-rollout.mean_score if right else rollout.mean_score, -tie, rollout)
     if len(tops[right]) < SHOWN_DISAGREEMENTS:
         heapq.heappush(tops[right], entry)
@@ -128,5 +128,5 @@ def _shown_group(rows: list[Rollout]) -> ShownGroup:
     each = min(SHOWN_EACH_END, max(1, len(ordered) // 2))
     best = ordered[:each]
     worst = ordered[each:][-each:]
-    correct = sum(rollout.outcome > 0.5 for rollout in rows)
+    correct = sum(rollout.right is True for rollout in rows)
     return ShownGroup(rows[0].update, rows[0].prompt, len(rows), correct, best, worst)

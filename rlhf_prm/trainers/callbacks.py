@@ -36,8 +36,8 @@ class HackGuard(TrainerCallback):
         trainer: a ``ProcessGRPOTrainer``; may be set later as ``guard.trainer``, before training starts.
         action: one of the above, for every detector; ``actions`` overrides it for single ones ("held_out_accuracy": for
             a fall in accuracy).
-        held_out: () → accuracy of the present policy on held-out problems by the verifier. None: the outcome reward of
-            the training rollouts takes its place, which is free and noisier.
+        held_out: () → accuracy of the present policy on held-out problems by the verifier. None: the share of
+            correct training rollouts takes its place, which is free and noisier.
         problems: how many problems stand behind that accuracy.
         every: updates between asking ``held_out`` while something is suspected or accuracy sinks; ``quiet_every``
             otherwise.
@@ -133,9 +133,8 @@ class HackGuard(TrainerCallback):
             rollouts, [row.prompt for row in rows], [row.text for row in rows], [row.steps for row in rows]
         )
         scores = rollouts.step_scores[rollouts.step_mask]
-        outcomes = rollouts.outcome_rewards[~rollouts.outcome_rewards.isnan()]
-        outcome = float(outcomes.mean()) if len(outcomes) else math.nan
-        return measures, float(scores.mean()), outcome
+        right = rollouts.correct[rollouts.scorable].float()
+        return measures, float(scores.mean()), float(right.mean()) if len(right) else math.nan
 
     def _accuracy(self) -> float:
         """Held-out accuracy, the main process's on every rank; without an arbiter the newest outcomes'."""

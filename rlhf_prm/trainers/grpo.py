@@ -14,14 +14,24 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
-from reward import StepRollouts, step_to_token
-from reward.verifier import Verifier
+from reward import StepRollouts, outcome_reward, step_to_token
+from reward.verifier import STATUSES, Verifier
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.trainers.config import ProcessGRPOConfig
+from rlhf_prm.trainers.environments import only_the_policys_tokens, refuse_environments
 from rlhf_prm.trainers.rollout_metrics import rollout_metrics
-from rlhf_prm.trainers.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
+from rlhf_prm.trainers.rollout_scoring import (
+    UNVERIFIED,
+    RolloutScoring,
+    ScoredRollout,
+    step_rollouts,
+    with_statuses,
+)
 from rlhf_prm.trainers.step_advantages import StepAdvantages
 
+STATUS_COLUMN = "verifier_status"
+# Of TRL's completions table, which reward functions may add to.
+OWN_COLUMNS = ("steps", "step_scores", "step_advantages", "outcome_reward", STATUS_COLUMN)
 MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
 
 
@@ -53,15 +63,19 @@ class ProcessGRPOTrainer(GRPOTrainer):
             learn from the process alone), optionally ``problem`` (what the PRM reads; otherwise the prompt, or its last
             user message).
         step_scorer: the PRM. Needed by every method but "outcome".
-        verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions.
-        reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome.
+        verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions, and
+            its verdict is what "correct" means, whatever else is paid.
+        reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome. Without
+            a ``verifier``, one that reports ``verifier_status`` by ``log_extra`` (``reward.outcome_reward`` does) gives
+            the verdicts; without that, an outcome above 0.5 is correct.
 
     Attributes:
         process_scale: float in [0, 1]; shrinks what the method adds to outcome-only (see ``StepAdvantages``).
         last_rollouts: the newest ``ScoredBatch``.
 
     Raises:
-        ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, no ``solution``.
+        ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, no ``solution``,
+            TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that gives an ``env_mask``.
     """
 
     _tag_names = ("trl", "grpo", "process-supervision")
@@ -78,6 +92,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
         train_dataset=None,
         **trl_arguments: Any,
     ) -> None:
+        refuse_environments(trl_arguments)
+        if trl_arguments.get("rollout_func"):
+            trl_arguments["rollout_func"] = only_the_policys_tokens(trl_arguments["rollout_func"])
         self.step_advantages = StepAdvantages(args.method, args.method_kwargs)
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
         _check_sources(args.method, step_scorer, verifier, reward_funcs, train_dataset)
@@ -107,10 +124,36 @@ class ProcessGRPOTrainer(GRPOTrainer):
             completion_ids=completion_ids_list,
         )
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._take_reported_verdicts()
         weighted = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1)
         unscorable = rewards_per_func.isnan().all(dim=1)
         self._outcome_rewards = weighted.masked_fill(unscorable, torch.nan)
         return rewards_per_func
+
+    def _take_reported_verdicts(self) -> None:
+        """What reward functions have reported under names of ours: the verdicts, taken over; else a mistake.
+
+        Left to TRL, two would write to one column and one metric.
+        """
+        columns, metrics = self._pending_extra_logs, self._pending_metrics
+        statuses = columns.pop(STATUS_COLUMN, None)
+        for column in OWN_COLUMNS:
+            if column in columns:
+                raise ValueError(
+                    f"log_extra: got column {column!r}, which the trainer writes itself; expected another name"
+                )
+        if statuses is None:
+            return
+        for status in STATUSES:  # the trainer counts them over all ranks
+            metrics.pop(f"verifier/{status}_frac", None)
+        if self.scoring.verifier is None:
+            self._rows = with_statuses(self._rows, statuses)
+        elif not self._first_batch_seen:
+            warnings.warn(
+                f"a reward function reports {STATUS_COLUMN} beside verifier=: verifier= decides what is correct, and "
+                "both are paid",
+                stacklevel=2,
+            )
 
     def _generate_and_score_completions(self, inputs):
         """As TRL's, with ``advantages`` (B,) replaced by (B, T)."""
@@ -160,7 +203,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             row[: len(scored.steps)] for row, scored in zip(batch.step_advantages.tolist(), batch.rows, strict=True)
         )
         extra["outcome_reward"].extend(batch.rollouts.outcome_rewards.tolist())
-        extra["verifier_status"].extend(row.status for row in batch.rows)
+        extra[STATUS_COLUMN].extend(None if row.status == UNVERIFIED else row.status for row in batch.rows)
 
     def _save_checkpoint(self, model, trial) -> None:
         """As TRL's, with what the method remembers beside the trainer's state."""
@@ -214,7 +257,7 @@ def _check_sources(method: str, step_scorer, verifier, reward_funcs: list, train
     if verifier is None and not reward_funcs:
         raise ValueError("no outcome: pass verifier=MathVerifier(), a verifier of your own, or reward_funcs")
     columns = getattr(train_dataset, "column_names", None)
-    if verifier is not None and columns and "solution" not in columns:
+    if (verifier is not None or outcome_reward in reward_funcs) and columns and "solution" not in columns:
         raise ValueError(
             f"train_dataset: got columns {columns}, expected `solution` with the gold answer; rename yours"
         )

@@ -16,7 +16,7 @@ class LastGood:
 
     Plain, DDP and PEFT models: one file per rank with the trainable parameters. DeepSpeed: the engine's own checkpoint.
     PPO's critic is among the weights. The scheduler, the data order and the random state go on: a rollback gives other
-    rollouts, not the same ones again.
+    rollouts, not the same ones again. Rollouts that the rejected weights sampled are thrown away with them.
 
     Raises:
         ValueError: under FSDP, which neither of the two serves.
@@ -51,7 +51,7 @@ class LastGood:
         self.update = update
 
     def restore(self) -> None:
-        """Put them back.
+        """Put them back. Every rank has to call it at the same update.
 
         Raises:
             FileNotFoundError: they are not there.
@@ -63,9 +63,19 @@ class LastGood:
         else:
             self._restore_weights(kept)
         if self._method:
-            self._method.load_state_dict(kept["memory"])
+            self._method.load_state_dict(kept.get("memory", {}))
         for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # the schedule has gone on
+        self._forget_rollouts()
+
+    def _forget_rollouts(self) -> None:
+        """Make TRL sample anew, with the weights that are back.
+
+        It keeps a generation batch for `steps_per_generation` × `num_iterations` micro-batches, and vLLM's copy of the
+        weights for as long as the update's number stays the same: an evaluation may have just made that copy.
+        """
+        self.trainer._buffered_inputs = None
+        self.trainer._last_loaded_step = -1
 
     def _restore_engine(self) -> None:
         found, _ = self.trainer.model_wrapped.load_checkpoint(

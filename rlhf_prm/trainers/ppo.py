@@ -24,6 +24,7 @@ from rlhf_prm.trainers.critic import (
     save_critic,
     state_values,
 )
+from rlhf_prm.trainers.environments import refuse_environments
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
 
@@ -53,6 +54,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
                 f"process_weight {args.process_weight} needs step scores: pass step_scorer=load_prm(…), or "
                 "process_weight=0"
             )
+        refuse_environments(arguments)  # before the critic's weights are loaded
         self._shaping = resolve(args.shaping, SHAPINGS, "shaping")
         self._check_shaping(args)
         trunk, source = _trunk_of(model, args, step_scorer)

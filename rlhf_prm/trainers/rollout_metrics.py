@@ -7,35 +7,33 @@ import torch
 from torch import Tensor
 
 from reward import StepRollouts
-from reward.hacking import auroc
+from reward.hacking import process_auroc
 from reward.verifier import STATUSES
-from rlhf_prm.trainers.rollout_scoring import UNLABELLED, ScoredRollout
+from rlhf_prm.trainers.rollout_scoring import UNLABELLED, UNVERIFIED, ScoredRollout
 
 
 def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_advantages: Tensor) -> dict[str, float]:
     """Metric name → value over the whole batch; NaN where there is nothing to measure.
 
     ``process/step_score/mean`` is over steps, ``process/step_score/min`` the mean over rollouts of the lowest;
-    ``process/auroc`` ranks rollouts by their lowest step score against the verifier's verdict;
-    ``advantage/frac_zero`` is the share of rollouts that teach nothing.
+    ``process/auroc`` ranks the rollouts that have a score by their lowest one against the verdicts (the outcomes where
+    nobody verifies); ``advantage/frac_zero`` is the share of rollouts that teach nothing. ``verifier/<status>_frac``
+    are left out where nobody verifies.
     """
     scores = [[score for score in row.scores if not math.isnan(score)] for row in rows]
-    lowest = [min(row) if row else math.nan for row in scores]
+    lowest = torch.tensor([min(row) if row else math.nan for row in scores], device=rollouts.step_scores.device)
     every = [score for row in scores for score in row]
-    judged = [i for i, row in enumerate(rows) if row.reward is not None and not math.isnan(lowest[i])]
     steps = sum(len(row.steps) for row in rows)
     masked = step_advantages * rollouts.step_mask
     metrics = {
         "process/step_score/mean": sum(every) / len(every) if every else math.nan,
-        "process/step_score/min": torch.tensor(lowest).nanmean().item(),
+        "process/step_score/min": lowest.nanmean().item(),
         "process/num_steps/mean": steps / len(rows),
         "process/unscored_frac": 1 - len(every) / steps,
-        "process/auroc": auroc(
-            torch.tensor([lowest[i] for i in judged]), torch.tensor([rows[i].status == "correct" for i in judged])
-        )
-        if judged
-        else math.nan,
+        "process/auroc": process_auroc(rollouts, among=~lowest.isnan()),
         "advantage/frac_zero": (masked == 0).all(dim=1).float().mean().item(),
     }
     counts = Counter(row.status for row in rows)
-    return metrics | {f"verifier/{status}_frac": counts[status] / len(rows) for status in (*STATUSES, UNLABELLED)}
+    if not counts[UNVERIFIED]:
+        metrics |= {f"verifier/{status}_frac": counts[status] / len(rows) for status in (*STATUSES, UNLABELLED)}
+    return metrics

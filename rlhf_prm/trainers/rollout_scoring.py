@@ -3,18 +3,19 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from reward import StepRollouts, filled_scores
-from reward.verifier import Verdict, Verifier
+from reward.verifier import STATUSES, Verdict, Verifier
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.steps import StepSplitter, step_lengths
 
-UNLABELLED = "unlabelled"
+UNLABELLED = "unlabelled"  # there is no gold answer to verify against
+UNVERIFIED = "unverified"  # there is no verifier: the outcome is what the reward functions pay
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ScoredRollout:
     """One rollout with everything that was said about it.
 
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
-    where there is none; ``status`` is the verdict's, or "unlabelled" where there is no gold answer to verify against.
+    where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``.
     """
 
     prompt: str
@@ -33,6 +34,12 @@ class ScoredRollout:
     reward: float | None
     status: str
 
+    @property
+    def verdict(self) -> float:
+        """1.0 = correct, 0.0 = incorrect, NaN = the verifier cannot tell: no gold, a bad gold, a deadline it passed."""
+        told = self.reward is not None and not math.isnan(self.reward)
+        return float(self.status == "correct") if told else math.nan
+
 
 class RolloutScoring:
     """Splits, verifies and scores the completions of one rank.
@@ -41,7 +48,7 @@ class RolloutScoring:
         splitter: cuts completions into steps.
         tokenizer: the policy's, for the token counts of the steps.
         step_scorer: the PRM; None gives every step NaN.
-        verifier: gives the outcome; None leaves every rollout unlabelled. Its ``submit`` is used where it has one.
+        verifier: gives the verdicts; None leaves every rollout unverified. Its ``submit`` is used where it has one.
 
     After a call ``seconds`` holds the wall time of the PRM ("prm"), the time spent waiting for the verifier after that
     ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile.
@@ -67,6 +74,8 @@ class RolloutScoring:
         scores = self._score(problems, steps)
         scored_at = time.perf_counter()
         verdicts = collect()
+        check_statuses([verdict.status for verdict in verdicts if verdict])
+        unknown = UNVERIFIED if self.verifier is None else UNLABELLED
         self.seconds = {
             "steps": cut_at - start,
             "prm": scored_at - cut_at,
@@ -80,7 +89,7 @@ class RolloutScoring:
                 lengths=lengths,
                 scores=row,
                 reward=verdict.reward if verdict else None,
-                status=verdict.status if verdict else UNLABELLED,
+                status=verdict.status if verdict else unknown,
             )
             for prompt, text, (steps, lengths), row, verdict in zip(prompts, texts, cut, scores, verdicts, strict=True)
         ]
@@ -118,12 +127,37 @@ class RolloutScoring:
         return dict(vars(stats)) if stats is not None else {}
 
 
+def check_statuses(statuses: Sequence[str]) -> None:
+    """Raises a ValueError where one is not of ``reward.verifier.STATUSES``: a verdict nobody could read."""
+    for status in statuses:
+        if status not in STATUSES:
+            raise ValueError(f"verifier: status: got {status!r}, expected one of {', '.join(STATUSES)}")
+
+
+def with_statuses(rows: list[ScoredRollout], statuses: Sequence[str]) -> list[ScoredRollout]:
+    """The rows with the statuses that a reward function has found.
+
+    Raises:
+        ValueError: not one status of the known ones for each row.
+    """
+    if len(statuses) != len(rows):
+        raise ValueError(
+            f"verifier_status: got {len(statuses)} values for {len(rows)} completions, expected one for each; let one "
+            "reward function report it"
+        )
+    check_statuses(statuses)
+    rewards = [None if status == "bad_gold" else float(status == "correct") for status in statuses]
+    return [
+        replace(row, reward=reward, status=status) for row, reward, status in zip(rows, rewards, statuses, strict=True)
+    ]
+
+
 def step_rollouts(
     rows: list[ScoredRollout], outcome_rewards: Float[Tensor, " B"], num_generations: int
 ) -> StepRollouts:
     """The rows of whole groups as padded tensors on the device of ``outcome_rewards``.
 
-    Steps the PRM could not score are filled by ``reward.filled_scores``.
+    Steps the PRM could not score are filled by ``reward.filled_scores``. Rows without a verifier have no verdicts.
     """
     width = max(len(row.steps) for row in rows)
 
@@ -134,10 +168,14 @@ def step_rollouts(
     scores = padded([row.scores for row in rows], 0.0)
     scores, _ = filled_scores(scores, mask, num_generations)
     device = outcome_rewards.device
+    verdicts = None
+    if not any(row.status == UNVERIFIED for row in rows):
+        verdicts = torch.tensor([row.verdict for row in rows], device=device)
     return StepRollouts(
         step_scores=scores.to(device),
         step_mask=mask.to(device),
         step_lengths=padded([row.lengths for row in rows], 0).to(device),
         outcome_rewards=outcome_rewards,
         num_generations=num_generations,
+        verdicts=verdicts,
     )

@@ -59,10 +59,12 @@ class Rollback(TrainerCallback):
         self.folder, self.good, self.trainer = folder, good, None
         self.weights: dict[int, Weights] = {}
         self.rates: list[float] = []  # of update 0, 1, …
+        self.generated: list[int] = []  # the updates that sampled
 
     def rollouts(self, prompts: list[str], trainer) -> dict:
         """Scripted; after the rollback the script goes on from where the weights were kept."""
         update = trainer.state.global_step
+        self.generated.append(update)
         update -= WASTED if update >= self.good + WASTED else 0
         first = trainer.accelerator.process_index * len(prompts)
         return {
@@ -102,6 +104,7 @@ class Rollback(TrainerCallback):
             "went_on": distance(self.weights[LAST - 1], self.weights[LAST]),
             "digests": [digest(self.restored), digest(self.weights[LAST])],
             "rates": self.rates,
+            "generated": self.generated,
             "memory": {name: value.tolist() for name, value in self.trainer.step_advantages.memory.items()},
         }
 
@@ -117,7 +120,7 @@ class Rollback(TrainerCallback):
 
 
 def roll_back(algorithm: str, folder: Path, good: int, scorer=None) -> dict:
-    """One run with a rollback in it. ``algorithm``: "grpo", "ppo", "lora" or "memory" for GRPO with such a method."""
+    """One run with a rollback in it. ``algorithm``: "grpo", "ppo", "lora", "memory" or "reuse" for such a GRPO."""
     callback, adapter = Rollback(folder, good), None
     one_prompt = Dataset.from_dict({"prompt": [" 1 + 2 ="] * 64, "solution": ["3"] * 64})
     settings = dict(max_steps=LAST, save_strategy="no", lr_scheduler_type="linear")
@@ -127,6 +130,8 @@ def roll_back(algorithm: str, folder: Path, good: int, scorer=None) -> dict:
         algorithm, adapter = "grpo", LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     if algorithm == "memory":
         algorithm, settings["method"] = "grpo", "tests.trainers.counting_method.counting"
+    if algorithm == "reuse":
+        algorithm, settings["num_iterations"] = "grpo", 4
     trainer = trainer_of(algorithm, folder, scorer, callback.rollouts, one_prompt, adapter, **settings)
     callback.trainer = trainer
     trainer.add_callback(callback)

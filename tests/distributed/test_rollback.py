@@ -29,6 +29,16 @@ def test_in_one_process(tmp_path, algorithm, good):
     assert result["memory"].get("batches") == (4.0 if algorithm == "memory" else None)
 
 
+def check_reuse(result: dict) -> None:
+    """Four updates share a batch; the rollback after update 3 makes the next one sample, with the weights put back."""
+    assert result["thrown_away"] > 1e-3 and result["restored"] == 0.0 and result["update"] > 1e-3
+    assert result["generated"] == [0, 3, 4]
+
+
+def test_reused_rollouts_in_one_process(tmp_path):
+    check_reuse(roll_back("reuse", tmp_path, good=1))
+
+
 @pytest.mark.parametrize(
     ("config", "wrapper"),
     [
@@ -41,13 +51,13 @@ def test_in_one_process(tmp_path, algorithm, good):
 def test_on_two_ranks(tmp_path, config, wrapper):
     """GRPO, its PRM sharded under DeepSpeed; PPO with its critic; an adapter; and all of it by the guard's decision."""
     prm = {"TEST_PRM": str(qwen_prm(tmp_path / "prm"))} if "zero" in config else {}
-    parts = ["grpo-0", "grpo-2", "ppo-2", "lora-2", "memory-2", "guard"]
+    parts = ["grpo-0", "grpo-2", "ppo-2", "lora-2", "memory-2", "reuse-1", "guard"]
     ranks = rank_results(tmp_path, launch(config, SCRIPT, str(tmp_path), *parts, port=free_port(), **prm))
     first, second = ranks
     for part in parts[:-1]:
         for rank in ranks:
             assert (rank[part]["world_size"], rank[part]["wrapper"]) == (2, wrapper)
-            check_rollback(rank[part], int(part[-1]))
+            check_reuse(rank[part]) if part == "reuse-1" else check_rollback(rank[part], int(part[-1]))
         assert first[part]["digests"] == second[part]["digests"], part
         assert first[part]["memory"] == second[part]["memory"], part
         assert first[part]["prm_sharded"] == second[part]["prm_sharded"] == (bool(prm) and part.startswith("grpo"))

@@ -68,6 +68,25 @@ def test_chat_messages_unscorable_outcomes_and_missing_scores(tmp_path):
     assert gathered.rollouts == 1 and gathered.mean_scores == {True: [], False: []}
 
 
+def test_right_is_the_verdict_and_not_what_is_paid(tmp_path):
+    """With a format reward of 1 for everybody every outcome is above 0.5; without a verifier the outcome decides."""
+    folder = tmp_path / "run" / "completions"
+    folder.mkdir(parents=True)
+    verdicts = ["correct", "incorrect", "unlabelled", None, None]
+    outcomes = [2.0, 1.0, 1.0, 1.0, 0.25]
+    rows = [
+        {"step": 1, "prompt": "2+2?", "completion": "4", "steps": ["4"], "step_scores": [0.5], "advantage": 0.0}
+        | {"verifier_status": verdict, "outcome_reward": outcome}
+        for verdict, outcome in zip(verdicts, outcomes, strict=True)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "completions_00001.parquet")
+    rollouts = next(iter(read_run(tmp_path / "run").rollouts()))
+    assert [rollout.right for rollout in rollouts] == [True, False, None, True, False]
+    gathered = gather(read_run(tmp_path / "run"))
+    assert {right: len(scores) for right, scores in gathered.mean_scores.items()} == {True: 2, False: 2}
+    assert gathered.groups[0].correct == 2
+
+
 def test_a_line_cut_off_by_a_kill_is_left_out_and_a_broken_one_is_not(tmp_path):
     run = write_run(tmp_path / "run", updates=3, baseline=False)
     lines = (run / "metrics.jsonl").read_text()

@@ -80,6 +80,8 @@ MUTATIONS = [
     # rollouts
     (R, "return self.outcome_rewards > 0.5", "return self.outcome_rewards >= 0"),
     (R, "return self.scorable & ~self.correct", "return ~self.correct"),
+    (R, "return self.verdicts == 1", "return self.outcome_rewards > 0.5"),
+    (R, "self.outcome_rewards if self.verdicts is None else self.verdicts)", "self.outcome_rewards)"),
     (R, "if holes.any():", "if holes.all():"),
     (R, "unscored = self.step_mask & self.step_scores.isnan()", "unscored = self.step_scores.isnan()"),
     (R, "torch.where(position >= 0, carried, fallback)", "torch.where(position >= 0, fallback, carried)"),
@@ -155,7 +157,8 @@ MUTATIONS = [
         "min(_change(process[-window:]), -_change(outcome[-window:]))",
         "max(_change(process[-window:]), -_change(outcome[-window:]))",
     ),
-    (H, "auroc(means[rollouts.scorable], rollouts.correct[rollouts.scorable])", "auroc(means, rollouts.correct)"),
+    (H, "auroc(lowest[ranked], rollouts.correct[ranked])", "auroc(lowest, rollouts.correct)"),
+    (H, ".amin(1)", ".nan_to_num(posinf=0).sum(1)"),
     (
         H,
         "_mean([not pattern.search(text) for text in completions])",

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -106,6 +107,21 @@ def test_process_auroc_leaves_unscorable_rollouts_out():
     assert hacking.process_auroc(rollouts) == pytest.approx(0.5)
     assert hacking.incorrect_score(rollouts) == pytest.approx((0.2 + 0.95) / 2)
     assert math.isnan(hacking.incorrect_score(plain(outcomes=(1.0, NAN))))
+
+
+def test_process_auroc_ranks_by_the_lowest_score():
+    """By the mean (.6 for the right one, .7 for the wrong one) the order would be the other."""
+    rollouts = plain((2, 3), (1.0, 0.0), [[0.6, 0.6], [1.0, 1.0, 0.1]])
+    assert hacking.process_auroc(rollouts) == 1.0
+    assert math.isnan(hacking.process_auroc(rollouts, among=torch.tensor([True, False])))
+
+
+def test_the_verdict_and_not_the_reward_is_measured():
+    """With a format reward of 1 for all, every outcome is above 0.5."""
+    rollouts = plain((1, 1, 1), (2.0, 1.0, 1.0), [[0.9], [0.2], [0.4]])
+    assert math.isnan(hacking.process_auroc(rollouts)) and math.isnan(hacking.incorrect_score(rollouts))
+    judged = replace(rollouts, verdicts=torch.tensor([1.0, 0.0, NAN]))
+    assert hacking.process_auroc(judged) == 1.0 and hacking.incorrect_score(judged) == pytest.approx(0.2)
 
 
 def test_counts_by_hand():

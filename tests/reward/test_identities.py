@@ -1,5 +1,7 @@
 """What must hold of the methods whatever the numbers: reductions, invariances, degenerate groups."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from method_cases import GARBAGE, NAN, NEED_OUTCOME, STATELESS, VARIANTS, random_groups, rollouts_of
@@ -240,3 +242,31 @@ def test_cutting_a_rollout_finer_leaves_the_token_baseline_alone():
     step = [METHODS["pure"](rollouts_of([group]), baseline="step")[0, 0] for group in (coarse, fine)]
     assert token[0] == pytest.approx(float(token[1]), abs=1e-5)
     assert abs(step[0] - step[1]) > 0.1
+
+
+@pytest.mark.parametrize(("name", "keywords"), [case for case in VARIANTS if case[0] not in ("potential",)])
+@pytest.mark.parametrize("paid_besides", [1.0, -0.75])
+def test_what_is_paid_besides_does_not_change_what_is_correct(name, keywords, paid_besides):
+    """A format reward for everybody, or a length penalty: with verdicts every method gives what it gave without."""
+    rollouts = rollouts_of([(s, n, [0.0 if o != o else o for o in outcomes]) for s, n, outcomes in random_groups(5)])
+    plain = METHODS[name](rollouts, **keywords)
+    verdicts = rollouts.outcome_rewards
+    paid = replace(rollouts, outcome_rewards=verdicts + paid_besides, verdicts=verdicts)
+    close(METHODS[name](paid, **keywords), plain, atol=1e-4)
+    close(METHODS[name](replace(rollouts, verdicts=verdicts), **keywords), plain, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in NEED_OUTCOME if name != "potential"])
+def test_a_reward_without_a_verdict_is_no_verdict(name):
+    """In a group without verdicts nothing is correct or incorrect, though something is paid for."""
+    scores, lengths, _ = random_groups(6)[0]
+    rollouts = replace(rollouts_of([(scores, lengths, [1.0, 0.0, 1.0, 0.0, 0.0, 1.0])]), verdicts=torch.full((6,), NAN))
+    left = METHODS["outcome"](rollouts) if name in ("progrs", "papo") else torch.zeros(rollouts.step_scores.shape)
+    close(METHODS[name](rollouts), left)
+
+
+def test_potential_of_what_is_paid_without_a_verdict():
+    """It asks what is paid, not what is correct; and a verdict on which nothing is paid gives nothing."""
+    groups = [([[0.5, 0.5], [0.5]], [[1, 1], [1]], [1.0, NAN])]
+    rollouts = replace(rollouts_of(groups), verdicts=torch.tensor([NAN, 1.0]))
+    close(METHODS["potential"](rollouts), torch.tensor([[0.0, 0.5], [0.0, 0.0]]))

@@ -48,12 +48,31 @@ def test_garbage_in_padding_and_zero_length_steps_are_accepted():
         ({"step_scores": torch.tensor([[0.9, 3.0], [0.5, 0.0]])}, r"step_scores: got values in \[0.5, 3\]"),
         ({"step_scores": torch.tensor([[0.9, -0.1], [0.5, 0.0]])}, r"step_scores: got values in \[-0.1, 0.9\]"),
         ({"outcome_rewards": torch.tensor([1.0, float("inf")])}, "outcome_rewards: got infinity at rollout 1"),
+        ({"verdicts": torch.ones(2, 2)}, r"verdicts: got shape \(2, 2\), expected \(2,\)"),
+        ({"verdicts": torch.ones(2, dtype=torch.bool)}, "verdicts: got dtype torch.bool, expected float"),
+        ({"verdicts": torch.ones(2, device="meta")}, "verdicts: got device meta, expected cpu"),
+        (
+            {"verdicts": torch.tensor([NAN, 0.7])},
+            "verdicts: got 0.7 at rollout 1, expected 1 = correct.*outcome_rewards",
+        ),
+        ({"verdicts": torch.tensor([float("inf"), 0.0])}, "verdicts: got inf at rollout 0"),
     ],
 )
 def test_refusals_say_what_came_and_what_was_expected(changes, message):
     # The shape annotations would refuse some of these first under pytest; users run without them.
     with pytest.raises(ValueError, match=message):
         StepRollouts.__post_init__(_unchecked(**fields(**changes)))
+
+
+def test_the_verdict_and_not_the_reward_says_what_is_correct():
+    ones = torch.ones(4, 1)
+    batch = (ones, ones.bool(), ones.long(), torch.tensor([2.0, 1.0, -0.5, 1.0]), 2)
+    judged = StepRollouts(*batch, verdicts=torch.tensor([1.0, 0.0, 1.0, NAN]))
+    assert judged.correct.tolist() == [True, False, True, False]
+    assert judged.incorrect.tolist() == [False, True, False, False]
+    assert judged.scorable.tolist() == [True, True, True, False]
+    derived = StepRollouts(*batch)
+    assert derived.correct.tolist() == [True, True, False, True] and derived.scorable.all()
 
 
 def test_a_hole_in_the_mask_is_named():

@@ -1,5 +1,8 @@
 """Methods that remember: once per generation batch, not in evaluation, through checkpoints and rollbacks."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -95,6 +98,17 @@ def test_a_method_without_memory_has_an_empty_state():
 def test_a_wrong_memory_is_refused_before_training(name, message):
     with pytest.raises(ValueError, match=f"(?s){name}.*{message}"):
         StepAdvantages(f"tests.trainers.counting_method.{name}", {})
+
+
+def test_the_example_of_the_docs_page_remembers(tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "methods.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "initial_memory" in block)
+    (tmp_path / "docs_example.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    method = StepAdvantages("docs_example.surprise", {"rate": 0.5})
+    given = method(rollouts_of([[1.0, 0.0], [1.0, 1.0]]), update=0)
+    torch.testing.assert_close(given, torch.tensor([[0.5, -0.5], [0.5, 0.5]]))
+    assert method.memory["mean"] == 0.625  # halfway from 0.5 to 0.75
 
 
 # --- in the trainer ---------------------------------------------------------------------------------------------------

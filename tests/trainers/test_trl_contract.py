@@ -68,7 +68,17 @@ def test_what_trl_hands_over(tmp_path):
         assert output["completion_ids"][row, : len(ids)].tolist() == ids
     for name in ("_metrics", "_logs", "_tokenizer", "reward_weights", "num_generations", "num_generations_eval"):
         assert hasattr(trainer, name), name
+    for name in ("_pending_extra_logs", "_pending_metrics"):
+        assert isinstance(getattr(trainer, name), dict), name
     assert {"advantages", "extra", "prompt", "completion"} <= set(trainer._logs)
+
+
+def test_what_a_rollback_makes_trl_forget():
+    """It samples where the buffer is None, and sends vLLM the weights where they are not of this update."""
+    prepare = inspect.getsource(GRPOTrainer._prepare_inputs)
+    assert "or self._buffered_inputs is None" in prepare
+    for method in (GRPOTrainer._generate, GRPOTrainer._generate_single_turn):
+        assert "self.state.global_step != self._last_loaded_step" in inspect.getsource(method)
 
 
 def test_the_loss_takes_token_advantages(tmp_path):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from trl import ModelConfig, get_peft_config
 
-from rlhf_prm.experiment.arguments import parse, user_errors
+from rlhf_prm.experiment.arguments import parse
+from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
+from rlhf_prm.experiment.errors import disk_errors, ready_folder, user_errors
 from rlhf_prm.experiment.prm import PRMRecipeArguments, load_prm_sources
 from rlhf_prm.trainers.prm import PRMTrainer
 from rlhf_prm.trainers.prm_config import PRMConfig
@@ -21,6 +23,8 @@ TOY_WORLD = Path(__file__).parent / "configs" / "train_prm_toyworld.yaml"
 def main() -> None:
     with user_errors():
         recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
+        checkpoint = checkpoint_to_resume(config)
+        ready_folder(config.output_dir)
         sources = load_prm_sources(recipe, model_args.model_name_or_path, config.seed)
         trainer = PRMTrainer(
             model=sources.model,
@@ -29,12 +33,13 @@ def main() -> None:
             eval_dataset=sources.eval_dataset,
             peft_config=get_peft_config(model_args),
         )
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    trainer.save_model()
-    if sources.eval_dataset is not None:
-        metrics = trainer.evaluate()
-        trainer.log_metrics("eval", metrics)
-        trainer.save_metrics("eval", metrics)
+    with disk_errors(config.output_dir):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model()
+        if sources.eval_dataset is not None:
+            metrics = trainer.evaluate()
+            trainer.log_metrics("eval", metrics)
+            trainer.save_metrics("eval", metrics)
 
 
 if __name__ == "__main__":

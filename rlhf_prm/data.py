@@ -85,7 +85,13 @@ def _load(source: str, config: str | None, split: str) -> Dataset:
     if path.suffix in _LOCAL:
         if not path.is_file():
             raise ValueError(f"dataset: no file at {source}")
-        return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
+        if not path.stat().st_size:
+            raise ValueError(f"dataset: {source} is empty, expected one problem a row")
+        try:
+            return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
+        except Exception as error:  # of pyarrow, pandas or datasets, by the format
+            told = str(error.__cause__ or error).strip().splitlines() or [""]
+            raise ValueError(f"dataset: {source} cannot be read ({type(error).__name__}: {told[0]})") from error
     try:
         return load_dataset(source, config, split=split)
     except Exception as error:

@@ -1,0 +1,115 @@
+"""What a user can mend ends a recipe with one line that names the argument, and with a status above 0."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf_prm.experiment.errors import disk_errors, end_with, ready_folder
+from tests.experiment.test_run_loop import SMALL, problems, recipe  # noqa: F401  fixtures
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def one_line(stop) -> str:
+    assert len(str(stop.value).splitlines()) == 1 and str(stop.value).startswith("error: ")
+    return str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rat": "1e-3"}, "unknown argument 'learning_rat'; did you mean 'learning_rate'?"),
+        ({"datset": "x.jsonl"}, "unknown argument 'datset'; did you mean 'dataset'?"),
+        ({"model_name_or_path": "no/such-model"}, "model_name_or_path: cannot load 'no/such-model'"),
+        ({"prm": "no/such-prm"}, "prm: cannot load 'no/such-prm'"),
+        ({"prm": "EMPTY"}, "prm: cannot load"),
+        ({"prm_kwargs": '{"tagg": "x"}'}, "prm: cannot load.*unexpected keyword argument 'tagg'"),
+        ({"verifier_kwargs": '{"wrkers": 2}'}, "verifier_kwargs: .*unexpected keyword argument 'wrkers'"),
+        ({"dataset": "EMPTY.jsonl"}, "EMPTY.jsonl is empty, expected one problem a row"),
+        ({"dataset": "BROKEN.jsonl"}, "BROKEN.jsonl cannot be read"),
+        ({"dataset": None}, "dataset: got nothing beside model_name_or_path 'tiny-random'"),
+        ({"output_dir": "FILE/run"}, r"output_dir: cannot write in FILE/run \(Not a directory\)"),
+        ({"stage_cache": "FILE/cache"}, "Not a directory.*FILE/cache"),
+        ({"config": "FILE"}, "must contain a YAML mapping"),
+        ({"config": "BROKEN.yaml"}, "--config BROKEN.yaml: not YAML: .*line 2"),
+        ({"config": "UNKNOWN.yaml"}, "unknown argument 'learning_rat' in UNKNOWN.yaml; did you mean 'learning_rate'?"),
+        ({"config": "."}, "--config: no file at ."),
+    ],
+)
+def test_bad_input(recipe, tmp_path, changes, message):  # noqa: F811
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "EMPTY.jsonl").write_text("")
+    (tmp_path / "BROKEN.jsonl").write_text('{"prompt": "a"\n')
+    (tmp_path / "FILE").write_text("text")
+    (tmp_path / "BROKEN.yaml").write_text("method: pure\nseed: [1\n")
+    (tmp_path / "UNKNOWN.yaml").write_text("learning_rat: 1.0e-3\n")
+    with pytest.raises(SystemExit, match=message) as stop:
+        recipe(**changes)
+    one_line(stop)
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_one_line(tmp_path):
+    """A limit on the size of files stands in for a full disk; the checkpoint's weights are the first above it."""
+    problems_file = tmp_path / "problems.jsonl"
+    problems_file.write_text("".join(json.dumps({"prompt": f"What is {i}?", "solution": "1"}) + "\n" for i in range(8)))
+    settings = SMALL | {"dataset": problems_file, "output_dir": tmp_path / "run", "stage_cache": tmp_path / "cache"}
+    settings |= {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    make = [sys.executable, "recipes/grpo_prm.py", *flags, "--max_steps=1", "--save_strategy=no"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run(make, cwd=ROOT, env=environment, capture_output=True, check=True)  # fills the cache
+    done = subprocess.run(
+        [sys.executable, "recipes/grpo_prm.py", *flags],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "error: output_dir: cannot write to" in last and "File too large" in last and "--resume_from" in last
+
+
+def test_only_errors_of_the_disk_are_called_so(tmp_path):
+    with pytest.raises(KeyError), disk_errors(tmp_path):
+        raise KeyError("a defect of ours")
+    with pytest.raises(SystemExit, match="No space left on device"), disk_errors(tmp_path):
+        raise RuntimeError("unexpected pos 64 vs 0") from OSError(28, "No space left on device")
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
+        (tmp_path / "absent").read_text()
+
+
+def test_a_full_disk_is_recognised_whatever_the_library_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    with pytest.raises(SystemExit, match="No space left on device"), disk_errors(tmp_path / "not yet"):
+        raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0")
+
+
+def test_a_ready_folder_is_left_empty(tmp_path):
+    assert list(ready_folder(tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_the_launcher_of_several_processes_is_told_the_line(tmp_path, monkeypatch):
+    """torchrun prints what lies in this file as the root cause, last of all."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit, match="^error: too few$"):
+        end_with(ValueError("too\nfew"))
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(tmp_path / "error.json"))
+    assert "error: too few" in str(ChildFailedError("recipe", {0: failure})).splitlines()[-2]
+
+
+def test_under_accelerate_launch_the_line_says_what_the_traceback_is(tmp_path):
+    command = ["launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", "recipes/grpo_prm.py", "--datset", "x"]
+    run = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command]
+    done = subprocess.run(run, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0 and "did you mean 'dataset'?" in line and "accelerate launch -q" in line

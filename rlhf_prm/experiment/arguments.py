@@ -104,7 +104,7 @@ def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
     """The dataclasses from the command line over ``--config file.yaml``.
 
     Without ``--config`` the recipe runs the embedded toy world with ``default_config``; but where an argument names a
-    model or data of one's own, the defaults are those of the trainers, since the toy world's settings suit nothing else.
+    model or data of one's own, the defaults are those of the trainers: the toy world's settings suit nothing else.
     Standard output says which of the three it was.
 
     Raises:

@@ -55,8 +55,8 @@ def disk_errors(folder: str | os.PathLike) -> Iterator[None]:
             raise
         end_with(
             ValueError(
-                f"output_dir: cannot write to {folder} any more ({reason}); make room, then go on from the newest whole "
-                "checkpoint, if there is one, with --resume_from_checkpoint true"
+                f"output_dir: cannot write to {folder} any more ({reason}); make room, then go on from the newest "
+                "whole checkpoint, if there is one, with --resume_from_checkpoint true"
             )
         )
 
@@ -81,8 +81,8 @@ def ready_folder(folder: str | os.PathLike, argument: str = "output_dir") -> Pat
 def end_with(error: Exception) -> NoReturn:
     """Ends the program with status 1 and the error as one line, which a launcher is told too.
 
-    ``torchrun`` (and with it ``accelerate launch`` on several processes) prints what it is told last of all. ``accelerate
-    launch`` of one process prints a traceback of its own after the line, which only its ``--quiet`` leaves out.
+    ``torchrun`` (and with it ``accelerate launch`` on several processes) prints what it is told last of all. With one
+    process ``accelerate launch`` prints a traceback of its own after the line, which only its ``--quiet`` leaves out.
     """
     line = f"error: {_one_line(error)}"
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):

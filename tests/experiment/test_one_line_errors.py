@@ -98,7 +98,7 @@ def test_a_ready_folder_is_left_empty(tmp_path):
 def test_the_launcher_of_several_processes_is_told_the_line(tmp_path, monkeypatch):
     """torchrun prints what lies in this file as the root cause, last of all."""
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    with pytest.raises(SystemExit, match="^error: too few$"):
+    with pytest.raises(SystemExit, match=r"^error: too few$"):
         end_with(ValueError("too\nfew"))
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 

@@ -74,11 +74,11 @@ def test_ones_own_data_is_trained_with_the_trainers_defaults_and_logs_all(recipe
 
 def test_a_bad_baseline_is_refused_before_anything_is_loaded(recipe, monkeypatch):
     monkeypatch.setattr("rlhf_prm.experiment.sources.load_prompts", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(SystemExit, match="baseline: .*unknown method 'outcom'.*none = no baseline"):
+    with pytest.raises(SystemExit, match=r"baseline: .*unknown method 'outcom'.*none = no baseline"):
         recipe(baseline="outcom")
     with pytest.raises(SystemExit, match=r"guard_kwargs: .*unexpected keyword argument 'evry'"):
         recipe(guard="warn", guard_kwargs='{"evry": 1}')
-    with pytest.raises(SystemExit, match="method: unknown method 'imediate'|unknown method 'imediate'"):
+    with pytest.raises(SystemExit, match="unknown method 'imediate'"):
         recipe(method="imediate")
 
 

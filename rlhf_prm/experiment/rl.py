@@ -10,7 +10,7 @@ from rlhf_prm.experiment.arguments import RecipeArguments
 from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
 from rlhf_prm.experiment.errors import disk_errors, end_with, ready_folder, user_errors
 from rlhf_prm.experiment.evaluation import EvaluateOnTheWay, held_out_accuracy
-from rlhf_prm.experiment.progress import show_one_line
+from rlhf_prm.experiment.progress import one_line
 from rlhf_prm.experiment.run_folder import UNFINISHED, MetricsFile, result_table, versions, write_summary
 from rlhf_prm.experiment.sources import Sources
 from rlhf_prm.prm.server import PRMServerError
@@ -65,7 +65,7 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
         baseline = check_settings(recipe, config)
     with disk_errors(folder):
         with user_errors():
-            trainer, checkpoint = _built(recipe, config, sources, build_trainer, label=config.label)
+            trainer, checkpoint = _built(recipe, config, sources, build_trainer)
         with _timed(seconds, "evaluate"):
             before = held_out_accuracy(trainer, sources)
         measured = _trained(trainer, checkpoint, sources, seconds, config.label, before)
@@ -77,7 +77,7 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
                 _leave(folder, summary | {UNFINISHED: f"baseline {recipe.baseline}"})
             label = f"{baseline.label} (baseline)"
             with user_errors():  # when a run is resumed, its baseline may not have begun
-                other, checkpoint = _built(recipe, baseline, sources, build_trainer, label, resume_required=False)
+                other, checkpoint = _built(recipe, baseline, sources, build_trainer, resume_required=False)
             measured = _trained(other, checkpoint, sources, seconds, label, before)
             summary["baseline"] = {"method": baseline.label, **measured}
         if recipe.check_prm and sources.check_prm and trainer.accelerator.num_processes == 1:
@@ -94,7 +94,6 @@ def _built(
     config: Any,
     sources: Sources,
     build_trainer: BuildTrainer,
-    label: str,
     resume_required: bool = True,
 ) -> tuple[Any, str | None]:
     """A trainer with everything that watches it, and the checkpoint it is to resume from."""
@@ -105,7 +104,6 @@ def _built(
     on_the_way.trainer = tokens.trainer = guard.trainer = trainer
     if sources.evaluate is not None or sources.eval_dataset is not None:
         guard.held_out = lambda: held_out_accuracy(trainer, sources, recipe.eval_every_limit)["accuracy"]
-    show_one_line(trainer, label)
     return trainer, checkpoint
 
 
@@ -113,7 +111,7 @@ def _trained(
     trainer: Any, checkpoint: str | None, sources: Sources, seconds: dict[str, float], label: str, before: dict
 ) -> dict[str, dict[str, float | None]]:
     """Trains, evaluates and saves; each held-out measure before and after."""
-    with _timed(seconds, f"train {label}"), checkpoint_when_server_is_lost(trainer):
+    with _timed(seconds, f"train {label}"), checkpoint_when_server_is_lost(trainer), one_line(trainer, label):
         trainer.train(resume_from_checkpoint=checkpoint)
     with _timed(seconds, "evaluate"):
         after = held_out_accuracy(trainer, sources)

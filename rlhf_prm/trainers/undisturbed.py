@@ -17,9 +17,9 @@ def training_undisturbed(trainer: Any) -> Iterator[None]:
 
     ``trainer.evaluate()`` between two updates otherwise cancels the log and the evaluation that are due, leaves the
     model in eval mode (in which TRL files the training's metrics under "eval"), pushes the training rollouts out of the
-    completions table, replaces ``last_rollouts``, calls callbacks that count evaluations (early stopping, say) and draws
-    from the random numbers that training and resuming rely on. All of that is put back, also after an error. No callback
-    is called and nothing is logged inside: log what you want to keep with ``log_row``.
+    completions table, replaces ``last_rollouts``, calls callbacks that count evaluations (early stopping, say), and
+    draws from the random numbers that training and resuming rely on. All of that is put back, also after an error. No
+    callback is called and nothing is logged inside: log what you want to keep with ``log_row``.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_numbers_kept())

@@ -1,6 +1,5 @@
 """What a user can mend ends a recipe with one line that names the argument, and with a status above 0."""
 
-import json
 import os
 import resource
 import subprocess
@@ -8,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import TrainerState
 
 from rlhf_prm.experiment.errors import disk_errors, end_with, ready_folder
+from rlhf_prm.experiment.progress import one_line as progress_of
 from tests.experiment.test_run_loop import SMALL, problems, recipe  # noqa: F401  fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,27 +54,39 @@ def test_bad_input(recipe, tmp_path, changes, message):  # noqa: F811
     one_line(stop)
 
 
-def test_a_disk_that_fills_up_ends_the_run_with_one_line(tmp_path):
-    """A limit on the size of files stands in for a full disk; the checkpoint's weights are the first above it."""
-    problems_file = tmp_path / "problems.jsonl"
-    problems_file.write_text("".join(json.dumps({"prompt": f"What is {i}?", "solution": "1"}) + "\n" for i in range(8)))
-    settings = SMALL | {"dataset": problems_file, "output_dir": tmp_path / "run", "stage_cache": tmp_path / "cache"}
-    settings |= {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    flags = [f"--{name}={value}" for name, value in settings.items()]
-    make = [sys.executable, "recipes/grpo_prm.py", *flags, "--max_steps=1", "--save_strategy=no"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run(make, cwd=ROOT, env=environment, capture_output=True, check=True)  # fills the cache
-    done = subprocess.run(
-        [sys.executable, "recipes/grpo_prm.py", *flags],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert "error: output_dir: cannot write to" in last and "File too large" in last and "--resume_from" in last
+def test_a_disk_that_fills_up_ends_the_run_with_one_line(recipe, tmp_path):  # noqa: F811
+    """A limit on the size of files stands in for a full disk; a checkpoint's weights are the only file above it."""
+    recipe(max_steps=1)  # makes the models
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        with pytest.raises(
+            SystemExit, match=r"output_dir: cannot write to .*\(File too large\).*--resume_from"
+        ) as stop:
+            recipe(max_steps=1, save_strategy="steps", save_steps=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    one_line(stop)
+
+
+class Callbacks(list):
+    """A trainer's, without a trainer."""
+
+    add_callback = list.append
+
+    def remove_callback(self, callback) -> None:
+        if callback in self:
+            self.remove(callback)
+
+
+def test_the_progress_line_ends_before_an_error_is_printed():
+    trainer = Callbacks()
+    with pytest.raises(RuntimeError), progress_of(trainer, "run"):
+        (line,) = trainer
+        line.on_train_begin(None, TrainerState(max_steps=3), None)
+        assert line.bar is not None
+        raise RuntimeError
+    assert line.bar is None and not trainer
 
 
 def test_only_errors_of_the_disk_are_called_so(tmp_path):

@@ -35,7 +35,7 @@ def loading(argument: str, name: str | os.PathLike) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
             raise
         raise ValueError(f"{argument}: cannot load {os.fspath(name)!r}: {_one_line(error)}") from error
@@ -95,8 +95,6 @@ def end_with(error: Exception) -> NoReturn:
 def _one_line(error: Exception) -> str:
     """The message without line breaks; of a library's several paragraphs the first."""
     message = str(error) or type(error).__name__
-    if isinstance(error, KeyError):
-        message = f"no {message}"
     if isinstance(error, OSError) and error.errno is None:
         message = message.strip().split("\n\n")[0].split("\nIf this is a private repository")[0]
     return " ".join(message.split())

@@ -1,5 +1,6 @@
 """Where the parts of an RL run come from: the embedded toy world, or models and data of one's own."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,9 +98,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
-    prm = str(recipe.prm or world.prm_path)
-    with loading("prm", prm):
-        scorer = load_prm(prm, placement=recipe.prm_placement, **recipe.prm_kwargs)
+    scorer = _prm(recipe, str(recipe.prm or world.prm_path))
 
     def check(page: Path) -> dict[str, Any]:
         return check_prm(world, scorer, page)
@@ -147,8 +146,7 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         prm = tiny_prm if prm == TINY_RANDOM else prm
     with loading("model_name_or_path", policy_path):
         tokenizer = AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left")
-    with loading("prm", prm or ""):
-        scorer = prm and load_prm(prm, family=recipe.prm_family, placement=recipe.prm_placement, **recipe.prm_kwargs)
+    scorer = prm and _prm(recipe, str(prm))
     return Sources(
         policy_path=str(policy_path),
         model_kwargs={
@@ -163,6 +161,16 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         eval_dataset=held_out or None,
         eval_problems=len(held_out or []),
     )
+
+
+def _prm(recipe: RecipeArguments, name: str) -> StepScorer:
+    own = {"name_or_path", "family", "placement"}  # arguments of the recipe by themselves
+    accepted = [keyword for keyword in inspect.signature(load_prm).parameters if keyword not in own]
+    unknown = sorted(set(recipe.prm_kwargs) - set(accepted))
+    if unknown:
+        raise ValueError(f"prm_kwargs: load_prm has no keyword {unknown[0]!r}; it has {', '.join(accepted)}")
+    with loading("prm", name):
+        return load_prm(name, family=recipe.prm_family, placement=recipe.prm_placement, **recipe.prm_kwargs)
 
 
 def _verifier(recipe: RecipeArguments) -> Verifier:

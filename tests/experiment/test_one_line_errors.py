@@ -29,7 +29,7 @@ def one_line(stop) -> str:
         ({"model_name_or_path": "no/such-model"}, "model_name_or_path: cannot load 'no/such-model'"),
         ({"prm": "no/such-prm"}, "prm: cannot load 'no/such-prm'"),
         ({"prm": "EMPTY"}, "prm: cannot load"),
-        ({"prm_kwargs": '{"tagg": "x"}'}, "prm: cannot load.*unexpected keyword argument 'tagg'"),
+        ({"prm_kwargs": '{"tagg": "x"}'}, "prm_kwargs: load_prm has no keyword 'tagg'; it has .*tag,"),
         ({"verifier_kwargs": '{"wrkers": 2}'}, "verifier_kwargs: .*unexpected keyword argument 'wrkers'"),
         ({"dataset": "EMPTY.jsonl"}, "EMPTY.jsonl is empty, expected one problem a row"),
         ({"dataset": "BROKEN.jsonl"}, "BROKEN.jsonl cannot be read"),

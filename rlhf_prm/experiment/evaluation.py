@@ -74,10 +74,20 @@ class EvaluateOnTheWay(TrainerCallback):
     def __init__(self, sources: Sources, every: int, limit: int) -> None:
         self.sources, self.every, self.limit = sources, every, limit
         self.trainer: Any = None  # set by whoever builds the trainer: callbacks do not see it
+        self._newest: tuple[int, dict[str, float | None]] | None = None
+
+    def measured(self) -> dict[str, float | None]:
+        """``held_out_accuracy`` after the present update, measured once however often it is asked for.
+
+        Asked again it would be the same: the same weights, and the random numbers are put back.
+        """
+        update = self.trainer.state.global_step
+        if self._newest is None or self._newest[0] != update:
+            self._newest = update, held_out_accuracy(self.trainer, self.sources, self.limit)
+        return self._newest[1]
 
     def on_step_end(self, args, state, control, **_: Any) -> None:
         if self.every and state.global_step % self.every == 0:
-            measured = held_out_accuracy(self.trainer, self.sources, self.limit)
-            row = {f"eval/{name}": value for name, value in measured.items() if value is not None}
+            row = {f"eval/{name}": value for name, value in self.measured().items() if value is not None}
             if row:
                 log_row(self.trainer, row)

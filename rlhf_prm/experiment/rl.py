@@ -103,7 +103,7 @@ def _built(
     trainer = build_trainer(config, [MetricsFile(config.output_dir), on_the_way, tokens, guard])
     on_the_way.trainer = tokens.trainer = guard.trainer = trainer
     if sources.evaluate is not None or sources.eval_dataset is not None:
-        guard.held_out = lambda: held_out_accuracy(trainer, sources, recipe.eval_every_limit)["accuracy"]
+        guard.held_out = lambda: on_the_way.measured()["accuracy"]
     return trainer, checkpoint
 
 

@@ -61,7 +61,7 @@ class HackGuard(TrainerCallback):
         action: str = "warn",
         *,
         actions: Mapping[str, str] | None = None,
-        held_out: Callable[[], float] | None = None,
+        held_out: Callable[[], float | None] | None = None,
         problems: int = 256,
         every: int = 2,
         quiet_every: int = 6,
@@ -162,7 +162,8 @@ class HackGuard(TrainerCallback):
             accuracy = sum(newest) / len(newest) if newest else math.nan
         else:
             with training_undisturbed(self.trainer):
-                accuracy = float(self.held_out())
+                told = self.held_out()
+            accuracy = math.nan if told is None else float(told)  # the verifier could judge none of them
         answer = [accuracy]
         if self.trainer.accelerator.num_processes > 1:
             broadcast_object_list(answer)

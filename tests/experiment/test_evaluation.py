@@ -103,6 +103,20 @@ def test_accuracies_between_two_logs_are_not_averaged(tmp_path, monkeypatch):
     ]
 
 
+def test_an_update_is_evaluated_once_for_the_log_and_for_the_guard(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "rlhf_prm.experiment.evaluation.held_out_accuracy", lambda *_: calls.append(1) or {"accuracy": 0.5}
+    )
+    trainer = _untrained(tmp_path, DigitVerifier())
+    on_the_way = EvaluateOnTheWay(held_out(tiny_dataset(2)), 1, 2)
+    on_the_way.trainer = trainer
+    for update, seen in ((0, 1), (1, 2), (2, 3)):
+        trainer.state.global_step = update
+        on_the_way.on_step_end(None, trainer.state, trainer.control)
+        assert on_the_way.measured() == {"accuracy": 0.5} and len(calls) == seen
+
+
 def test_the_trainers_own_evaluation_and_checkpoint_still_happen(tmp_path):
     counted = CountEvaluations()
     train(tmp_path, counted, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2)

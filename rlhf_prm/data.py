@@ -85,13 +85,11 @@ def _load(source: str, config: str | None, split: str) -> Dataset:
     if path.suffix in _LOCAL:
         if not path.is_file():
             raise ValueError(f"dataset: no file at {source}")
-        if not path.stat().st_size:
-            raise ValueError(f"dataset: {source} is empty, expected one problem a row")
         try:
             return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
-        except Exception as error:  # of pyarrow, pandas or datasets, by the format
-            told = str(error.__cause__ or error).strip().splitlines() or [""]
-            raise ValueError(f"dataset: {source} cannot be read ({type(error).__name__}: {told[0]})") from error
+        except Exception as error:  # StopIteration for an empty file, and several of its own for a broken one
+            kind = f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}".splitlines()[0]
+            raise ValueError(f"dataset {source} is empty or cannot be read as {path.suffix[1:]} ({kind})") from error
     try:
         return load_dataset(source, config, split=split)
     except Exception as error:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_prm.experiment.run_folder import versions
 from rlhf_prm.prm import load_prm
@@ -25,6 +25,7 @@ from rlhf_prm.trainers.config import ProcessGRPOConfig
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.ppo import ProcessPPOTrainer
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
+from rlhf_prm.trainers.token_budget import TokenBudget
 
 COMMON = dict(
     per_device_train_batch_size=32,
@@ -51,25 +52,13 @@ RUNS = {
 }
 
 
-class TokenBudget(TrainerCallback):
-    """Ends a run after the update in which it has sampled so many completion tokens."""
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens, self.spent = tokens, 0
-        self.trainer = None
-
-    def on_step_end(self, args, state, control, **_) -> None:
-        self.spent += int(self.trainer.last_rollouts.rollouts.step_lengths.sum())
-        control.should_training_stop = self.spent >= self.tokens
-
-
 def one_run(name: str, world: ToyWorld, seed: int, tokens: int, **changes) -> dict:
     """Trains, evaluates before and after, and gives the numbers."""
     trainer_class, config_class, settings = RUNS[name]
     tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
     model = AutoModelForCausalLM.from_pretrained(world.policy_path)
     before = world.evaluate(model, tokenizer)
-    budget = TokenBudget(tokens)
+    budget = TokenBudget(budget=tokens)
     with tempfile.TemporaryDirectory() as folder:
         settings = COMMON | settings | changes | {"seed": seed, "max_steps": 10_000, "output_dir": folder}
         trainer = trainer_class(
@@ -89,7 +78,7 @@ def one_run(name: str, world: ToyWorld, seed: int, tokens: int, **changes) -> di
     return {
         "run": name,
         "seed": seed,
-        "tokens": budget.spent,
+        "tokens": budget.tokens,
         "updates": trainer.state.global_step,
         "cpu_seconds": round(seconds, 1),
         "before": before,

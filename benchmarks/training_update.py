@@ -1,6 +1,6 @@
 """What a PRM costs a training update: outcome-only against dense on the same policy, and what hides behind what.
 
-    python benchmarks/training_update.py [--updates 6] --data FOLDER
+    python benchmarks/training_update.py --data FOLDER [--updates 4] [--rounds 3]
 
 Two measurements. (1) GRPO updates of a random policy on GSM8K problems, outcome-only and dense in turn, split into the
 trainer's parts. (2) Scoring 256 real completions: PRM alone, verifier alone, and both as the trainer runs them
@@ -27,41 +27,66 @@ from rlhf_prm.trainers.config import ProcessGRPOConfig
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.rollout_scoring import RolloutScoring
 
-PARTS = ("prm/seconds", "verifier/seconds", "steps/seconds")
+PARTS = {"_generate": "generation", "_calculate_rewards": "scoring", "training_step": "update"}
 
 
-def update_seconds(dataset, policy, prm, verifier, updates: int) -> dict[str, dict[str, float]]:
-    """Median seconds of an update and of its parts, per method, after one warm-up update."""
+def update_seconds(dataset, policy, prm, verifier, updates: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of an update and of its parts, per method, after one warm-up update in each round.
+
+    The methods take turns, so that a machine that is busier for a while slows both. With one thread on a CPU the clock
+    is the thread's own, which other processes do not slow. "rest" is the loss, the backward pass and the optimizer.
+    """
+    clock = time.thread_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
+    seconds = {method: {part: [] for part in PARTS.values()} for method in ("outcome", "immediate")}
+    for seed in range(rounds):
+        for method, scorer in (("outcome", None), ("immediate", prm)):
+            with tempfile.TemporaryDirectory() as folder:
+                trainer = trainer_of(method, dataset, policy, scorer, verifier, updates, seed, folder)
+                for name, part in PARTS.items():
+                    one_round: list[float] = []
+                    setattr(trainer, name, timed(getattr(trainer, name), one_round, clock))
+                    seconds[method][part].append(one_round)
+                trainer.train()
     result = {}
-    for method, scorer in (("outcome", None), ("immediate", prm)):
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = ProcessGRPOTrainer(
-                model=AutoModelForCausalLM.from_pretrained(policy),
-                args=ProcessGRPOConfig(
-                    output_dir=folder,
-                    method=method,
-                    max_steps=updates + 1,
-                    per_device_train_batch_size=16,
-                    num_generations=8,
-                    max_completion_length=128,
-                    logging_steps=1,
-                    save_strategy="no",
-                    use_cpu=not torch.cuda.is_available(),
-                    bf16=torch.cuda.is_available(),
-                    gradient_checkpointing=False,
-                    disable_tqdm=True,
-                ),
-                train_dataset=dataset,
-                processing_class=AutoTokenizer.from_pretrained(policy),
-                step_scorer=scorer,
-                verifier=verifier,
-            )
-            trainer.train()
-        logs = [log for log in trainer.state.log_history if "step_time" in log][1:]
-        result[method] = {
-            name: statistics.median(log[name] for log in logs) for name in ("step_time", *PARTS) if name in logs[0]
-        }
+    for method, parts in seconds.items():
+        medians = {part: statistics.median(x for r in rows for x in r[1:]) for part, rows in parts.items()}
+        result[method] = medians | {"rest": medians["update"] - medians["generation"] - medians["scoring"]}
     return result
+
+
+def trainer_of(method, dataset, policy, scorer, verifier, updates, seed, folder) -> ProcessGRPOTrainer:
+    return ProcessGRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(policy),
+        args=ProcessGRPOConfig(
+            output_dir=folder,
+            method=method,
+            seed=seed,
+            max_steps=updates + 1,
+            per_device_train_batch_size=16,
+            num_generations=8,
+            max_completion_length=128,
+            logging_steps=100,
+            save_strategy="no",
+            use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+        ),
+        train_dataset=dataset,
+        processing_class=AutoTokenizer.from_pretrained(policy),
+        step_scorer=scorer,
+        verifier=verifier,
+    )
+
+
+def timed(function, seconds: list[float], clock):
+    def measured(*args, **keywords):
+        start = clock()
+        result = function(*args, **keywords)
+        seconds.append(clock() - start)
+        return result
+
+    return measured
 
 
 def scoring_seconds(rows: list[dict], policy, prm, verifier_class) -> dict[str, float]:
@@ -97,7 +122,8 @@ def real_completions(path: Path, count: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--updates", type=int, default=6)
+    parser.add_argument("--updates", type=int, default=4, help="of each method in each round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--data",
         type=Path,
@@ -114,13 +140,13 @@ def main() -> None:
         policy, prm_path = tiny_random_models(list(dataset["problem"]), folder, seed=0)
         prm = load_prm(prm_path)
         with MathVerifier() as verifier:
-            updates = update_seconds(dataset, policy, prm, verifier, args.updates)
+            updates = update_seconds(dataset, policy, prm, verifier, args.updates, args.rounds)
         scoring = scoring_seconds(rows, policy, prm, MathVerifier)
-    extra = updates["immediate"]["step_time"] - updates["outcome"]["step_time"]
+    extra = updates["immediate"]["update"] - updates["outcome"]["update"]
     report = {"update": updates, "extra_seconds": extra, "scoring": scoring, "versions": versions()}
     for method, seconds in updates.items():
         print(f"{method:<10}", "  ".join(f"{name} {value:.3f} s" for name, value in seconds.items()))
-    print(f"dense costs {extra:+.3f} s an update ({extra / updates['outcome']['step_time']:+.0%})")
+    print(f"dense costs {extra:+.3f} s an update ({extra / updates['outcome']['update']:+.0%})")
     print("  ".join(f"{name} {value:.3f}" for name, value in scoring.items()))
     if args.out:
         args.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from trl import ModelConfig, get_peft_config
 
-from rlhf_prm.experiment.arguments import RecipeArguments, parse, user_errors
-from rlhf_prm.experiment.rl import run_and_compare
+from rlhf_prm.experiment.arguments import RecipeArguments, parse
+from rlhf_prm.experiment.errors import user_errors
+from rlhf_prm.experiment.rl import check_settings, run_and_compare
 from rlhf_prm.experiment.sources import load_sources
 from rlhf_prm.trainers.config import ProcessGRPOConfig
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
@@ -22,6 +23,7 @@ TOY_WORLD = Path(__file__).parent / "configs" / "grpo_toyworld.yaml"
 def main() -> None:
     with user_errors():
         recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
+        check_settings(recipe, config)
         sources = load_sources(recipe, model_args, config.seed)
 
     def build_trainer(config: ProcessGRPOConfig, callbacks: list) -> ProcessGRPOTrainer:

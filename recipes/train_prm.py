@@ -9,7 +9,9 @@ from pathlib import Path
 
 from trl import ModelConfig, get_peft_config
 
-from rlhf_prm.experiment.arguments import parse, user_errors
+from rlhf_prm.experiment.arguments import parse
+from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
+from rlhf_prm.experiment.errors import disk_errors, ready_folder, user_errors
 from rlhf_prm.experiment.prm import PRMRecipeArguments, load_prm_sources, quality
 from rlhf_prm.trainers.prm import PRMTrainer
 from rlhf_prm.trainers.prm_config import PRMConfig
@@ -21,6 +23,8 @@ TOY_WORLD = Path(__file__).parent / "configs" / "train_prm_toyworld.yaml"
 def main() -> None:
     with user_errors():
         recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
+        checkpoint = checkpoint_to_resume(config)
+        ready_folder(config.output_dir)
         sources = load_prm_sources(recipe, model_args.model_name_or_path, config.seed)
         trainer = PRMTrainer(
             model=sources.model,
@@ -29,19 +33,20 @@ def main() -> None:
             eval_dataset=sources.eval_dataset,
             peft_config=get_peft_config(model_args),
         )
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    trainer.save_model()
-    held_out = {"eval": trainer.eval_dataset}
-    if sources.exact_dataset is not None:
-        held_out["exact"] = trainer.encoded(sources.exact_dataset, "exact")
-    for name, rows in held_out.items():
-        if rows is not None:
-            metrics = trainer.evaluate(rows, metric_key_prefix=name)
-            trainer.log_metrics(name, metrics)
-            trainer.save_metrics(name, metrics)
-            if trainer.is_world_process_zero():
-                done = {"updates": trainer.state.global_step, "learning_rate": config.learning_rate}
-                print(f"{name}: {quality(metrics, prefix=name, **done)}")
+    with disk_errors(config.output_dir):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model()
+        held_out = {"eval": trainer.eval_dataset}
+        if sources.exact_dataset is not None:
+            held_out["exact"] = trainer.encoded(sources.exact_dataset, "exact")
+        for name, rows in held_out.items():
+            if rows is not None:
+                metrics = trainer.evaluate(rows, metric_key_prefix=name)
+                trainer.log_metrics(name, metrics)
+                trainer.save_metrics(name, metrics)
+                if trainer.is_world_process_zero():
+                    done = {"updates": trainer.state.global_step, "learning_rate": config.learning_rate}
+                    print(f"{name}: {quality(metrics, prefix=name, **done)}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 # Blocks whose inside is not cut: code fences, display maths, LaTeX environments such as align. There are limits because
 # a policy writes the text: whatever it puts around its sentences, they must stay steps.
@@ -203,16 +203,37 @@ def step_lengths(token_ids: Sequence[int], tokenizer, splitter: StepSplitter) ->
 
 
 def _character_ends(ids: list[int], tokenizer) -> tuple[str, list[int]]:
-    """The decoded text, and for every token how many characters of it are complete after that token."""
+    """The decoded text, and for every token how many characters of it are complete after that token.
+
+    The text of a token is looked up; only where tokens are parts of characters is the tokenizer asked for each of them.
+    """
     text = tokenizer.decode(ids, skip_special_tokens=True)
     piece = _piece_lookup(tokenizer)
     pieces = [piece(token) for token in ids]
-    joined = "".join(pieces)
+    lengths, joined = [len(piece) for piece in pieces], pieces
+    if any("\ufffd" in piece for piece in pieces):
+        joined = pieces[:]
+        for start, end in _runs_of_parts(pieces):
+            joined[start:end] = [tokenizer.decode(ids[start:end], skip_special_tokens=True)] + [""] * (end - start - 1)
+            ends = _incremental_ends(ids[start:end], tokenizer, len(joined[start]))
+            lengths[start:end] = [after - before for before, after in pairwise([0, *ends])]
+    joined = "".join(joined)
     # A sentencepiece decoder drops the blank before the first word.
     offset = 1 if joined != text and joined[1:] == text and joined.startswith(" ") else 0
     if offset or joined == text:
-        return text, [max(0, total - offset) for total in accumulate(map(len, pieces))]
+        return text, [max(0, total - offset) for total in accumulate(lengths)]
     return text, _incremental_ends(ids, tokenizer, len(text))
+
+
+def _runs_of_parts(pieces: list[str]) -> list[tuple[int, int]]:
+    """Spans of neighbouring tokens that are parts of characters, with the special tokens between them."""
+    runs: list[tuple[int, int]] = []
+    for index, piece in enumerate(pieces):
+        if "\ufffd" in piece:
+            joins = runs and not any(pieces[runs[-1][1] : index])
+            start = runs.pop()[0] if joins else index
+            runs.append((start, index + 1))
+    return runs
 
 
 def _incremental_ends(ids: list[int], tokenizer, total: int) -> list[int]:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from reward import StepRollouts
 from rlhf_prm.trainers.alarms import Arbiter, Rule, Watch
-from rlhf_prm.trainers.callbacks import HackGuard, TokenBudget
+from rlhf_prm.trainers.callbacks import HackGuard
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.rollout_scoring import ScoredRollout
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
@@ -48,7 +48,9 @@ class MadeUpRun:
         )
         self.is_fsdp_enabled = self.is_deepspeed_enabled = False
         self.lr_scheduler = None
-        self.process_scale, self.last_rollouts, self._metrics = 1.0, None, {"train": defaultdict(list)}
+        self.process_scale, self.last_rollouts = 1.0, None
+        self._metrics, self._logs = {"train": defaultdict(list), "eval": defaultdict(list)}, {}
+        self.callback_handler, self.log_completions = SimpleNamespace(callbacks=[], eval_dataloader=None), False
         arguments.setdefault("texts", 4)
         arguments.setdefault("held_out", lambda: self.accuracy(self.update))
         self.guard = HackGuard(self, **arguments)
@@ -199,12 +201,38 @@ def test_stop_ends_the_training_and_single_detectors_can_differ(tmp_path):
     assert run.control.should_training_stop and run.log[-1]["action"] == "stop" and run.update < 30
 
 
-def test_off_measures_and_never_asks(tmp_path):
-    asked = []
-    run = MadeUpRun(tmp_path, inflating, collapsing, action="off", held_out=lambda: asked.append(1) or 0.5)
+def test_off_is_off(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlhf_prm.trainers.callbacks.measurements", lambda *_: pytest.fail("measured"))
+    run = MadeUpRun(tmp_path, inflating, collapsing, action="off", held_out=lambda: pytest.fail("asked"))
     run.begin().go(1, 30)
-    assert run.log == [] and len(asked) == 1
-    assert run._metrics["train"]["hack/suspicions"][-1] >= 1
+    run.guard.on_save(None, TrainerState(global_step=30), run.control)
+    assert not list(tmp_path.iterdir()) and not run._metrics["train"] and run.guard._batches.taken() == []
+
+
+def test_off_with_one_detector_that_warns_is_not_off(tmp_path):
+    run = MadeUpRun(tmp_path, inflating, collapsing, action="off", actions={"steps_per_rollout": "warn"})
+    run.begin().go(1, 30)
+    assert "warn" in {entry["action"] for entry in run.log}
+
+
+def test_all_generations_of_an_update_are_measured_as_one_batch(tmp_path):
+    """Accumulation 2 with steps_per_generation 1: a batch of 4 steps per rollout and one of 8, of different width."""
+    run = MadeUpRun(tmp_path, lambda _: 4, rising).begin()
+    run.last_rollouts = batch(1, 4, 0.5)
+    run.guard.on_substep_end(None, run.state, run.control)
+    run.last_rollouts = batch(1, 8, 0.0)
+    run.guard.on_step_end(None, TrainerState(global_step=1), run.control)
+    measured = run._metrics["train"]
+    assert measured["hack/steps_per_rollout"] == [6.0] and len(run.guard.watch.first) == 1
+    assert measured["hack/tokens_per_rollout"] == [18.0]
+    # right: 10 of 40, means 0.9 beside 0.4 everywhere else
+    assert measured["hack/auroc"] == [1.0] and run.guard.watch.outcome == [0.25]
+    assert run.guard.watch.process == [pytest.approx((10 * 4 * 0.9 + 10 * 4 * 0.4 + 20 * 8 * 0.4) / 240)]
+
+
+def test_a_checkpoint_without_the_guards_state_is_said(tmp_path, caplog):
+    MadeUpRun(tmp_path, inflating, collapsing).begin(15)
+    assert "checkpoint-15 has no hack_guard.json; the guard begins anew" in caplog.text
 
 
 def test_batches_of_the_evaluation_and_batches_seen_before_are_left_out(tmp_path):
@@ -250,23 +278,6 @@ def test_rollback_is_refused_under_fsdp(tmp_path):
 def test_a_guard_without_a_trainer_says_so():
     with pytest.raises(ValueError, match="HackGuard has no trainer"):
         HackGuard().on_train_begin(None, TrainerState(), TrainerControl())
-
-
-def test_tokens_are_counted_once_a_batch_and_end_the_training(tmp_path):
-    run = MadeUpRun(tmp_path, lambda _: 4, rising)
-    budget = TokenBudget(run, budget=600)
-    budget.on_train_begin(None, TrainerState(), run.control)
-    for update in (1, 2, 3):
-        run.last_rollouts = batch(update, 4, 0.5)  # 20 rollouts of 4 steps of 3 tokens
-        for _ in range(2):
-            budget.on_step_end(None, TrainerState(global_step=update), run.control)
-        assert run._metrics["train"]["generated_tokens"] == [240 * update]
-        assert run.control.should_training_stop == (update == 3)
-    resumed = TokenBudget(run)
-    resumed.on_train_begin(None, TrainerState(log_history=[{"generated_tokens": 720.0}, {"eval_loss": 1}]), run.control)
-    assert resumed.tokens == 720
-    with pytest.raises(ValueError, match="token_budget: got 0"):
-        TokenBudget(budget=0)
 
 
 def watch(early: list[float], late: list[float], rule: Rule) -> list:

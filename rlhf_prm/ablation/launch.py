@@ -33,7 +33,8 @@ class CellRun:
     @property
     def state(self) -> str:
         """ "done", "failed", or "open"."""
-        if (self.folder / "summary.json").exists():
+        summary = self.folder / "summary.json"
+        if summary.exists() and "unfinished" not in json.loads(summary.read_text()):  # a baseline may still be to come
             return "done"
         return "failed" if (self.folder / FAILED).exists() else "open"
 

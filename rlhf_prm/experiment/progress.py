@@ -1,5 +1,7 @@
 """One progress line for a run instead of a page of numbers per update: those are in metrics.jsonl."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -36,13 +38,27 @@ class ProgressLine(TrainerCallback):
             self.bar.set_postfix(self.shown)
 
     def on_train_end(self, args, state, control, **_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the line; whatever is printed next stands below it."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
 
-def show_one_line(trainer: Any, label: str) -> None:
-    """Puts a ``ProgressLine`` in the place of transformers' own progress and printing callbacks."""
+@contextmanager
+def one_line(trainer: Any, label: str) -> Iterator[None]:
+    """Puts a ``ProgressLine`` in the place of transformers' own progress and printing callbacks.
+
+    The line is closed when training ends by an error too, so that the error stands last.
+    """
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressLine(label))
+    line = ProgressLine(label)
+    trainer.add_callback(line)
+    try:
+        yield
+    finally:
+        line.close()
+        trainer.remove_callback(line)

@@ -1,89 +1,144 @@
 """One RL run from its parts to its folder: before, train, after, the baseline on the same seed, the summary."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
-
-from rlhf_prm.experiment.arguments import RecipeArguments, user_errors
+from rlhf_prm.experiment.arguments import RecipeArguments
+from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
+from rlhf_prm.experiment.errors import disk_errors, end_with, ready_folder, user_errors
 from rlhf_prm.experiment.evaluation import EvaluateOnTheWay, held_out_accuracy
-from rlhf_prm.experiment.progress import show_one_line
-from rlhf_prm.experiment.run_folder import MetricsFile, result_table, versions, write_summary
+from rlhf_prm.experiment.progress import one_line
+from rlhf_prm.experiment.run_folder import UNFINISHED, MetricsFile, result_table, versions, write_summary
 from rlhf_prm.experiment.sources import Sources
 from rlhf_prm.prm.server import PRMServerError
 from rlhf_prm.report import write_report
-from rlhf_prm.trainers.callbacks import HackGuard, TokenBudget
+from rlhf_prm.trainers.callbacks import HackGuard
+from rlhf_prm.trainers.step_advantages import StepAdvantages
+from rlhf_prm.trainers.token_budget import TokenBudget
 
 BuildTrainer = Callable[[Any, list], Any]  # (config, callbacks) → trainer
+
+
+def check_settings(recipe: RecipeArguments, config: Any) -> Any:
+    """Everything that settings alone can tell, before a model is loaded.
+
+    Returns:
+        The baseline's config, None where no baseline is wanted.
+
+    Raises:
+        ValueError: an unknown method, of the run or of its baseline, or a keyword it does not take; a guard or a budget
+            that cannot be; nothing to resume from; a folder that cannot be written.
+    """
+    StepAdvantages(config.method, config.method_kwargs)
+    _guard(recipe)
+    TokenBudget(budget=recipe.token_budget)
+    checkpoint_to_resume(config)
+    baseline = None if recipe.baseline is None else _baseline(recipe.baseline, config)
+    ready_folder(config.output_dir)
+    return baseline
+
+
+def _baseline(method: str, config: Any) -> Any:
+    try:
+        baseline = config.baseline(method)
+        StepAdvantages(baseline.method, baseline.method_kwargs)
+    except ValueError as error:
+        raise ValueError(f"baseline: {str(error).removeprefix('baseline: ')}; none = no baseline") from error
+    baseline.output_dir = str(Path(config.output_dir) / "baseline")
+    return baseline
 
 
 def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, build_trainer: BuildTrainer) -> dict:
     """Trains ``config`` and, where ``recipe.baseline`` names a method, that too from the same weights and seed.
 
-    Leaves in ``config.output_dir``: summary.json, metrics.jsonl, completions/, policy/, report.html, and baseline/.
+    Leaves in ``config.output_dir``: summary.json, metrics.jsonl, completions/, policy/, report.html, and baseline/. The
+    summary is there, marked as unfinished, before the baseline begins.
 
     Returns:
         The summary.
     """
-    folder = Path(config.output_dir)
-    seconds = dict(sources.seconds)
-    result = _train(recipe, config, sources, build_trainer, seconds, label=config.label)
-    summary = {"method": config.label, "seed": config.seed, **result["measured"], "baseline": None}
-    if recipe.baseline:
-        baseline = config.baseline(recipe.baseline)
-        baseline.output_dir = str(folder / "baseline")
-        label = f"{baseline.label} (baseline)"
-        other = _train(recipe, baseline, sources, build_trainer, seconds, label, before=result["before"])
-        summary["baseline"] = {"method": baseline.label, **other["measured"]}
-    if recipe.check_prm and sources.check_prm and result["trainer"].accelerator.num_processes == 1:
-        start = time.perf_counter()
-        summary["prm"] = sources.check_prm(folder / "prm_audit.html")
-        seconds["check PRM"] = time.perf_counter() - start
-    summary |= {
+    folder, seconds = Path(config.output_dir), dict(sources.seconds)
+    with user_errors():
+        baseline = check_settings(recipe, config)
+    with disk_errors(folder):
+        with user_errors():
+            trainer, checkpoint = _built(recipe, config, sources, build_trainer)
+        with _timed(seconds, "evaluate"):
+            before = held_out_accuracy(trainer, sources)
+        measured = _trained(trainer, checkpoint, sources, seconds, config.label, before)
+        summary = {"method": config.label, "seed": config.seed, **measured, "baseline": None}
+        summary |= _circumstances(recipe, config, sources, seconds)
+        main_process = trainer.accelerator.is_main_process
+        if baseline is not None:
+            if main_process:
+                _leave(folder, summary | {UNFINISHED: f"baseline {recipe.baseline}"})
+            label = f"{baseline.label} (baseline)"
+            with user_errors():  # when a run is resumed, its baseline may not have begun
+                other, checkpoint = _built(recipe, baseline, sources, build_trainer, resume_required=False)
+            measured = _trained(other, checkpoint, sources, seconds, label, before)
+            summary["baseline"] = {"method": baseline.label, **measured}
+        if recipe.check_prm and sources.check_prm and trainer.accelerator.num_processes == 1:
+            with _timed(seconds, "check PRM"):
+                summary["prm"] = sources.check_prm(folder / "prm_audit.html")
+        if main_process:
+            page = _leave(folder, summary)
+            print(f"\n{result_table(summary)}\nrun: {folder}   report: {page}")
+    return summary
+
+
+def _built(
+    recipe: RecipeArguments,
+    config: Any,
+    sources: Sources,
+    build_trainer: BuildTrainer,
+    resume_required: bool = True,
+) -> tuple[Any, str | None]:
+    """A trainer with everything that watches it, and the checkpoint it is to resume from."""
+    on_the_way = EvaluateOnTheWay(sources, recipe.eval_every, recipe.eval_every_limit)
+    tokens, guard = TokenBudget(budget=recipe.token_budget), _guard(recipe)
+    checkpoint = checkpoint_to_resume(config, required=resume_required)
+    trainer = build_trainer(config, [MetricsFile(config.output_dir), on_the_way, tokens, guard])
+    on_the_way.trainer = tokens.trainer = guard.trainer = trainer
+    if sources.evaluate is not None or sources.eval_dataset is not None:
+        guard.held_out = lambda: on_the_way.measured()["accuracy"]
+    return trainer, checkpoint
+
+
+def _trained(
+    trainer: Any, checkpoint: str | None, sources: Sources, seconds: dict[str, float], label: str, before: dict
+) -> dict[str, dict[str, float | None]]:
+    """Trains, evaluates and saves; each held-out measure before and after."""
+    with _timed(seconds, f"train {label}"), checkpoint_when_server_is_lost(trainer), one_line(trainer, label):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    with _timed(seconds, "evaluate"):
+        after = held_out_accuracy(trainer, sources)
+    trainer.save_model(str(Path(trainer.args.output_dir) / "policy"))
+    return {key: {"before": before[key], "after": after[key]} for key in ("accuracy", "process_accuracy")}
+
+
+def _circumstances(recipe: RecipeArguments, config: Any, sources: Sources, seconds: dict[str, float]) -> dict[str, Any]:
+    return {
         "eval_problems": sources.eval_problems,
         "seconds": seconds,
         "versions": versions(),
         "settings": {"recipe": recipe, **config.to_dict()},
     }
-    if result["trainer"].accelerator.is_main_process:
-        write_summary(folder, summary)
-        page = write_report(folder)
-        print(f"\n{result_table(summary)}\nrun: {folder}   report: {page}")
-    return summary
 
 
-def _train(
-    recipe: RecipeArguments,
-    config: Any,
-    sources: Sources,
-    build_trainer: BuildTrainer,
-    seconds: dict[str, float],
-    label: str,
-    before: dict | None = None,
-) -> dict[str, Any]:
-    on_the_way = EvaluateOnTheWay(sources, recipe.eval_every, recipe.eval_every_limit)
-    with user_errors():
-        tokens, guard = TokenBudget(budget=recipe.token_budget), _guard(recipe, sources)
-        checkpoint = checkpoint_to_resume(config, required=before is None)  # a baseline may not have begun
-        trainer = build_trainer(config, [MetricsFile(config.output_dir), on_the_way, tokens, guard])
-    on_the_way.trainer = tokens.trainer = guard.trainer = trainer
-    show_one_line(trainer, label)
+def _leave(folder: Path, summary: dict[str, Any]) -> Path:
+    """Writes the summary, and the page that shows it."""
+    write_summary(folder, summary)
+    return write_report(folder)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
-    before = before or held_out_accuracy(trainer, sources)
-    started = time.perf_counter()
-    with checkpoint_when_server_is_lost(trainer):
-        trainer.train(resume_from_checkpoint=checkpoint)
-    trained = time.perf_counter()
-    after = held_out_accuracy(trainer, sources)
-    trainer.save_model(str(Path(config.output_dir) / "policy"))
-    seconds[f"train {label}"] = trained - started
-    seconds["evaluate"] = seconds.get("evaluate", 0.0) + started - start + time.perf_counter() - trained
-    measured = {key: {"before": before[key], "after": after[key]} for key in ("accuracy", "process_accuracy")}
-    return {"trainer": trainer, "before": before, "measured": measured}
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @contextmanager
@@ -95,31 +150,18 @@ def checkpoint_when_server_is_lost(trainer: Any) -> Iterator[None]:
         done = trainer.state.global_step
         if done:
             trainer._save_checkpoint(trainer.model, trial=None)
+            trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
         kept = f"update {done} is saved; go on with --resume_from_checkpoint true" if done else "no update was done"
-        sys.exit(f"error: {error}\n{kept}")
+        end_with(ValueError(f"{error}; {kept}"))
 
 
-def _guard(recipe: RecipeArguments, sources: Sources) -> HackGuard:
-    """The guard with held-out accuracy as its arbiter, on as many problems as the evaluations on the way."""
-    guard = HackGuard(action=recipe.guard, problems=recipe.eval_every_limit, **recipe.guard_kwargs)
-    if sources.evaluate is not None or sources.eval_dataset is not None:
-        guard.held_out = lambda: held_out_accuracy(guard.trainer, sources, recipe.eval_every_limit)["accuracy"]
-    return guard
-
-
-def checkpoint_to_resume(config: Any, required: bool = True) -> str | None:
-    """The checkpoint to go on from: the one named, or the newest of the folder for ``true``.
+def _guard(recipe: RecipeArguments) -> HackGuard:
+    """The guard of these arguments.
 
     Raises:
-        ValueError: resuming was asked for, is ``required``, and there is nothing to resume from.
+        ValueError: an action, a keyword or a value it does not know.
     """
-    wanted = str(config.resume_from_checkpoint or "false")
-    if wanted.lower() == "false":
-        return None
-    if wanted.lower() != "true" and required:
-        return wanted
-    folder = Path(config.output_dir)
-    newest = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if newest is None and required:
-        raise ValueError(f"resume_from_checkpoint: no checkpoint in {folder}; set save_steps and run without it first")
-    return newest
+    try:
+        return HackGuard(action=recipe.guard, problems=recipe.eval_every_limit, **recipe.guard_kwargs)
+    except TypeError as error:
+        raise ValueError(f"guard_kwargs: {error}") from error

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 _PACKAGES = ("rlhf-prm", "torch", "trl", "transformers", "accelerate", "datasets", "deepspeed", "vllm", "math-verify")
+UNFINISHED = "unfinished"  # the key of a summary that says what of the run is still to come
 
 
 def versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Where the parts of an RL run come from: the embedded toy world, or models and data of one's own."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from reward import resolve
 from reward.verifier import MathVerifier, Verifier
 from rlhf_prm.data import keep_gold, load_prompts
 from rlhf_prm.experiment.arguments import RecipeArguments
+from rlhf_prm.experiment.errors import loading
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
 
@@ -45,7 +47,8 @@ class Sources:
 
     def policy(self) -> PreTrainedModel:
         """A fresh copy of the policy."""
-        return AutoModelForCausalLM.from_pretrained(self.policy_path, **self.model_kwargs)
+        with loading("model_name_or_path", self.policy_path):
+            return AutoModelForCausalLM.from_pretrained(self.policy_path, **self.model_kwargs)
 
     def __enter__(self) -> "Sources":
         return self
@@ -64,6 +67,16 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
         ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
     """
     if recipe.dataset is None:
+        for name, given in (
+            ("model_name_or_path", model_args.model_name_or_path),
+            ("eval_dataset", recipe.eval_dataset),
+            ("columns", recipe.columns),
+        ):
+            if given:
+                raise ValueError(
+                    f"dataset: got nothing beside {name} {given!r}, expected the problems to train on (without any of "
+                    "the two the recipe runs the embedded toy world, which makes its own policy and problems)"
+                )
         return _toy_world(recipe, seed)
     return _named(recipe, model_args, seed)
 
@@ -85,7 +98,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
-    scorer = load_prm(str(recipe.prm or world.prm_path), placement=recipe.prm_placement, **recipe.prm_kwargs)
+    scorer = _prm(recipe, str(recipe.prm or world.prm_path))
 
     def check(page: Path) -> dict[str, Any]:
         return check_prm(world, scorer, page)
@@ -122,7 +135,7 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         limit=recipe.eval_limit,
         **chat,
     )
-    verifier = resolve(recipe.verifier, VERIFIERS, "verifier")(**recipe.verifier_kwargs)
+    verifier = _verifier(recipe)
     policy_path, prm = model_args.model_name_or_path, recipe.prm
     if policy_path is None:
         raise ValueError("model_name_or_path: got nothing, expected the policy's Hub name or folder")
@@ -131,7 +144,9 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
 
         policy_path, tiny_prm = tiny_random_models([str(row) for row in train["problem"]], recipe.stage_cache, seed)
         prm = tiny_prm if prm == TINY_RANDOM else prm
-    scorer = prm and load_prm(prm, family=recipe.prm_family, placement=recipe.prm_placement, **recipe.prm_kwargs)
+    with loading("model_name_or_path", policy_path):
+        tokenizer = AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left")
+    scorer = prm and _prm(recipe, str(prm))
     return Sources(
         policy_path=str(policy_path),
         model_kwargs={
@@ -139,10 +154,28 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
             "revision": model_args.model_revision,
             "attn_implementation": model_args.attn_implementation,
         },
-        tokenizer=AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left"),
+        tokenizer=tokenizer,
         step_scorer=scorer or None,
         verifier=verifier,
         train_dataset=keep_gold(train, recipe.gold_fraction, seed),
         eval_dataset=held_out or None,
         eval_problems=len(held_out or []),
     )
+
+
+def _prm(recipe: RecipeArguments, name: str) -> StepScorer:
+    own = {"name_or_path", "family", "placement"}  # arguments of the recipe by themselves
+    accepted = [keyword for keyword in inspect.signature(load_prm).parameters if keyword not in own]
+    unknown = sorted(set(recipe.prm_kwargs) - set(accepted))
+    if unknown:
+        raise ValueError(f"prm_kwargs: load_prm has no keyword {unknown[0]!r}; it has {', '.join(accepted)}")
+    with loading("prm", name):
+        return load_prm(name, family=recipe.prm_family, placement=recipe.prm_placement, **recipe.prm_kwargs)
+
+
+def _verifier(recipe: RecipeArguments) -> Verifier:
+    made = resolve(recipe.verifier, VERIFIERS, "verifier")
+    try:
+        return made(**recipe.verifier_kwargs)
+    except TypeError as error:
+        raise ValueError(f"verifier_kwargs: {error}") from error

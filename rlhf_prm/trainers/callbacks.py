@@ -1,4 +1,4 @@
-"""Callbacks of the process trainers: HackGuard against reward hacking, and a budget of generated tokens."""
+"""HackGuard: a callback of the process trainers against reward hacking."""
 
 import json
 import logging
@@ -13,6 +13,8 @@ from transformers import TrainerCallback
 from reward.hacking import measurements
 from rlhf_prm.trainers.alarms import HELD_OUT, RULES, Arbiter, Rule, Trip, Watch
 from rlhf_prm.trainers.last_good import LastGood, forget_momentum, turn_back_schedule
+from rlhf_prm.trainers.undisturbed import training_undisturbed
+from rlhf_prm.trainers.update_batches import UpdateBatches, joined
 
 ACTIONS = ("off", "warn", "anneal", "rollback", "stop")
 STATE_FILE = "hack_guard.json"
@@ -22,22 +24,23 @@ logger = logging.getLogger(__name__)
 class HackGuard(TrainerCallback):
     """Detectors of ``reward.hacking`` on the trainer's newest rollouts, windowed, with an action for an alarm.
 
-    Every batch is measured and logged as ``hack/<measure>``. A measure that leaves what it was in the first updates is
-    a suspicion; held-out accuracy, by the verifier alone, decides whether it is an alarm (``alarms.Arbiter``), and is
-    looked at without a suspicion too. Every suspicion, verdict and action is a line of ``hack_guard.jsonl`` in the
-    run's folder, with its evidence.
+    All rollouts generated for an update are measured together and logged as ``hack/<measure>``. A measure that leaves
+    what it was in the first updates is a suspicion; held-out accuracy, by the verifier alone, decides whether it is an
+    alarm (``alarms.Arbiter``), and is looked at without a suspicion too. Every suspicion, verdict and action is a line
+    of ``hack_guard.jsonl`` in the run's folder, with its evidence.
 
     Actions at an alarm:
         ``warn``: log it. ``anneal``: also multiply ``trainer.process_scale`` by ``shrink``. ``rollback``: also put the
-        last good weights and optimizer state back, without its momentum. ``stop``: end the training. ``off``: measure
-        and log only.
+        last good weights and optimizer state back, without its momentum. ``stop``: end the training. ``off``: nothing;
+        where no detector has another action, nothing is measured, logged or asked either.
 
     Args:
         trainer: a ``ProcessGRPOTrainer``; may be set later as ``guard.trainer``, before training starts.
         action: one of the above, for every detector; ``actions`` overrides it for single ones ("held_out_accuracy": for
             a fall in accuracy).
-        held_out: () → accuracy of the present policy on held-out problems by the verifier. None: the share of
-            correct training rollouts takes its place, which is free and noisier.
+        held_out: () → accuracy of the present policy on held-out problems by the verifier; it may call
+            ``trainer.evaluate``, training goes on undisturbed. None: the share of correct training rollouts takes its
+            place, which is free and noisier.
         problems: how many problems stand behind that accuracy.
         every: updates between asking ``held_out`` while something is suspected or accuracy sinks; ``quiet_every``
             otherwise.
@@ -46,7 +49,7 @@ class HackGuard(TrainerCallback):
         shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
         make_up: lengthen the training by the updates that a rollback threw away, and set the learning rate's schedule
             back by as many.
-        texts: most rollouts whose text is measured per batch (the measures of repetition are linear, but in Python).
+        texts: most rollouts whose text is measured per update.
 
     Raises:
         ValueError: an unknown action or measure, a number outside its range.
@@ -58,7 +61,7 @@ class HackGuard(TrainerCallback):
         action: str = "warn",
         *,
         actions: Mapping[str, str] | None = None,
-        held_out: Callable[[], float] | None = None,
+        held_out: Callable[[], float | None] | None = None,
         problems: int = 256,
         every: int = 2,
         quiet_every: int = 6,
@@ -79,17 +82,24 @@ class HackGuard(TrainerCallback):
         self.watch = Watch(rules=kept, **(watch or {}))
         self.arbiter = Arbiter(problems=problems, **(arbiter or {}))
         self.last_good: LastGood | None = None
-        self._batch = None
+        self._batches = UpdateBatches()
         self._asked = self._suspected = self._quiet_until = self._rolled_back = 0
 
     @property
     def folder(self) -> Path:
         return Path(self.trainer.args.output_dir)
 
+    @property
+    def off(self) -> bool:
+        """Whether no detector has any action."""
+        return {self.action, *self.actions.values()} == {"off"}
+
     def on_train_begin(self, args, state, control, **kwargs):
         """Begin the log, or go on with the state of the checkpoint that training resumes from."""
         if self.trainer is None:
             raise ValueError("HackGuard has no trainer: pass HackGuard(trainer=…) or set guard.trainer before train()")
+        if self.off:
+            return
         if "rollback" in {self.action, *self.actions.values()}:
             self.last_good = LastGood(self.trainer, self.folder / "hack_guard")
         saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
@@ -97,25 +107,32 @@ class HackGuard(TrainerCallback):
             self._load(json.loads(saved.read_text()), state.global_step)
             state.max_steps += self._made_up
             return
+        if state.global_step:
+            logger.warning("HackGuard: %s has no %s; the guard begins anew", saved.parent.name, STATE_FILE)
         self._write_log([])
         if self.held_out is not None:
             self.arbiter.begin(self._accuracy())
         if self.last_good:
             self.last_good.save(state.global_step)
 
+    def on_substep_end(self, args, state, control, **kwargs):
+        """Several generations may feed one update."""
+        if not self.off:
+            self._batches.look(self.trainer)
+
     def on_step_end(self, args, state, control, **kwargs):
-        """Measure the batch of this update; ask the arbiter if there is cause; act."""
-        batch = self.trainer.last_rollouts
-        if batch is None or batch is self._batch or batch.mode != "train":
+        """Measure the rollouts of this update; ask the arbiter if there is cause; act."""
+        if self.off:
             return
-        self._batch = batch
-        measures, process, outcome = self._measure(batch)
+        self._batches.look(self.trainer)
+        batches = self._batches.taken()
+        if not batches:
+            return
+        measures, process, outcome = self._measure(batches)
         trips = self.watch.observe(measures, process, outcome)
         logged = self.trainer._metrics["train"]
         for name, value in {**measures, "process_scale": self.trainer.process_scale, "suspicions": len(trips)}.items():
             logged[f"hack/{name}"].append(value)
-        if self.action == "off" and not self.actions:
-            return
         since = state.global_step - self._asked
         due = self.every if trips or self.arbiter.sinking else self.quiet_every
         if since >= due and state.global_step >= self._quiet_until:
@@ -123,12 +140,13 @@ class HackGuard(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Leave the guard's state in the checkpoint."""
-        if self.trainer.accelerator.is_main_process:
+        if not self.off and self.trainer.accelerator.is_main_process:
             saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
             saved.write_text(json.dumps(self._state()))
 
-    def _measure(self, batch) -> tuple[dict[str, float], float, float]:
-        rollouts, rows = batch.rollouts, batch.rows[:: max(1, math.ceil(len(batch.rows) / self.texts))]
+    def _measure(self, batches: list) -> tuple[dict[str, float], float, float]:
+        rollouts, rows = joined([batch.rollouts for batch in batches]), [row for batch in batches for row in batch.rows]
+        rows = rows[:: math.ceil(len(rows) / self.texts)]
         measures = measurements(
             rollouts, [row.prompt for row in rows], [row.text for row in rows], [row.steps for row in rows]
         )
@@ -142,7 +160,9 @@ class HackGuard(TrainerCallback):
             newest = self.watch.outcome[-self.watch.window :]
             accuracy = sum(newest) / len(newest) if newest else math.nan
         else:
-            accuracy = float(self.held_out())
+            with training_undisturbed(self.trainer):
+                told = self.held_out()
+            accuracy = math.nan if told is None else float(told)  # the verifier could judge none of them
         answer = [accuracy]
         if self.trainer.accelerator.num_processes > 1:
             broadcast_object_list(answer)
@@ -249,37 +269,6 @@ class HackGuard(TrainerCallback):
         if self.last_good:
             self.last_good.update = state["last_good"]
         self._write_log([entry for entry in self._read_log() if entry["step"] <= update])
-
-
-class TokenBudget(TrainerCallback):
-    """Logs ``generated_tokens``, all completion tokens so far, and ends the training once they reach ``budget``.
-
-    Args:
-        trainer: a ``ProcessGRPOTrainer``; may be set later as ``callback.trainer``.
-        budget: None = count only. A run ends with the update that reaches it.
-    """
-
-    def __init__(self, trainer: Any = None, budget: int | None = None) -> None:
-        if budget is not None and budget < 1:
-            raise ValueError(f"token_budget: got {budget}, expected at least 1 token, or none for no limit")
-        self.trainer, self.budget, self.tokens, self._batch = trainer, budget, 0, None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Go on counting where a resumed run was."""
-        counts = [row["generated_tokens"] for row in state.log_history if "generated_tokens" in row]
-        self.tokens = int(counts[-1]) if counts else 0
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Count the batch if it is new."""
-        batch = self.trainer.last_rollouts
-        if batch is None or batch is self._batch or batch.mode != "train":
-            return
-        self._batch = batch
-        self.tokens += int(batch.rollouts.token_counts.sum())
-        # TRL logs the mean of a metric's list: the newest count stands there alone.
-        self.trainer._metrics["train"]["generated_tokens"][:] = [self.tokens]
-        if self.budget is not None and self.tokens >= self.budget:
-            control.should_training_stop = True
 
 
 def _warn_of_too_few_prompts(state) -> None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rlhf_prm.experiment.rl import checkpoint_to_resume, checkpoint_when_server_is_lost
+from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
+from rlhf_prm.experiment.rl import checkpoint_when_server_is_lost
 from rlhf_prm.prm.server import PRMServerError
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer

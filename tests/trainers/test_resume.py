@@ -62,7 +62,7 @@ def test_sigkill_and_resume_is_the_uninterrupted_run(tmp_path):
 
 
 def test_resume_without_a_checkpoint_is_refused(tmp_path):
-    from rlhf_prm.experiment.rl import checkpoint_to_resume
+    from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
     from tests.tiny import tiny_config
 
     with pytest.raises(ValueError, match="no checkpoint in"):

@@ -143,8 +143,18 @@ def test_no_orphan_two_seconds_after_the_trainer_is_killed(signal_):
     assert left_after(2, children) == []
 
 
-def test_ctrl_c_ends_everything():
-    process, children = run_until_ready("pending.result()", start_new_session=True)
+def hear_interrupts():
+    """In a child: a process started in the background ignores SIGINT, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("parent", [signal.SIG_DFL, signal.SIG_IGN])
+def test_ctrl_c_ends_everything(parent):
+    before = signal.signal(signal.SIGINT, parent)
+    try:
+        process, children = run_until_ready("pending.result()", start_new_session=True, preexec_fn=hear_interrupts)
+    finally:
+        signal.signal(signal.SIGINT, before)
     os.killpg(process.pid, signal.SIGINT)  # a terminal's Ctrl-C goes to the whole group
     assert process.wait(timeout=10) != 0
     assert "KeyboardInterrupt" in process.stderr.read()

@@ -1,0 +1,105 @@
+"""Measuring the policy in the middle of its training without a trace in the training."""
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Trainer
+
+
+@contextmanager
+def training_undisturbed(trainer: Any) -> Iterator[None]:
+    """Inside, the policy may generate and be evaluated; afterwards training goes on as if it had not been.
+
+    ``trainer.evaluate()`` between two updates otherwise cancels the log and the evaluation that are due, leaves the
+    model in eval mode (in which TRL files the training's metrics under "eval"), pushes the training rollouts out of the
+    completions table, replaces ``last_rollouts``, calls callbacks that count evaluations (early stopping, say), and
+    draws from the random numbers that training and resuming rely on. All of that is put back, also after an error. No
+    callback is called and nothing is logged inside: log what you want to keep with ``log_row``.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_random_numbers_kept())
+        stack.enter_context(_control_kept(trainer))
+        stack.enter_context(_modes_kept(trainer))
+        stack.enter_context(_logs_kept(trainer))
+        yield
+
+
+def log_row(trainer: Any, row: dict[str, float]) -> None:
+    """Logs a row of its own at the present update; what training has collected for its next row stays collected."""
+    with _control_kept(trainer):
+        Trainer.log(trainer, row)
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def _control_kept(trainer: Any) -> Iterator[None]:
+    """``should_log`` and its like; transformers clears them at every log and evaluation."""
+    control, flags = trainer.control, dict(vars(trainer.control))
+    try:
+        yield
+    finally:
+        vars(control).update(flags)
+        trainer.control = control
+
+
+@contextmanager
+def _modes_kept(trainer: Any) -> Iterator[None]:
+    """Train or eval mode of every module, and of an optimizer that has modes (a schedule-free one)."""
+    wrapped = getattr(trainer, "model_wrapped", None)
+    modules = [*trainer.model.modules(), *(wrapped.modules() if isinstance(wrapped, torch.nn.Module) else ())]
+    modes, training = [(module, module.training) for module in modules], trainer.model.training
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        if training and callable(getattr(trainer.optimizer, "train", None)):
+            trainer.optimizer.train()
+
+
+@contextmanager
+def _logs_kept(trainer: Any) -> Iterator[None]:
+    """What waits to be logged or counted: metrics, the completions table, the newest rollouts; and no callbacks."""
+    handler, state, metrics = trainer.callback_handler, trainer.state, trainer._metrics
+    names = ("last_rollouts", "log_completions", "_last_loaded_step")  # the last: vLLM's weights, which may be put back
+    kept = {name: getattr(trainer, name) for name in names if hasattr(trainer, name)}
+    evaluated, tables = _copied(metrics["eval"]), _copied(trainer._logs)
+    callbacks, loader, logged = handler.callbacks, handler.eval_dataloader, len(state.log_history)
+    handler.callbacks, trainer.log_completions = [], False
+    # Persistent workers keep the loader of the first data set evaluated, and would give it for every other one.
+    loaders = vars(trainer).pop("_eval_dataloaders", None)
+    try:
+        yield
+    finally:
+        handler.callbacks, handler.eval_dataloader = callbacks, loader
+        vars(trainer).pop("_eval_dataloaders", None)
+        if loaders is not None:
+            trainer._eval_dataloaders = loaders
+        metrics["eval"], trainer._logs = evaluated, tables
+        del state.log_history[logged:]
+        for name, value in kept.items():
+            setattr(trainer, name, value)
+
+
+def _copied(containers: Any) -> Any:
+    """A copy of a mapping of lists, queues and mappings of them; what these hold is shared."""
+    copies = copy.copy(containers)  # a defaultdict stays one
+    for name, value in copies.items():
+        copies[name] = _copied(value) if isinstance(value, dict) else copy.copy(value)
+    return copies

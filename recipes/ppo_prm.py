@@ -12,6 +12,7 @@ from trl import ModelConfig, get_peft_config
 from rlhf_prm.experiment.arguments import RecipeArguments, parse, user_errors
 from rlhf_prm.experiment.rl import run_and_compare
 from rlhf_prm.experiment.sources import load_sources
+from rlhf_prm.trainers.master_weights import refuse_low_precision
 from rlhf_prm.trainers.ppo import ProcessPPOTrainer
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
 
@@ -22,6 +23,8 @@ TOY_WORLD = Path(__file__).parent / "configs" / "ppo_toyworld.yaml"
 def main() -> None:
     with user_errors():
         recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
+        if not model_args.use_peft:
+            refuse_low_precision(model_args.dtype, config, config.learning_rate)
         sources = load_sources(recipe, model_args, config.seed)
 
     def build_trainer(config: ProcessPPOConfig, callbacks: list) -> ProcessPPOTrainer:

@@ -11,6 +11,7 @@ from trl import ModelConfig, get_peft_config
 
 from rlhf_prm.experiment.arguments import parse, user_errors
 from rlhf_prm.experiment.prm import PRMRecipeArguments, load_prm_sources
+from rlhf_prm.trainers.master_weights import refuse_low_precision
 from rlhf_prm.trainers.prm import PRMTrainer
 from rlhf_prm.trainers.prm_config import PRMConfig
 
@@ -21,6 +22,10 @@ TOY_WORLD = Path(__file__).parent / "configs" / "train_prm_toyworld.yaml"
 def main() -> None:
     with user_errors():
         recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
+        load = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
+        config.model_init_kwargs = {**load, "revision": model_args.model_revision} | (config.model_init_kwargs or {})
+        if not model_args.use_peft:
+            refuse_low_precision(config.model_init_kwargs["dtype"], config, config.learning_rate)
         sources = load_prm_sources(recipe, model_args.model_name_or_path, config.seed)
         trainer = PRMTrainer(
             model=sources.model,

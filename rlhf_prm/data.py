@@ -1,7 +1,9 @@
 """Prompts with gold answers, from the Hub or from local files, whatever their columns are called."""
 
+import math
 import random
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,14 @@ def load_prompts(
         source: a local ``.jsonl``, ``.json``, ``.parquet`` or ``.csv`` file, a folder that ``datasets`` saved, or a Hub
             name.
         columns: our name → theirs, e.g. ``{"prompt": "question", "solution": "answer"}``. ``prompt`` may hold text or
-            messages. ``solution`` may be any text with the gold answer (a worked solution too) or null.
+            messages. ``solution`` may be any text with the gold answer (a worked solution too), a number, or null.
         config, split: of the Hub dataset.
         chat: turn text prompts into a user message, after ``system_prompt`` where given.
         limit: the first so many rows only.
 
     Raises:
-        ValueError: nothing at ``source``, or a column that is not there; the message lists the columns.
+        ValueError: nothing at ``source``, no rows there, a column that is not there (the message lists the columns),
+            or a gold answer that is no text and no number.
     """
     dataset = _load(source, config, split)
     names = {"prompt": "prompt", "solution": "solution", **(columns or {})}
@@ -42,6 +45,8 @@ def load_prompts(
             f"dataset {source}: has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
             "Map them: columns={'prompt': 'question', 'solution': 'answer'}"
         )
+    if not len(dataset):
+        raise ValueError(f"dataset {source}: got no rows, expected at least one prompt")
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
 
@@ -52,12 +57,28 @@ def load_prompts(
             prompt = [{"role": "user", "content": prompt}]
             if system_prompt:
                 prompt = [{"role": "system", "content": system_prompt}, *prompt]
-        gold = row[names["solution"]]
-        return {"_prompt": prompt, "_problem": problem, "_solution": None if gold is None else str(gold)}
+        return {"_prompt": prompt, "_problem": problem, "_solution": gold_answer(row[names["solution"]])}
 
     # Fresh names: a column that keeps its name keeps its old type too, and a gold answer may be a number there.
     mapped = dataset.map(ours, remove_columns=dataset.column_names, desc="prompts")
     return mapped.rename_columns({name: name[1:] for name in mapped.column_names})
+
+
+def gold_answer(value: Any) -> str | None:
+    """A gold answer as the text a verifier reads; None where there is none (null, or NaN in a column of numbers).
+
+    Raises:
+        ValueError: neither text nor a number, such as a list of answers.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float | Decimal):
+        if isinstance(value, float) and math.isnan(value):
+            return None
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    raise ValueError(
+        f"solution: got {value!r} ({type(value).__name__}), expected a gold answer as text, a number or null"
+    )
 
 
 def keep_gold(dataset: Dataset, fraction: float, seed: int) -> Dataset:
@@ -85,7 +106,13 @@ def _load(source: str, config: str | None, split: str) -> Dataset:
     if path.suffix in _LOCAL:
         if not path.is_file():
             raise ValueError(f"dataset: no file at {source}")
-        return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
+        try:
+            return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
+        except Exception as error:  # pandas, pyarrow and datasets have one each for a broken or an empty file
+            raise ValueError(
+                f"dataset {source}: got no rows, or none that can be read as {path.suffix} "
+                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+            ) from error
     try:
         return load_dataset(source, config, split=split)
     except Exception as error:

@@ -63,6 +63,8 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
     Raises:
         ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
     """
+    if recipe.gold_fraction == 0.0:
+        _refuse_outcome_baseline(recipe)
     if recipe.dataset is None:
         return _toy_world(recipe, seed)
     return _named(recipe, model_args, seed)
@@ -114,6 +116,9 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         limit=recipe.dataset_limit,
         **chat,
     )
+    train = keep_gold(train, recipe.gold_fraction, seed)
+    if all(gold is None for gold in train["solution"]):
+        _refuse_outcome_baseline(recipe)
     held_out = recipe.eval_dataset and load_prompts(
         recipe.eval_dataset,
         columns=columns,
@@ -142,7 +147,16 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         tokenizer=AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left"),
         step_scorer=scorer or None,
         verifier=verifier,
-        train_dataset=keep_gold(train, recipe.gold_fraction, seed),
+        train_dataset=train,
         eval_dataset=held_out or None,
         eval_problems=len(held_out or []),
     )
+
+
+def _refuse_outcome_baseline(recipe: RecipeArguments) -> None:
+    """Called where no training problem has a gold answer; the baseline would fail after the whole main run."""
+    if recipe.baseline == "outcome":
+        raise ValueError(
+            f"baseline: got {recipe.baseline!r} for training problems without a gold answer (gold_fraction "
+            f"{recipe.gold_fraction}), from which it learns nothing; expected another method, or none (--baseline '')"
+        )

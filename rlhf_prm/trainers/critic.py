@@ -14,11 +14,24 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import FusedCausalLMOutput
 
 CRITIC_FILE = "critic.safetensors"
 PREFIX = "critic."
+
+
+class ValueHead(nn.Linear):
+    """A linear map computed in float32, also under autocast and in an engine that holds its weights in bfloat16.
+
+    Values are regressed on returns and differenced in GAE; with bfloat16's eight significant bits a value near 1 would
+    come in steps of 0.004 to 0.008.
+    """
+
+    def forward(self, hidden: Float[Tensor, "... H"]) -> Float[Tensor, "... 1"]:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), self.weight.float(), self.bias.float())
 
 
 class Critic(nn.Module):
@@ -33,7 +46,7 @@ class Critic(nn.Module):
     def __init__(self, hidden_size: int, trunk: PreTrainedModel | None, *, detach: bool = False) -> None:
         super().__init__()
         self.trunk, self.detach = trunk, detach
-        self.head = nn.Linear(hidden_size, 1)
+        self.head = ValueHead(hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -46,7 +59,7 @@ class Critic(nn.Module):
             hidden = outputs.last_hidden_state
         elif self.detach:
             hidden = hidden.detach()
-        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
+        return self.head(hidden).squeeze(-1)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from transformers import ProcessorMixin
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import disable_dropout_in_model
 
@@ -25,6 +26,7 @@ from rlhf_prm.trainers.critic import (
     state_values,
 )
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+from rlhf_prm.trainers.master_weights import check_master_weights
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
 
 
@@ -53,13 +55,18 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
                 f"process_weight {args.process_weight} needs step scores: pass step_scorer=load_prm(…), or "
                 "process_weight=0"
             )
+        _refuse_images(isinstance(arguments.get("processing_class"), ProcessorMixin))
         self._shaping = resolve(args.shaping, SHAPINGS, "shaping")
         self._check_shaping(args)
         trunk, source = _trunk_of(model, args, step_scorer)
         super().__init__(model=model, args=args, step_scorer=step_scorer, **arguments)
+        _refuse_images(self._is_vlm)
         if trunk is not None and source is not None:
             check_vocabulary(trunk, source, self._tokenizer)
-        self.value_tap = ValueTap(self.model, self._critic(trunk, args))
+        critic = self._critic(trunk, args)
+        if self.optimizer is None:
+            check_master_weights(critic, args, args.critic_learning_rate, "critic_learning_rate")
+        self.value_tap = ValueTap(self.model, critic)
         if self.use_vllm:
             _keep_from_vllm(self.vllm_generation)
 
@@ -267,6 +274,14 @@ def _trunk_of(model, args: ProcessPPOConfig, step_scorer):
     if source == "policy":
         return critic_trunk(model, revision=settings.get("revision", "main"), **load), None
     return critic_trunk(source, **load), source
+
+
+def _refuse_images(with_processor: bool) -> None:
+    if with_processor:
+        raise ValueError(
+            "processing_class: got a processor of images and text, expected a tokenizer: the critic and the "
+            "log-probabilities of the old policy read token ids only, so PPO would train as if there were no images"
+        )
 
 
 def _keep_from_vllm(generation) -> None:

@@ -26,6 +26,7 @@ from rlhf_prm.prm import losses
 from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.texts import Texts
+from rlhf_prm.trainers.master_weights import check_master_weights
 from rlhf_prm.trainers.prm_config import PRMConfig
 from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, encode_dataset
 from rlhf_prm.trainers.prm_stages import hold_body, split_head_groups
@@ -92,6 +93,8 @@ class PRMTrainer(Trainer):
             compute_metrics=step_metrics,
             **kwargs,
         )
+        if train_dataset is not None and self.optimizer is None:  # a caller's own may keep copies unseen
+            check_master_weights(self.model, args, args.learning_rate)
         # ce and mse are means over the labelled steps of the whole update, however it is cut into micro-batches and
         # ranks: the Trainer counts them in `labels`, unshifted. pqm is a mean over rollouts, of which every
         # micro-batch has the same number.

@@ -1,7 +1,7 @@
 """PRMConfig: the settings of PRMTrainer beside transformers' own."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
@@ -17,6 +17,8 @@ class PRMConfig(TrainingArguments):
     Raises:
         ValueError: a setting outside its range; the message says what came and what was expected.
     """
+
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs"]
 
     loss: str = field(
         default="ce",

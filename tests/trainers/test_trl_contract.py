@@ -16,10 +16,15 @@ def test_trl_is_the_pinned_minor_version():
     assert version("trl") in wanted.specifier and "1.17" not in wanted.specifier
 
 
-def test_only_two_methods_of_trl_are_overridden():
+def test_only_these_methods_of_trl_are_overridden():
     inherited = set(dir(GRPOTrainer))
     overridden = {name for name in vars(ProcessGRPOTrainer) if name in inherited and not name.startswith("__")}
-    assert overridden - {"_tag_names", "_name"} == {"_calculate_rewards", "_generate_and_score_completions"}
+    assert overridden - {"_tag_names", "_name"} == {
+        "_calculate_rewards",
+        "_generate_and_score_completions",
+        "_compute_loss",
+        "get_off_policy_mask",
+    }
 
 
 def test_signatures_of_the_overridden_methods():

@@ -98,28 +98,33 @@ def keep_gold(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
 def _load(source: str, config: str | None, split: str) -> Dataset:
     path = Path(source)
-    if path.is_dir():
-        from datasets import load_from_disk
-
-        loaded = load_from_disk(source)
-        return loaded[split] if not isinstance(loaded, Dataset) else loaded
-    if path.suffix in _LOCAL:
-        if not path.is_file():
+    if path.is_dir() or path.suffix in _LOCAL:
+        if not path.exists():
             raise ValueError(f"dataset: no file at {source}")
         try:
-            return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
-        except Exception as error:  # pandas, pyarrow and datasets have one each for a broken or an empty file
-            raise ValueError(
-                f"dataset {source}: got no rows, or none that can be read as {path.suffix} "
-                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-            ) from error
+            return _local(path, split)
+        except Exception as error:  # datasets, pyarrow and pandas have one each for a broken or an empty file
+            raise ValueError(f"dataset {source}: got no rows that can be read ({_first_line(error)})") from error
     try:
         return load_dataset(source, config, split=split)
     except Exception as error:
         raise ValueError(
             f"dataset {source!r}: neither a local .jsonl/.json/.parquet/.csv file or folder, nor loadable from the Hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+            f"({_first_line(error)})"
         ) from error
+
+
+def _local(path: Path, split: str) -> Dataset:
+    if path.is_file():
+        return load_dataset(_LOCAL[path.suffix], data_files=str(path), split="train")
+    from datasets import load_from_disk
+
+    loaded = load_from_disk(str(path))
+    return loaded[split] if not isinstance(loaded, Dataset) else loaded
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _last_user_message(prompt) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.callbacks import SyncRefModelCallback
 from trl.trainer.utils import FusedCausalLMOutput
 
 CRITIC_FILE = "critic.safetensors"
@@ -162,6 +164,16 @@ def check_vocabulary(trunk: PreTrainedModel, source: str, tokenizer: PreTrainedT
 def policy_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of a joint state dict that is the policy's."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
+
+
+class SyncReferenceToPolicy(SyncRefModelCallback):
+    """TRL's moving reference, for a module that holds a critic beside the policy."""
+
+    @staticmethod
+    def sync_target_model(model: nn.Module, target_model: nn.Module, alpha: float) -> None:
+        """Reference ← (1 − alpha) · reference + alpha · policy."""
+        policy = [parameter for name, parameter in model.named_parameters() if not name.startswith(PREFIX)]
+        SyncRefModelCallback.sync_target_model(SimpleNamespace(parameters=lambda: iter(policy)), target_model, alpha)
 
 
 def save_critic(state: Mapping[str, Tensor], folder: str | Path) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import ProcessorMixin
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.callbacks import SyncRefModelCallback
 from trl.trainer.utils import disable_dropout_in_model
 
 from reward import SHAPINGS, StepRollouts, generalized_advantage_estimation, resolve, scheduled, tokens_to_step
@@ -17,6 +18,7 @@ from reward.ppo import clipped_value_loss, explained_variance, kl_penalty, maske
 from rlhf_prm.trainers.critic import (
     PREFIX,
     Critic,
+    SyncReferenceToPolicy,
     ValueTap,
     check_vocabulary,
     critic_trunk,
@@ -67,6 +69,9 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         if self.optimizer is None:
             check_master_weights(critic, args, args.critic_learning_rate, "critic_learning_rate")
         self.value_tap = ValueTap(self.model, critic)
+        if args.sync_ref_model:
+            theirs = self.pop_callback(SyncRefModelCallback)
+            self.add_callback(SyncReferenceToPolicy(theirs.ref_model, theirs.accelerator))
         if self.use_vllm:
             _keep_from_vllm(self.vllm_generation)
 

@@ -1,13 +1,13 @@
 """Prompts with gold answers, from the Hub or from local files, whatever their columns are called."""
 
-import math
 import random
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_dataset
+
+from reward.outcome_terms import gold_text
 
 _LOCAL = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
@@ -45,10 +45,10 @@ def load_prompts(
             f"dataset {source}: has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
             "Map them: columns={'prompt': 'question', 'solution': 'answer'}"
         )
-    if not len(dataset):
-        raise ValueError(f"dataset {source}: got no rows, expected at least one prompt")
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
+    if not len(dataset):
+        raise ValueError(f"dataset {source}: got no rows (limit {limit}), expected at least one prompt")
 
     def ours(row: Mapping[str, Any]) -> dict[str, Any]:
         prompt = row[names["prompt"]]
@@ -57,28 +57,11 @@ def load_prompts(
             prompt = [{"role": "user", "content": prompt}]
             if system_prompt:
                 prompt = [{"role": "system", "content": system_prompt}, *prompt]
-        return {"_prompt": prompt, "_problem": problem, "_solution": gold_answer(row[names["solution"]])}
+        return {"_prompt": prompt, "_problem": problem, "_solution": gold_text(row[names["solution"]])}
 
     # Fresh names: a column that keeps its name keeps its old type too, and a gold answer may be a number there.
     mapped = dataset.map(ours, remove_columns=dataset.column_names, desc="prompts")
     return mapped.rename_columns({name: name[1:] for name in mapped.column_names})
-
-
-def gold_answer(value: Any) -> str | None:
-    """A gold answer as the text a verifier reads; None where there is none (null, or NaN in a column of numbers).
-
-    Raises:
-        ValueError: neither text nor a number, such as a list of answers.
-    """
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int | float | Decimal):
-        if isinstance(value, float) and math.isnan(value):
-            return None
-        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    raise ValueError(
-        f"solution: got {value!r} ({type(value).__name__}), expected a gold answer as text, a number or null"
-    )
 
 
 def keep_gold(dataset: Dataset, fraction: float, seed: int) -> Dataset:
@@ -98,33 +81,22 @@ def keep_gold(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
 def _load(source: str, config: str | None, split: str) -> Dataset:
     path = Path(source)
-    if path.is_dir() or path.suffix in _LOCAL:
-        if not path.exists():
+    if path.is_dir():
+        from datasets import load_from_disk
+
+        loaded = load_from_disk(source)
+        return loaded[split] if not isinstance(loaded, Dataset) else loaded
+    if path.suffix in _LOCAL:
+        if not path.is_file():
             raise ValueError(f"dataset: no file at {source}")
-        try:
-            return _local(path, split)
-        except Exception as error:  # datasets, pyarrow and pandas have one each for a broken or an empty file
-            raise ValueError(f"dataset {source}: got no rows that can be read ({_first_line(error)})") from error
+        return load_dataset(_LOCAL[path.suffix], data_files=source, split="train")
     try:
         return load_dataset(source, config, split=split)
     except Exception as error:
         raise ValueError(
             f"dataset {source!r}: neither a local .jsonl/.json/.parquet/.csv file or folder, nor loadable from the Hub "
-            f"({_first_line(error)})"
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
         ) from error
-
-
-def _local(path: Path, split: str) -> Dataset:
-    if path.is_file():
-        return load_dataset(_LOCAL[path.suffix], data_files=str(path), split="train")
-    from datasets import load_from_disk
-
-    loaded = load_from_disk(str(path))
-    return loaded[split] if not isinstance(loaded, Dataset) else loaded
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _last_user_message(prompt) -> str:

@@ -102,8 +102,8 @@ def model_states(plan: RunPlan) -> int:
     """Bytes per GPU of weights, gradients and optimizer of everything that is trained.
 
     DDP and one GPU: float32 weights, gradients and two Adam moments (the recipes load policies so, and the trainers
-    refuse bf16 weights there). ZeRO-1, for which DeepSpeed has
-    no estimator: bf16 weights and gradients whole, float32 weights, gradients and moments divided over the GPUs.
+    refuse bf16 weights there). ZeRO-1, for which DeepSpeed has no estimator: bf16 weights and gradients whole, float32
+    weights, gradients and moments divided over the GPUs.
     """
     total, per_node = plan.trained_parameters, plan.gpus // plan.nodes
     if plan.zero == 0:
@@ -114,11 +114,6 @@ def model_states(plan: RunPlan) -> int:
     if plan.zero == 2:
         return zero2(total, per_node, plan.nodes, plan.offload_optimizer)[1]
     return zero3(total, plan.largest_module, per_node, plan.nodes, plan.offload_optimizer, cpu_offload_params=False)[1]
-
-
-def autocast_copies(plan: RunPlan) -> int:
-    """Bytes of the bf16 copies that autocast makes of float32 weights and keeps to the end of a forward or backward."""
-    return 2 * plan.trained_parameters if plan.zero == 0 else 0
 
 
 def activations(plan: RunPlan) -> int:
@@ -183,10 +178,6 @@ def memory_by_part(plan: RunPlan) -> dict[str, tuple[int, tuple[str, ...]]]:
     awake = PHASES if plan.vllm == "colocate" and not plan.vllm_enable_sleep_mode else ("generate",)
     parts = {
         "weights, gradients, optimizer": (model_states(plan), PHASES),
-        "bf16 copies of the weights": (
-            autocast_copies(plan),
-            ("generate", "train") if plan.vllm == "none" else ("train",),
-        ),
         "reference policy": (reference, PHASES),
         "PRM weights": (prm_resident(plan), PHASES),
         "vLLM" if plan.vllm == "colocate" else "generation": (generation(plan), awake),

@@ -5,7 +5,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from rlhf_prm.data import gold_answer
+from reward.outcome_terms import gold_text
 
 
 def check_datasets(
@@ -38,7 +38,7 @@ def check_datasets(
             f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}); with "
             "fewer not one update would be done"
         )
-    if verified and needs_gold and all(gold_answer(gold) is None for gold in train_dataset["solution"]):
+    if verified and needs_gold and all(gold_text(gold) is None for gold in train_dataset["solution"]):
         raise ValueError(
             f"train_dataset: got no gold answer in {len(train_dataset)} rows of `solution`, expected some: "
             "outcome-only training learns from nothing else"
@@ -56,4 +56,4 @@ def _check_columns(label: str, dataset: Any, verified: bool) -> None:
     if verified and "solution" not in columns:
         raise ValueError(f"{label}: got columns {columns}, expected `solution` with the gold answer; rename yours")
     if verified and hasattr(dataset, "__len__"):
-        gold_answer(dataset[0]["solution"])  # a column has one type, so the first row tells
+        gold_text(dataset[0]["solution"])  # a column has one type, so the first row tells

@@ -13,8 +13,8 @@ from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
 from reward import StepRollouts, step_to_token
+from reward.outcome_terms import gold_text
 from reward.verifier import Verifier
-from rlhf_prm.data import gold_answer
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.trainers.config import ProcessGRPOConfig
 from rlhf_prm.trainers.dataset_checks import check_datasets
@@ -113,7 +113,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self._rows = self.scoring(
             prompts=[_text(prompt) for prompt in prompts],
             problems=[row.get("problem") or _text(row["prompt"]) for row in inputs],
-            solutions=[gold_answer(row.get("solution")) for row in inputs],
+            solutions=[gold_text(row.get("solution")) for row in inputs],
             completion_ids=completion_ids_list,
         )
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

@@ -5,8 +5,9 @@ import math
 import pytest
 from datasets import Dataset
 
+from reward.outcome_terms import gold_text, outcome_reward
 from reward.verifier import Verdict
-from rlhf_prm.data import gold_answer, load_prompts
+from rlhf_prm.data import load_prompts
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.ppo import ProcessPPOTrainer
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
@@ -81,7 +82,7 @@ class Reader:
         return [Verdict(1.0, "correct", None, 0.0) for _ in completions]
 
 
-def test_numbers_are_gold_answers(tmp_path):
+def test_numbers_are_gold_texts(tmp_path):
     """An integer column reaches the verifier as text; nulls in it stay prompts without gold."""
     reader = Reader()
     dataset = tiny_dataset(8, solution=[7, None] * 4)
@@ -91,21 +92,24 @@ def test_numbers_are_gold_answers(tmp_path):
     assert 0 < len(reader.seen) < 16 and any(row.status == "unlabelled" for row in trainer.last_rollouts.rows)
 
 
-def test_gold_answer_as_text():
+def test_gold_text_as_text():
     values = [3, 2.0, 0.5, "x^2", None, math.nan]
-    assert [gold_answer(value) for value in values] == ["3", "2", "0.5", "x^2", None, None]
+    assert [gold_text(value) for value in values] == ["3", "2", "0.5", "x^2", None, None]
     with pytest.raises(ValueError, match=r"got \{'a': 1\} \(dict\), expected a gold answer"):
-        gold_answer({"a": 1})
+        gold_text({"a": 1})
+
+
+def test_outcome_reward_reads_numbers_too(monkeypatch):
+    reader = Reader()
+    monkeypatch.setattr("reward.outcome_terms.shared_verifier", lambda: reader)
+    assert outcome_reward(["a", "b"], solution=[7, 2.0]) == [1.0, 1.0]
+    assert reader.seen == ["7", "2"]
 
 
 def test_prompts_from_a_file(tmp_path):
-    """The same in a data file: an empty one is refused, NaN among numbers is no gold answer."""
-    Dataset.from_dict({"prompt": ["a", "b"], "solution": [1.0, math.nan]}).to_parquet(tmp_path / "numbers.parquet")
-    assert load_prompts(str(tmp_path / "numbers.parquet"))["solution"] == ["1", None]
-    tiny_dataset(0).to_parquet(tmp_path / "empty.parquet")
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "broken.jsonl").write_text("{\n")
-    tiny_dataset(0).save_to_disk(tmp_path / "folder")
-    for name in ("empty.parquet", "empty.jsonl", "broken.jsonl", "folder"):
-        with pytest.raises(ValueError, match=f"{name}: got no rows"):
-            load_prompts(str(tmp_path / name))
+    """NaN among numbers is no gold answer; no rows are refused."""
+    path = tmp_path / "numbers.parquet"
+    Dataset.from_dict({"prompt": ["a", "b"], "solution": [1.0, math.nan]}).to_parquet(path)
+    assert load_prompts(str(path))["solution"] == ["1", None]
+    with pytest.raises(ValueError, match=r"numbers.parquet: got no rows \(limit 0\), expected at least one prompt"):
+        load_prompts(str(path), limit=0)

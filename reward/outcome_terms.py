@@ -40,7 +40,7 @@ def completion_texts(completions: list[str] | list[list[dict[str, str]]]) -> lis
     return [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
 
 
-def gold_text(value: str | float | Decimal | None) -> str | None:
+def gold_text(value: Any) -> str | None:
     """A gold answer as the text a verifier reads; None where there is none (null, or NaN in a column of numbers).
 
     Raises:
@@ -58,7 +58,7 @@ def gold_text(value: str | float | Decimal | None) -> str | None:
 
 def outcome_reward(
     completions: list[str] | list[list[dict[str, str]]],
-    solution: list[str | float | None],
+    solution: list[Any],
     log_extra: Callable[[str, list], None] | None = None,
     log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,

@@ -28,7 +28,7 @@ from rlhf_prm.trainers.critic import (
     state_values,
 )
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
-from rlhf_prm.trainers.master_weights import check_master_weights
+from rlhf_prm.trainers.master_weights import has_master_weights
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
 
 
@@ -65,10 +65,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         _refuse_images(self._is_vlm)
         if trunk is not None and source is not None:
             check_vocabulary(trunk, source, self._tokenizer)
-        critic = self._critic(trunk, args)
-        if self.optimizer is None:
-            check_master_weights(critic, args, args.critic_learning_rate, "critic_learning_rate")
-        self.value_tap = ValueTap(self.model, critic)
+        self.value_tap = ValueTap(self.model, self._critic(trunk, args))
         if args.sync_ref_model:
             theirs = self.pop_callback(SyncRefModelCallback)
             self.add_callback(SyncReferenceToPolicy(theirs.ref_model, theirs.accelerator))
@@ -78,6 +75,8 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
     def _critic(self, trunk, args: ProcessPPOConfig) -> Critic:
         hidden_size = (trunk or self.model).config.get_text_config().hidden_size
         critic = Critic(hidden_size, trunk, detach=args.critic == "detached")
+        if not has_master_weights(args):  # the policy may be bfloat16 under float32 adapters; all of this is trained
+            critic.float()
         if args.disable_dropout:
             disable_dropout_in_model(critic)
         if trunk is not None and args.gradient_checkpointing:

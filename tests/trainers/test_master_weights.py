@@ -65,10 +65,12 @@ def test_trainers_refuse_what_would_not_train(tmp_path, trainer, dtype):
         trainer(tmp_path, tiny_policy().to(dtype), learning_rate=1e-6)
 
 
-def test_the_critic_is_checked_by_its_own_learning_rate(tmp_path):
-    policy = tiny_policy().to(torch.bfloat16)
-    with pytest.raises(ValueError, match="critic_learning_rate: got 1e-05 for bfloat16"):
-        ppo(tmp_path, policy, learning_rate=1e-3, critic_learning_rate=1e-5)
+def test_the_critic_of_a_bfloat16_policy_is_float32(tmp_path):
+    trainer = ppo(tmp_path, tiny_policy().to(torch.bfloat16), learning_rate=1e-3, critic_learning_rate=1e-5)
+    assert {p.dtype for p in trainer.model.critic.parameters()} == {torch.float32}
+    assert trainer.model.lm_head.weight.dtype == torch.bfloat16
+    trainer.train()
+    assert len(trainer.state.log_history) > 3 and trainer.model.critic.head.weight.abs().max() > 0
 
 
 def test_what_does_train_is_taken(tmp_path):

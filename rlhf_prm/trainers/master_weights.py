@@ -28,14 +28,12 @@ def has_master_weights(args: TrainingArguments) -> bool:
     return fsdp and args.mixed_precision != "no"
 
 
-def refuse_low_precision(
-    dtype: torch.dtype | str | None, args: TrainingArguments, learning_rate: float, setting: str = "learning_rate"
-) -> None:
+def refuse_low_precision(dtype: torch.dtype | str | None, args: TrainingArguments, learning_rate: float) -> None:
     """Raise where weights of ``dtype`` would be trained by steps that round away.
 
     Args:
         dtype: of the trained weights, as torch's or by name; "auto" and None say nothing and pass.
-        learning_rate: the one ``setting`` holds; 0 trains nothing and passes.
+        learning_rate: 0 trains nothing and passes.
 
     Raises:
         ValueError: bfloat16 or float16 without float32 masters, at a learning rate below 1e-4.
@@ -45,16 +43,14 @@ def refuse_low_precision(
         return
     name = str(dtype).removeprefix("torch.")
     raise ValueError(
-        f"{setting}: got {learning_rate:g} for {name} weights without float32 master copies; steps of that size round "
-        "away, so hardly a weight would change. Load the weights as float32 (dtype: float32; with bf16: true the "
-        f"arithmetic is still done in bfloat16), train LoRA adapters, use DeepSpeed ZeRO or FSDP with mixed precision "
-        f"(both keep float32 copies), or raise {setting} to {SAFE_LEARNING_RATE:g} or more"
+        f"learning_rate: got {learning_rate:g} for {name} weights without float32 master copies; steps of that size "
+        "round away, so hardly a weight would change. Load the weights as float32 (dtype: float32; with bf16: true the "
+        "arithmetic is still done in bfloat16), train LoRA adapters, use DeepSpeed ZeRO or FSDP with mixed precision "
+        f"(both keep float32 copies), or raise the learning rate to {SAFE_LEARNING_RATE:g} or more"
     )
 
 
-def check_master_weights(
-    model: nn.Module, args: TrainingArguments, learning_rate: float, setting: str = "learning_rate"
-) -> None:
+def check_master_weights(model: nn.Module, args: TrainingArguments, learning_rate: float) -> None:
     """``refuse_low_precision`` for the weights of ``model`` that are trained.
 
     A quantized model's adapters are a warning and not an error: TRL keeps them in bfloat16, and nothing turns that off.
@@ -68,7 +64,7 @@ def check_master_weights(
         if dtype not in trained:
             continue
         try:
-            refuse_low_precision(dtype, args, learning_rate, setting)
+            refuse_low_precision(dtype, args, learning_rate)
         except ValueError as error:
             if not quantized:
                 raise

@@ -82,7 +82,7 @@ class Reader:
         return [Verdict(1.0, "correct", None, 0.0) for _ in completions]
 
 
-def test_numbers_are_gold_texts(tmp_path):
+def test_numbers_are_gold_answers(tmp_path):
     """An integer column reaches the verifier as text; nulls in it stay prompts without gold."""
     reader = Reader()
     dataset = tiny_dataset(8, solution=[7, None] * 4)
@@ -92,7 +92,7 @@ def test_numbers_are_gold_texts(tmp_path):
     assert 0 < len(reader.seen) < 16 and any(row.status == "unlabelled" for row in trainer.last_rollouts.rows)
 
 
-def test_gold_text_as_text():
+def test_gold_answers_as_text():
     values = [3, 2.0, 0.5, "x^2", None, math.nan]
     assert [gold_text(value) for value in values] == ["3", "2", "0.5", "x^2", None, None]
     with pytest.raises(ValueError, match=r"got \{'a': 1\} \(dict\), expected a gold answer"):

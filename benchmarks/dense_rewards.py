@@ -1,11 +1,11 @@
 """Do process rewards help the policy? Outcome-only, a method on a learned PRM, and the ceiling, in the toy world.
 
-    python benchmarks/dense_rewards.py contenders --builds 20 21 22            # outcome-only, learned PRM, exact labels
-    python benchmarks/dense_rewards.py hostile --builds 20 21 22               # scorers that mislead, plain world
-    python benchmarks/dense_rewards.py curve --builds 30 31                    # scorers of every quality, with preflight
-    python benchmarks/dense_rewards.py tuning --builds 10 11                   # outcome-only over learning rate × prompts
-    python benchmarks/dense_rewards.py show                                    # the tables of what is there
-    python benchmarks/dense_rewards.py pairs --output pairs.json               # for benchmarks/preflight_validation.py
+    python benchmarks/dense_rewards.py contenders --builds 20 21 22    # outcome-only, learned PRM, exact labels
+    python benchmarks/dense_rewards.py hostile --builds 20 21 22       # scorers that mislead, plain world
+    python benchmarks/dense_rewards.py curve --builds 30 31            # scorers of every quality, with preflight
+    python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
+    python benchmarks/dense_rewards.py show                            # the tables of what is there
+    python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
 
 A cell is one training run (15 to 60 seconds on one core, after its world has been built); finished ones are kept in
 ``benchmarks/results/dense_rewards.jsonl`` and not run again. Several calls may share the work: each claims a cell by a

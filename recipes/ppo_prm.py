@@ -13,6 +13,7 @@ from rlhf_prm.experiment.arguments import RecipeArguments, parse
 from rlhf_prm.experiment.errors import user_errors
 from rlhf_prm.experiment.rl import check_settings, run_and_compare
 from rlhf_prm.experiment.sources import load_sources
+from rlhf_prm.trainers.master_weights import refuse_low_precision
 from rlhf_prm.trainers.ppo import ProcessPPOTrainer
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
 
@@ -24,6 +25,8 @@ def main() -> None:
     with user_errors():
         recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
         check_settings(recipe, config)
+        if not model_args.use_peft:
+            refuse_low_precision(model_args.dtype, config, config.learning_rate)
         sources = load_sources(recipe, model_args, config.seed)
 
     def build_trainer(config: ProcessPPOConfig, callbacks: list) -> ProcessPPOTrainer:

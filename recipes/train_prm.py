@@ -13,6 +13,7 @@ from rlhf_prm.experiment.arguments import parse
 from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
 from rlhf_prm.experiment.errors import disk_errors, ready_folder, user_errors
 from rlhf_prm.experiment.prm import PRMRecipeArguments, load_prm_sources, quality
+from rlhf_prm.trainers.master_weights import refuse_low_precision
 from rlhf_prm.trainers.prm import PRMTrainer
 from rlhf_prm.trainers.prm_config import PRMConfig
 
@@ -25,6 +26,10 @@ def main() -> None:
         recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
         checkpoint = checkpoint_to_resume(config)
         ready_folder(config.output_dir)
+        load = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
+        config.model_init_kwargs = {**load, "revision": model_args.model_revision} | (config.model_init_kwargs or {})
+        if not model_args.use_peft:
+            refuse_low_precision(config.model_init_kwargs["dtype"], config, config.learning_rate)
         sources = load_prm_sources(recipe, model_args.model_name_or_path, config.seed)
         trainer = PRMTrainer(
             model=sources.model,

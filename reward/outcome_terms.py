@@ -4,10 +4,12 @@ Each is also a term: hand TRL several of them with ``reward_weights``.
 """
 
 import atexit
+import math
 import os
 import re
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from reward.answers.extract import BOX, box_content
@@ -38,9 +40,25 @@ def completion_texts(completions: list[str] | list[list[dict[str, str]]]) -> lis
     return [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
 
 
+def gold_text(value: Any) -> str | None:
+    """A gold answer as the text a verifier reads; None where there is none (null, or NaN in a column of numbers).
+
+    Raises:
+        ValueError: neither text nor a number, such as a list of answers.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, int | float | Decimal):
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    kind = type(value).__name__
+    raise ValueError(f"solution: got {value!r} ({kind}), expected a gold answer as text, a number or null")
+
+
 def outcome_reward(
     completions: list[str] | list[list[dict[str, str]]],
-    solution: list[str | None],
+    solution: list[Any],
     log_extra: Callable[[str, list], None] | None = None,
     log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
@@ -49,7 +67,7 @@ def outcome_reward(
 
     A TRL reward function: the dataset's ``solution`` column comes as ``solution``. Logs ``verifier/<status>_frac``.
     """
-    verdicts = shared_verifier().verify(completion_texts(completions), solution)
+    verdicts = shared_verifier().verify(completion_texts(completions), [gold_text(gold) for gold in solution])
     log_verdicts(verdicts, log_extra, log_metric)
     return [verdict.reward for verdict in verdicts]
 

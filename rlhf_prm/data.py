@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
+from reward.outcome_terms import gold_text
 from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, column_of
 
 _LOCAL = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -30,19 +31,23 @@ def load_prompts(
             name.
         columns: our name → theirs, e.g. ``{"prompt": "query", "solution": "target"}``, where they are not called
             ``prompt``, ``problem`` or ``question``, and ``solution`` or ``answer`` (``rlhf_prm.columns``). ``prompt``
-            may hold text or messages. ``solution`` may be any text with the gold answer (a worked one too) or null.
+            may hold text or messages. ``solution`` may be any text with the gold answer (a worked one too), a number,
+            or null.
         usual_prompts: where the prompt is looked for when ``columns`` does not say.
         config, split: of the Hub dataset.
         chat: turn text prompts into a user message, after ``system_prompt`` where given.
         limit: the first so many rows only.
 
     Raises:
-        ValueError: nothing at ``source``, or a column that is not there; the message lists the columns.
+        ValueError: nothing at ``source``, no rows there, a column that is not there (the message lists the columns),
+            or a gold answer that is no text and no number.
     """
     dataset = _load(source, config, split)
     names = _column_names(source, dataset.column_names, columns or {}, usual_prompts)
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
+    if not len(dataset):
+        raise ValueError(f"dataset {source}: got no rows (limit {limit}), expected at least one prompt")
 
     def ours(row: Mapping[str, Any]) -> dict[str, Any]:
         prompt = row[names["prompt"]]
@@ -51,8 +56,7 @@ def load_prompts(
             prompt = [{"role": "user", "content": prompt}]
             if system_prompt:
                 prompt = [{"role": "system", "content": system_prompt}, *prompt]
-        gold = row[names["solution"]]
-        return {"_prompt": prompt, "_problem": problem, "_solution": None if gold is None else str(gold)}
+        return {"_prompt": prompt, "_problem": problem, "_solution": gold_text(row[names["solution"]])}
 
     # Fresh names: a column that keeps its name keeps its old type too, and a gold answer may be a number there.
     mapped = dataset.map(ours, remove_columns=dataset.column_names, desc="prompts")

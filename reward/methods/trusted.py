@@ -1,6 +1,5 @@
 """The outcome plus the score of the step itself, as far as the scores have gone along with verified outcomes."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,9 +20,9 @@ def trusted(
 ) -> tuple[Float[Tensor, "B K"], Trust]:
     """A step is credited with its own score, times a trust that the scores have to earn and can lose.
 
-    Formula: A_k = A_out + w·τ·p_k; τ = min(1, s·max(0, ρ − z·se)), ρ = the correlation within groups of Σ_k c_k with the
-    verified outcome, c_k = p_k − (mean of p at step k over the group's other rollouts), over the last verified rollouts
-    of groups with right and wrong answers; w = `process_weight`, s = `slope`, z = `caution`, `window` rollouts
+    Formula: A_k = A_out + w·τ·p_k; τ = min(1, s·max(0, ρ − z·se)), ρ = the correlation within groups of Σ_k c_k with
+    the verified outcome, c_k = p_k − (mean of p at step k over the group's other rollouts), over the last verified
+    rollouts of groups with right and wrong answers; w = `process_weight`, s = `slope`, z = `caution`, `window` rollouts
 
     Use when: starting out, and whenever nobody knows how good the PRM is.
 

@@ -66,6 +66,8 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
     Raises:
         ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
     """
+    if recipe.gold_fraction == 0.0:
+        _refuse_outcome_baseline(recipe)
     if recipe.dataset is None:
         for name, given in (
             ("model_name_or_path", model_args.model_name_or_path),
@@ -127,6 +129,9 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         limit=recipe.dataset_limit,
         **chat,
     )
+    train = keep_gold(train, recipe.gold_fraction, seed)
+    if all(gold is None for gold in train["solution"]):
+        _refuse_outcome_baseline(recipe)
     held_out = recipe.eval_dataset and load_prompts(
         recipe.eval_dataset,
         columns=columns,
@@ -157,7 +162,7 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         tokenizer=tokenizer,
         step_scorer=scorer or None,
         verifier=verifier,
-        train_dataset=keep_gold(train, recipe.gold_fraction, seed),
+        train_dataset=train,
         eval_dataset=held_out or None,
         eval_problems=len(held_out or []),
     )
@@ -179,3 +184,12 @@ def _verifier(recipe: RecipeArguments) -> Verifier:
         return made(**recipe.verifier_kwargs)
     except TypeError as error:
         raise ValueError(f"verifier_kwargs: {error}") from error
+
+
+def _refuse_outcome_baseline(recipe: RecipeArguments) -> None:
+    """Called where no training problem has a gold answer; the baseline would fail after the whole main run."""
+    if recipe.baseline == "outcome":
+        raise ValueError(
+            f"baseline: got {recipe.baseline!r} for training problems without a gold answer (gold_fraction "
+            f"{recipe.gold_fraction}), from which it learns nothing; expected another method, or none (--baseline '')"
+        )

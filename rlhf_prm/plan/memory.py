@@ -101,8 +101,9 @@ def _deepspeed_estimators() -> tuple[Callable, Callable]:
 def model_states(plan: RunPlan) -> int:
     """Bytes per GPU of weights, gradients and optimizer of everything that is trained.
 
-    DDP: float32 weights, gradients and two Adam moments (TRL loads policies so). ZeRO-1, for which DeepSpeed has
-    no estimator: bf16 weights and gradients whole, float32 weights, gradients and moments divided over the GPUs.
+    DDP and one GPU: float32 weights, gradients and two Adam moments (the recipes load policies so, and the trainers
+    refuse bf16 weights there). ZeRO-1, for which DeepSpeed has no estimator: bf16 weights and gradients whole, float32
+    weights, gradients and moments divided over the GPUs.
     """
     total, per_node = plan.trained_parameters, plan.gpus // plan.nodes
     if plan.zero == 0:
@@ -116,13 +117,18 @@ def model_states(plan: RunPlan) -> int:
 
 
 def activations(plan: RunPlan) -> int:
-    """Bytes of one training micro-batch: saved layers, a tile of logits with its gradient, the critic's layers."""
+    """Bytes of one training micro-batch: saved layers, a tile of logits with its gradient, the critic's layers.
+
+    Under autocast of float32 weights (no ZeRO) what runs along the layers is float32: four bytes more per hidden unit
+    that a layer hands on, ten more that it saves.
+    """
     tokens = plan.per_device_train_batch_size * plan.tokens
-    shape = plan.policy
+    shape, autocast = plan.policy, plan.zero == 0
+    layer = shape.layer_activation_bytes_per_token + (10 * shape.hidden if autocast else 0)
     if plan.gradient_checkpointing:
-        layers = tokens * (2 * shape.hidden * shape.layers + shape.layer_activation_bytes_per_token)
+        layers = tokens * ((4 if autocast else 2) * shape.hidden * shape.layers + layer)
     else:
-        layers = tokens * shape.layer_activation_bytes_per_token * shape.layers
+        layers = tokens * layer * shape.layers
     tile = min(LOG_PROB_TILE, plan.per_device_train_batch_size * plan.tokens) * shape.vocab * (4 + 4)
     return layers * (2 if plan.critic == "own" else 1) + tile
 
@@ -144,12 +150,15 @@ def prm_scoring(plan: RunPlan) -> int:
 
 
 def generation(plan: RunPlan) -> int:
-    """Bytes of vLLM's share, or of transformers' cache (and, under ZeRO-3, of the gathered weights)."""
+    """Bytes of vLLM's share, or of transformers' cache (and, under ZeRO-3, of the gathered weights).
+
+    The cache is float32 beside float32 weights (no ZeRO): RoPE makes the keys so, and the cache takes their type.
+    """
     if plan.vllm == "server":
         return 0
     if plan.vllm == "colocate":
         return int(plan.vllm_gpu_memory_utilization * plan.gpu_bytes)
-    cache = plan.rollouts // plan.gpus * plan.tokens * plan.policy.kv_bytes_per_token
+    cache = plan.rollouts // plan.gpus * plan.tokens * plan.policy.kv_bytes_per_token * (2 if plan.zero == 0 else 1)
     return cache + (2 * plan.trained_parameters if plan.zero == 3 else 0)
 
 
@@ -164,7 +173,8 @@ def kv_cache_room(plan: RunPlan) -> int:
 
 def memory_by_part(plan: RunPlan) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Part → (bytes per GPU, the phases it is there)."""
-    reference = 2 * plan.policy.parameters // (plan.gpus if plan.zero == 3 else 1) if plan.reference else 0
+    width = 2 if plan.zero else 4  # TRL loads the reference in the policy's dtype; DeepSpeed's engine casts it to bf16
+    reference = width * plan.policy.parameters // (plan.gpus if plan.zero == 3 else 1) if plan.reference else 0
     awake = PHASES if plan.vllm == "colocate" and not plan.vllm_enable_sleep_mode else ("generate",)
     parts = {
         "weights, gradients, optimizer": (model_states(plan), PHASES),

@@ -13,6 +13,7 @@ _TRL_CHOICES = {
     "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"),
     "importance_sampling_level": ("token", "sequence"),
     "vllm_mode": ("colocate", "server"),
+    "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
 }
 
 
@@ -30,7 +31,8 @@ class ProcessGRPOConfig(GRPOConfig):
 
     ``scale_rewards`` and ``multi_objective_aggregation`` belong to TRL's sequence-level advantages, which the method
     replaces: anything but their defaults is refused. ``reward_weights`` holds the weight of the verifier first, then
-    one for each further reward function.
+    one for each further reward function. ``importance_sampling_level="sequence"`` is GSPO-token (see
+    ``sequence_ratios``) for every method but "outcome", and ``remove_unused_columns`` must stay False.
 
     Raises:
         ValueError: a value that TRL or this class does not know.
@@ -68,6 +70,27 @@ class ProcessGRPOConfig(GRPOConfig):
                     f"{name}: got {getattr(self, name)!r}, expected {default!r}: the method (here {self.method!r}) "
                     "does the normalisation; choose it by method and method_kwargs"
                 )
+        if self.remove_unused_columns:
+            raise ValueError(
+                "remove_unused_columns: got True, expected False: it drops `solution`, `problem` and whatever reward "
+                "functions read"
+            )
+        if self.use_transformers_continuous_batching and (self.bf16 or self.fp16) and self.deepspeed_plugin is None:
+            raise ValueError(
+                "use_transformers_continuous_batching: got True with bf16 or fp16, expected float32 training "
+                "(bf16: false) or DeepSpeed: TRL casts the trained weights themselves for it, and small updates then "
+                "round away; use_vllm: true generates faster and leaves them alone"
+            )
+
+    @property
+    def learns_from_outcome_only(self) -> bool:
+        """Whether the step scores reach no advantage."""
+        return self.method == "outcome"
+
+    @property
+    def gives_token_advantages(self) -> bool:
+        """Whether the advantages of one rollout's tokens may differ."""
+        return self.method != "outcome"
 
     @property
     def label(self) -> str:

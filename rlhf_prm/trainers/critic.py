@@ -9,16 +9,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.callbacks import SyncRefModelCallback
 from trl.trainer.utils import FusedCausalLMOutput
 
 CRITIC_FILE = "critic.safetensors"
 PREFIX = "critic."
+
+
+class ValueHead(nn.Linear):
+    """A linear map computed in float32, also under autocast and in an engine that holds its weights in bfloat16.
+
+    Values are regressed on returns and differenced in GAE; with bfloat16's eight significant bits a value near 1 would
+    come in steps of 0.004 to 0.008.
+    """
+
+    def forward(self, hidden: Float[Tensor, "... H"]) -> Float[Tensor, "... 1"]:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), self.weight.float(), self.bias.float())
 
 
 class Critic(nn.Module):
@@ -33,7 +48,7 @@ class Critic(nn.Module):
     def __init__(self, hidden_size: int, trunk: PreTrainedModel | None, *, detach: bool = False) -> None:
         super().__init__()
         self.trunk, self.detach = trunk, detach
-        self.head = nn.Linear(hidden_size, 1)
+        self.head = ValueHead(hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -46,7 +61,7 @@ class Critic(nn.Module):
             hidden = outputs.last_hidden_state
         elif self.detach:
             hidden = hidden.detach()
-        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
+        return self.head(hidden).squeeze(-1)
 
 
 @dataclass
@@ -149,6 +164,16 @@ def check_vocabulary(trunk: PreTrainedModel, source: str, tokenizer: PreTrainedT
 def policy_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of a joint state dict that is the policy's."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
+
+
+class SyncReferenceToPolicy(SyncRefModelCallback):
+    """TRL's moving reference, for a module that holds a critic beside the policy."""
+
+    @staticmethod
+    def sync_target_model(model: nn.Module, target_model: nn.Module, alpha: float) -> None:
+        """Reference ← (1 − alpha) · reference + alpha · policy."""
+        policy = [parameter for name, parameter in model.named_parameters() if not name.startswith(PREFIX)]
+        SyncRefModelCallback.sync_target_model(SimpleNamespace(parameters=lambda: iter(policy)), target_model, alpha)
 
 
 def save_critic(state: Mapping[str, Tensor], folder: str | Path) -> None:

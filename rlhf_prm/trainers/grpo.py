@@ -15,10 +15,13 @@ from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
 from reward import StepRollouts, outcome_reward, step_to_token
+from reward.outcome_terms import gold_text
 from reward.verifier import STATUSES, Verifier
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.trainers.config import ProcessGRPOConfig
+from rlhf_prm.trainers.dataset_checks import check_datasets
 from rlhf_prm.trainers.environments import only_the_policys_tokens, refuse_environments
+from rlhf_prm.trainers.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.trainers.rollout_metrics import rollout_metrics
 from rlhf_prm.trainers.rollout_scoring import (
     UNVERIFIED,
@@ -27,6 +30,7 @@ from rlhf_prm.trainers.rollout_scoring import (
     step_rollouts,
     with_statuses,
 )
+from rlhf_prm.trainers.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.trainers.step_advantages import StepAdvantages
 
 STATUS_COLUMN = "verifier_status"
@@ -53,9 +57,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
     """GRPO whose advantages are per token, made from PRM step scores and the verifier's outcome.
 
     Overrides two methods of ``trl.GRPOTrainer``: ``_calculate_rewards`` also splits, scores and verifies the
-    completions; ``_generate_and_score_completions`` replaces the advantages. Two more carry the memory of a method that
-    has one (see ``StepAdvantages``) through checkpoints: ``_save_checkpoint`` and ``_load_optimizer_and_scheduler``.
-    Everything else is TRL's.
+    completions; ``_generate_and_score_completions`` replaces the advantages. Two more see to it that what TRL weighs by
+    sequence fits advantages of tokens (``sequence_ratios``), and two carry the memory of a method that has one (see
+    ``StepAdvantages``) through checkpoints. Everything else is TRL's.
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
@@ -74,8 +78,10 @@ class ProcessGRPOTrainer(GRPOTrainer):
         last_rollouts: the newest ``ScoredBatch``.
 
     Raises:
-        ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, no ``solution``,
-            TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that gives an ``env_mask``.
+        ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, a dataset that
+            nothing can be learned from (``check_datasets``), low-precision weights without float32 copies
+            (``check_master_weights``), TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that
+            gives an ``env_mask``.
     """
 
     _tag_names = ("trl", "grpo", "process-supervision")
@@ -97,7 +103,16 @@ class ProcessGRPOTrainer(GRPOTrainer):
             trl_arguments["rollout_func"] = only_the_policys_tokens(trl_arguments["rollout_func"])
         self.step_advantages = StepAdvantages(args.method, args.method_kwargs)
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
-        _check_sources(args.method, step_scorer, verifier, reward_funcs, train_dataset)
+        _check_sources(args.method, step_scorer, verifier, reward_funcs)
+        check_datasets(
+            args,
+            train_dataset,
+            trl_arguments.get("eval_dataset"),
+            verified=verifier is not None or outcome_reward in reward_funcs,
+            needs_gold=args.learns_from_outcome_only and not reward_funcs,
+        )
+        if isinstance(model, str) and trl_arguments.get("peft_config") is None:
+            refuse_low_precision((args.model_init_kwargs or {}).get("dtype"), args, args.learning_rate)
         if verifier is not None:
             reward_funcs = [_VerifierReward(self), *reward_funcs]
         self.process_scale = 1.0
@@ -108,19 +123,19 @@ class ProcessGRPOTrainer(GRPOTrainer):
         super().__init__(
             model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
         )
+        if self.optimizer is None:  # a caller's own may keep copies unseen
+            check_master_weights(self.model, args, args.learning_rate)
         self.scoring = RolloutScoring(args.splitter(), self._tokenizer, step_scorer, verifier)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """As TRL's; the completions are split, scored and verified first."""
-        if self.scoring.verifier is not None and "solution" not in inputs[0]:
-            raise ValueError(
-                f"train_dataset: got columns {sorted(inputs[0])}, expected `solution` with the gold answer"
-            )
+        if self.scoring.verifier is not None and "solution" not in inputs[0]:  # a stream may not name its columns
+            raise ValueError(f"dataset: got columns {sorted(inputs[0])}, expected `solution` with the gold answer")
         self._rows = self.scoring(
             prompts=[_text(prompt) for prompt in prompts],
             problems=[row.get("problem") or _text(row["prompt"]) for row in inputs],
-            solutions=[row.get("solution") for row in inputs],
+            solutions=[gold_text(row.get("solution")) for row in inputs],
             completion_ids=completion_ids_list,
         )
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -168,6 +183,13 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self._warn_without_separator(rows)
         self._log_rollouts(mode)
         return output
+
+    get_off_policy_mask = staticmethod(off_policy_mask)
+
+    def _compute_loss(self, model, inputs):
+        """As TRL's, with GSPO-token's ratios in place of one ratio per sequence."""
+        with gspo_token(self, inputs) as inputs:
+            return super()._compute_loss(model, inputs)
 
     def _advantages(
         self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice
@@ -251,16 +273,11 @@ class _VerifierReward:
         return [row.reward for row in self.trainer._rows]
 
 
-def _check_sources(method: str, step_scorer, verifier, reward_funcs: list, train_dataset) -> None:
+def _check_sources(method: str, step_scorer, verifier, reward_funcs: list) -> None:
     if step_scorer is None and method != "outcome":
         raise ValueError(f"method {method!r} needs step scores: pass step_scorer=load_prm(…), or method='outcome'")
     if verifier is None and not reward_funcs:
         raise ValueError("no outcome: pass verifier=MathVerifier(), a verifier of your own, or reward_funcs")
-    columns = getattr(train_dataset, "column_names", None)
-    if (verifier is not None or outcome_reward in reward_funcs) and columns and "solution" not in columns:
-        raise ValueError(
-            f"train_dataset: got columns {columns}, expected `solution` with the gold answer; rename yours"
-        )
 
 
 def _text(prompt) -> str:

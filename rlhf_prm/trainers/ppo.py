@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from transformers import ProcessorMixin
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.callbacks import SyncRefModelCallback
 from trl.trainer.utils import disable_dropout_in_model
 
 from reward import SHAPINGS, StepRollouts, generalized_advantage_estimation, resolve, scheduled, tokens_to_step
@@ -16,6 +18,7 @@ from reward.ppo import clipped_value_loss, explained_variance, kl_penalty, maske
 from rlhf_prm.trainers.critic import (
     PREFIX,
     Critic,
+    SyncReferenceToPolicy,
     ValueTap,
     check_vocabulary,
     critic_trunk,
@@ -26,6 +29,7 @@ from rlhf_prm.trainers.critic import (
 )
 from rlhf_prm.trainers.environments import refuse_environments
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+from rlhf_prm.trainers.master_weights import has_master_weights
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
 
 
@@ -55,19 +59,26 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
                 "process_weight=0"
             )
         refuse_environments(arguments)  # before the critic's weights are loaded
+        _refuse_images(isinstance(arguments.get("processing_class"), ProcessorMixin))
         self._shaping = resolve(args.shaping, SHAPINGS, "shaping")
         self._check_shaping(args)
         trunk, source = _trunk_of(model, args, step_scorer)
         super().__init__(model=model, args=args, step_scorer=step_scorer, **arguments)
+        _refuse_images(self._is_vlm)
         if trunk is not None and source is not None:
             check_vocabulary(trunk, source, self._tokenizer)
         self.value_tap = ValueTap(self.model, self._critic(trunk, args))
+        if args.sync_ref_model:
+            theirs = self.pop_callback(SyncRefModelCallback)
+            self.add_callback(SyncReferenceToPolicy(theirs.ref_model, theirs.accelerator))
         if self.use_vllm:
             _keep_from_vllm(self.vllm_generation)
 
     def _critic(self, trunk, args: ProcessPPOConfig) -> Critic:
         hidden_size = (trunk or self.model).config.get_text_config().hidden_size
         critic = Critic(hidden_size, trunk, detach=args.critic == "detached")
+        if not has_master_weights(args):  # the policy may be bfloat16 under float32 adapters; all of this is trained
+            critic.float()
         if args.disable_dropout:
             disable_dropout_in_model(critic)
         if trunk is not None and args.gradient_checkpointing:
@@ -269,6 +280,14 @@ def _trunk_of(model, args: ProcessPPOConfig, step_scorer):
     if source == "policy":
         return critic_trunk(model, revision=settings.get("revision", "main"), **load), None
     return critic_trunk(source, **load), source
+
+
+def _refuse_images(with_processor: bool) -> None:
+    if with_processor:
+        raise ValueError(
+            "processing_class: got a processor of images and text, expected a tokenizer: the critic and the "
+            "log-probabilities of the old policy read token ids only, so PPO would train as if there were no images"
+        )
 
 
 def _keep_from_vllm(generation) -> None:

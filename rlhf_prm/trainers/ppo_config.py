@@ -73,6 +73,16 @@ class ProcessPPOConfig(ProcessGRPOConfig):
         self._check()
 
     @property
+    def learns_from_outcome_only(self) -> bool:
+        """Whether the step scores reach no reward."""
+        return not self.process_weight
+
+    @property
+    def gives_token_advantages(self) -> bool:
+        """Always: GAE gives each token its own."""
+        return True
+
+    @property
     def label(self) -> str:
         """What tables and reports call this run."""
         return "ppo_dense" if self.process_weight else "ppo_outcome"

@@ -31,6 +31,7 @@ from rlhf_prm.prm import losses
 from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.texts import Texts
+from rlhf_prm.trainers.master_weights import check_master_weights
 from rlhf_prm.trainers.prm_config import PRMConfig
 from rlhf_prm.trainers.prm_data import IGNORE, StepCollator, by_length, encode_dataset
 from rlhf_prm.trainers.prm_stages import hold_body, split_head_groups
@@ -102,6 +103,8 @@ class PRMTrainer(Trainer):
             callbacks=[*stopping_callbacks(args), *callbacks],
             **kwargs,
         )
+        if train_dataset is not None and self.optimizer is None:  # a caller's own may keep copies unseen
+            check_master_weights(self.model, args, args.learning_rate)
         # The loss is a mean over the labelled steps (pqm: the rollouts) of the whole update, however that is cut into
         # micro-batches and ranks: the Trainer counts them in `labels`, unshifted.
         self.model_accepts_loss_kwargs = True

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
@@ -18,6 +18,8 @@ class PRMConfig(TrainingArguments):
     Raises:
         ValueError: a setting outside its range; the message says what came and what was expected.
     """
+
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs"]
 
     loss: str = field(
         default="ce",

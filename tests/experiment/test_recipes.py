@@ -72,6 +72,8 @@ def test_every_config_names_its_command():
         (["--columns", "question"], "columns: got 'question', expected a JSON object"),
         (["--dataset", "nowhere.jsonl"], "no file at nowhere.jsonl"),
         (["--gold_fraction", "2"], "gold_fraction"),
+        (["--gold_fraction", "0", "--baseline", "outcome"], "baseline: got 'outcome' for .* without a gold answer"),
+        (["--dtype", "bfloat16", "--learning_rate", "1e-6"], "learning_rate: got 1e-06 for bfloat16 weights"),
         (["--verifier", "exact"], "unknown verifier 'exact'"),
         (["--resume_from_checkpoint", "true", "--output_dir", "runs/never"], "no checkpoint in runs/never"),
         (["--config", "nothing.yaml"], "no file at nothing.yaml"),

@@ -84,6 +84,7 @@ def test_trains_from_files_evaluates_and_saves(recipe, language_model_folder, tm
     [
         (("--train_data", "nowhere.jsonl", "--model_name_or_path", "x"), "no file nowhere.jsonl"),
         (("--loss", "bce"), "loss: got 'bce'"),
+        (("--dtype", "bfloat16", "--learning_rate", "1e-5"), "learning_rate: got 1e-05 for bfloat16 weights"),
         (("--eval_fraction", "1"), "eval_fraction: got 1.0"),
         (("--eval_data", "x.jsonl"), "eval_data without train_data"),
         (("--world_settings", '{"sead": 1}'), "world_settings: .*sead"),

@@ -201,3 +201,11 @@ def test_errors_of_the_trainer(model, tokenizer, tmp_path):
     trainer = PRMTrainer(model, plateau, stepwise_rows(8), stepwise_rows(4), tokenizer)
     with pytest.raises(ValueError, match="head_updates needs a schedule"):
         trainer.train()
+
+
+def test_low_precision_weights_without_float32_copies_are_refused(model, tokenizer, tmp_path):
+    """To train; to evaluate they are taken."""
+    half = model.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"learning_rate: got 1e-05 for bfloat16 weights.*dtype: float32"):
+        PRMTrainer(half, config(tmp_path, learning_rate=1e-5), stepwise_rows(8), None, tokenizer)
+    PRMTrainer(half, config(tmp_path, learning_rate=1e-5), None, stepwise_rows(8), tokenizer)

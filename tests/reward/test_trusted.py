@@ -1,4 +1,4 @@
-"""`trusted` and the trust it measures: hand-worked numbers, the slow reference, and what trust must not be fooled by."""
+"""`trusted` and its trust: hand-worked numbers, the slow reference, and what trust must not be fooled by."""
 
 import math
 

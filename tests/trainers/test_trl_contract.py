@@ -16,12 +16,18 @@ def test_trl_is_the_pinned_minor_version():
     assert version("trl") in wanted.specifier and "1.17" not in wanted.specifier
 
 
-def test_only_four_methods_of_trl_are_overridden():
-    """Two for the advantages, two for the memory of a method in checkpoints."""
+def test_only_these_methods_of_trl_are_overridden():
+    """Two for the advantages, two for what TRL weighs by sequence, two for a method's memory in checkpoints."""
     inherited = set(dir(GRPOTrainer))
     overridden = {name for name in vars(ProcessGRPOTrainer) if name in inherited and not name.startswith("__")}
-    advantages = {"_calculate_rewards", "_generate_and_score_completions"}
-    assert overridden - {"_tag_names", "_name"} == advantages | {"_save_checkpoint", "_load_optimizer_and_scheduler"}
+    assert overridden - {"_tag_names", "_name"} == {
+        "_calculate_rewards",
+        "_generate_and_score_completions",
+        "_compute_loss",
+        "get_off_policy_mask",
+        "_save_checkpoint",
+        "_load_optimizer_and_scheduler",
+    }
 
 
 def test_signatures_of_the_overridden_methods():

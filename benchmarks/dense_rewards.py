@@ -13,6 +13,7 @@ lock. ``rlhf_prm.toyworld.quick_grpo`` trains; the baseline's regime was tuned o
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import math
@@ -49,11 +50,10 @@ WORLDS: dict[str, dict[str, Any]] = {
     "filler": {"filler": True},
     "gold10": {"gold_fraction": 0.1},
 }
-LEARNED = {"label_source": "confirmed", "judge_votes": 8, "mc_completions": 8}
+LEARNED = {"label_source": "judge", "judge_votes": 8}
 METHOD = "trusted"
-# Outcome-only at its best on builds 10 and 11; every method gets the same rollouts.
-REGIMES = {"plain": {}, "long": {"learning_rate": 1.5e-4}, "filler": {}, "gold10": {}}
-DENSE_REGIMES = {"plain": {}, "long": {}, "filler": {}, "gold10": {}}
+# Outcome-only at its best on builds 10 and 11 (`tuning`); every method trains as it does.
+REGIMES: dict[str, dict[str, Any]] = {"plain": {}, "long": {"learning_rate": 1.5e-4}, "filler": {}, "gold10": {}}
 Cell = dict[str, Any]
 
 
@@ -68,7 +68,7 @@ def contenders(builds: list[int]) -> Iterator[Cell]:
         for world in WORLDS:
             yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
             for scorer in ("learned", "oracle"):
-                yield cell("contenders", world, build, scorer, METHOD, DENSE_REGIMES[world])
+                yield cell("contenders", world, build, scorer, METHOD, REGIMES[world])
 
 
 def hostile(builds: list[int]) -> Iterator[Cell]:
@@ -76,7 +76,7 @@ def hostile(builds: list[int]) -> Iterator[Cell]:
     for build in builds:
         yield cell("contenders", "plain", build, "none", "outcome", REGIMES["plain"])
         for scorer in (*HOSTILE, "random_weights"):
-            yield cell("hostile", "plain", build, scorer, METHOD, DENSE_REGIMES["plain"])
+            yield cell("hostile", "plain", build, scorer, METHOD, REGIMES["plain"])
 
 
 def curve(builds: list[int]) -> Iterator[Cell]:
@@ -88,7 +88,7 @@ def curve(builds: list[int]) -> Iterator[Cell]:
         for world in ("plain", "long", "filler"):
             yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
             for scorer in ("oracle", "learned", *flips, *learned, *sources, *("inverted", "noise")):
-                yield cell("curve", world, build, scorer, METHOD, DENSE_REGIMES[world])
+                yield cell("curve", world, build, scorer, METHOD, REGIMES[world])
 
 
 def tuning(builds: list[int]) -> Iterator[Cell]:
@@ -112,7 +112,7 @@ def world_of(one: Cell, cache: str) -> ToyWorld:
         key, value = given.split("=")
         chosen |= {key: int(value) if value.isdigit() else value}
         if key == "label_source":
-            chosen |= {"judge_votes": 1, "mc_completions": 4}
+            chosen |= {"judge_votes": 1}
     return build_world(ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **chosen), cache)
 
 
@@ -154,7 +154,7 @@ def work(cells: list[Cell], results: Path, cache: str) -> None:
     for one in cells:
         name = _name(one)
         try:
-            with FileLock(locks / f"{abs(hash(name))}-{one['build']}.lock", timeout=0):
+            with FileLock(locks / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock", timeout=0):
                 if name in {_name(row["cell"]) for row in rows_of(results)}:
                     continue
                 result = run(one, cache)

@@ -9,9 +9,7 @@ from typing import Any
 from reward.verifier import Verifier
 from rlhf_prm.annotate.config import GeneratorConfig
 from rlhf_prm.annotate.generators import Generator
-from rlhf_prm.data import load_prompts
-from rlhf_prm.prm import FAMILIES, StepScorer, load_prm
-from rlhf_prm.prm.load import PLACEMENTS
+from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
@@ -22,7 +20,7 @@ def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> No
         parser.add_argument("--prm", required=True, nargs="+", help=f"{help_text}; several are ranked by agreement too")
     else:
         parser.add_argument("--prm", required=True, help=help_text)
-    parser.add_argument("--family", default="auto", help=f"how the PRM is read: auto, {', '.join(FAMILIES)}")
+    parser.add_argument("--family", default="auto", help="how the PRM is read: auto, or a family of docs/prms.md")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
     parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
@@ -32,6 +30,8 @@ def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> No
 
 def scorer_from(args: argparse.Namespace, prm: str | None = None) -> StepScorer:
     """The scorer of ``--prm`` (or of one of several)."""
+    from rlhf_prm.prm import load_prm
+
     return load_prm(prm or args.prm, **{name: getattr(args, name) for name in SCORER_SETTINGS})
 
 
@@ -68,6 +68,8 @@ def policy_from(args: argparse.Namespace) -> tuple[Generator, Callable[[str], st
 
 def problems_from(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Problems and gold solutions of ``--problems``; rows without gold are left out."""
+    from rlhf_prm.data import load_prompts
+
     if args.problems is None:
         raise ValueError("--problems is needed to sample from a policy: a file with problems and gold answers")
     columns = {"prompt": args.problem_column, "solution": args.solution_column}

@@ -8,7 +8,7 @@ from typing import Any
 
 from reward.verifier import Verifier
 from rlhf_prm.annotate.generators import Generator
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.steps import StepSplitter
 
 

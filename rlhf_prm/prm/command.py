@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from rlhf_prm.prm.families import FAMILIES
-from rlhf_prm.prm.load import PLACEMENTS, load_prm
-from rlhf_prm.prm.scorer import BatchScorer
+from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.steps import StepSplitter
 
 PROBLEM_KEYS = ("problem", "prompt", "question")
@@ -27,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{'|'.join(TEXT_KEYS)} (one text, cut at --separator)",
     )
     parser.add_argument("--output", type=Path, help="default: the input's name with .scored.jsonl")
-    parser.add_argument("--family", default="auto", help=f"how the PRM is read: auto, {', '.join(FAMILIES)}")
+    parser.add_argument("--family", default="auto", help="how the PRM is read: auto, or a family of docs/prms.md")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
     parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
@@ -42,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write each input row with ``step_scores`` added (null where a step could not be scored); print a summary."""
+    from rlhf_prm.prm import load_prm
+
     rows = read_rollouts(args.input, StepSplitter(args.separator.encode().decode("unicode_escape")))
     keywords = (
         "family",
@@ -92,7 +92,7 @@ def read_rollouts(path: Path, splitter: StepSplitter) -> Iterator[tuple[dict, st
             yield row, problem, steps
 
 
-def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: BatchScorer, chunk: int) -> Iterator[dict]:
+def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: StepScorer, chunk: int) -> Iterator[dict]:
     """The rows in their order, each with ``step_scores``; a chunk is scored as one call."""
     rollouts = iter(rollouts)
     while part := list(islice(rollouts, chunk)):

@@ -41,6 +41,7 @@ def test_float32_weights_move_and_bfloat16_weights_hardly_do(gpu, tiny):
     assert found["bfloat16"]["share_of_weights_moved"]["3"] < 0.1
 
 
+@pytest.mark.slow  # eight updates
 def test_memory_is_set_beside_the_plan_for_each_setting(gpu, tiny):
     found = gpu.memory(tiny)
     assert len(found) == 4

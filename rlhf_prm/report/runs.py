@@ -5,6 +5,7 @@ Every part is optional: a run that was killed, or one that is still going, can b
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from reward import outcome_advantages
 from rlhf_prm.steps import StepSplitter
 
 Row = dict[str, Any]
+_LIMIT = re.compile(r"(\w+) \S+, at \w+ \S+, limit ([-+.\de]+)")  # of the evidence in hack_guard.jsonl
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,13 @@ class Run:
         settings = dict(self.summary.get("settings") or {})
         recipe = settings.pop("recipe", None) or {}
         return {f"recipe.{key}": value for key, value in recipe.items()} | settings
+
+    @cached_property
+    def hack_limits(self) -> dict[str, float]:
+        """HackGuard's limit of each detector: as it wrote them, or as its log tells of those that tripped."""
+        told = {name: float(limit) for row in self.guard for name, limit in _LIMIT.findall(str(row.get("evidence")))}
+        path = self.path / "hack_limits.json"
+        return told | (json.loads(path.read_text()) if path.exists() else {})
 
     @cached_property
     def baseline(self) -> "Run | None":

@@ -33,8 +33,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from gpu_models import SIZES, Coin, Size, prompts, random_policy, random_prm, random_rollouts, words_tokenizer
-from transformers import PrinterCallback, TrainerCallback
+from gpu_models import (
+    SIZES,
+    Coin,
+    Size,
+    on_device,
+    prompts,
+    random_policy,
+    random_prm,
+    random_rollouts,
+    words_tokenizer,
+)
+from transformers import PrinterCallback, Qwen2ForCausalLM, TrainerCallback
 
 from rlhf_prm.experiment.run_folder import versions
 from rlhf_prm.plan import RunPlan, memory_by_part
@@ -149,7 +159,7 @@ def precision(size: Size) -> dict:
 
 def _updates_in(dtype: torch.dtype, size: Size) -> dict:
     """Policy-gradient updates on random tokens and random advantages, by AdamW at 1e-6 with clipped gradients."""
-    model = random_policy(size.policy, dtype, DEVICE).train()
+    model = on_device(Qwen2ForCausalLM, size.policy, dtype, DEVICE).train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     matrices = [p for p in model.parameters() if p.dim() == 2]
     before = [p.detach().to("cpu", copy=True) for p in matrices]

@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 280
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
-TURN, CHARACTER, LONGEST_LABEL = 40, 6.2, 24  # degrees; width of a character of 12 px; characters of a tick's label
+TURN, CHARACTER, LONGEST_LABEL = 40, 6.8, 24  # degrees; width of a character of 12 px; characters of a tick's label
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ class RunPlan:
         return self.base_parameters if self.adapter_parameters else 0
 
     @property
+    def autocast(self) -> bool:
+        """Whether float32 weights are multiplied in bf16: without DeepSpeed, unless LoRA stands on bf16 weights."""
+        return self.zero == 0 and not (self.frozen_parameters and self.frozen_bytes == 2)
+
+    @property
     def trained_parameters(self) -> int:
         """Policy or adapters, plus the critic's own trunk and value head, or the PRM's head of two layers."""
         trained = self.adapter_parameters or self.base_parameters
@@ -126,9 +131,9 @@ def _deepspeed_estimators() -> tuple[Callable, Callable]:
 def model_states(plan: RunPlan) -> int:
     """Bytes per GPU of weights, gradients and optimizer of everything that is trained.
 
-    DDP: float32 weights, gradients and two Adam moments (TRL loads policies so). ZeRO-1, for which DeepSpeed has
-    no estimator: bf16 weights and gradients whole, float32 weights, gradients and moments divided over the GPUs.
-    What LoRA freezes is not among it.
+    DDP and one GPU: float32 weights, gradients and two Adam moments (the recipes load policies so, and the trainers
+    refuse bf16 weights there). ZeRO-1, for which DeepSpeed has no estimator: bf16 weights and gradients whole, float32
+    weights, gradients and moments divided over the GPUs. What LoRA freezes is not among it.
     """
     total, per_node = plan.trained_parameters, plan.gpus // plan.nodes
     if plan.zero == 0:
@@ -153,7 +158,7 @@ def autocast_copies(plan: RunPlan) -> int:
 
     Only of weights that are multiplied, and only without DeepSpeed, whose weights are bf16 already.
     """
-    if plan.zero or (plan.frozen_parameters and plan.frozen_bytes == 2):
+    if not plan.autocast:
         return 0
     shape = plan.policy
     layers = shape.layers * shape.layer_parameters
@@ -162,13 +167,18 @@ def autocast_copies(plan: RunPlan) -> int:
 
 
 def activations(plan: RunPlan) -> int:
-    """Bytes of one training micro-batch: saved layers, a tile of logits with its gradient, the critic's layers."""
+    """Bytes of one training micro-batch: saved layers, a tile of logits with its gradient, the critic's layers.
+
+    Under autocast of float32 weights (no ZeRO) what runs along the layers is float32: four bytes more per hidden unit
+    that a layer hands on, ten more that it saves.
+    """
     tokens = plan.per_device_train_batch_size * plan.tokens
-    shape = plan.policy
+    shape, autocast = plan.policy, plan.autocast
+    layer = shape.layer_activation_bytes_per_token + (10 * shape.hidden if autocast else 0)
     if plan.gradient_checkpointing:
-        layers = tokens * (2 * shape.hidden * shape.layers + shape.layer_activation_bytes_per_token)
+        layers = tokens * ((4 if autocast else 2) * shape.hidden * shape.layers + layer)
     else:
-        layers = tokens * shape.layer_activation_bytes_per_token * shape.layers
+        layers = tokens * layer * shape.layers
     if plan.task == "prm":
         return layers  # two numbers a step in place of logits
     tile = min(LOG_PROB_TILE, tokens) * shape.vocab * (4 + 4)
@@ -192,12 +202,15 @@ def prm_scoring(plan: RunPlan) -> int:
 
 
 def generation(plan: RunPlan) -> int:
-    """Bytes of vLLM's share, or of transformers' cache (and, under ZeRO-3, of the gathered weights)."""
+    """Bytes of vLLM's share, or of transformers' cache (and, under ZeRO-3, of the gathered weights).
+
+    The cache is float32 beside float32 weights (no ZeRO): RoPE makes the keys so, and the cache takes their type.
+    """
     if plan.vllm == "server" or plan.task == "prm":
         return 0
     if plan.vllm == "colocate":
         return int(plan.vllm_gpu_memory_utilization * plan.gpu_bytes)
-    cache = plan.rollouts // plan.gpus * plan.tokens * plan.policy.kv_bytes_per_token
+    cache = plan.rollouts // plan.gpus * plan.tokens * plan.policy.kv_bytes_per_token * (2 if plan.autocast else 1)
     return cache + (2 * plan.trained_parameters if plan.zero == 3 else 0)
 
 
@@ -212,7 +225,8 @@ def kv_cache_room(plan: RunPlan) -> int:
 
 def memory_by_part(plan: RunPlan) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Part → (bytes per GPU, the phases it is there)."""
-    reference = 2 * plan.policy.parameters // (plan.gpus if plan.zero == 3 else 1) if plan.reference else 0
+    width = 2 if plan.zero else 4  # TRL loads the reference in the policy's dtype; DeepSpeed's engine casts it to bf16
+    reference = width * plan.policy.parameters // (plan.gpus if plan.zero == 3 else 1) if plan.reference else 0
     awake = PHASES if plan.vllm == "colocate" and not plan.vllm_enable_sleep_mode else ("generate",)
     parts = {
         "weights, gradients, optimizer": (model_states(plan), PHASES),

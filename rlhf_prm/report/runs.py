@@ -20,7 +20,6 @@ from reward import outcome_advantages
 from rlhf_prm.steps import StepSplitter
 
 Row = dict[str, Any]
-_LIMIT = re.compile(r"(\w+) \S+, at \w+ \S+, limit ([-+.\de]+)")  # of the evidence in hack_guard.jsonl
 
 
 @dataclass(frozen=True)
@@ -138,6 +137,9 @@ def read_run(path: str | Path) -> Run:
     summary = json.loads(summary_file.read_text()) if summary_file.exists() else {}
     metrics, guard = _read_lines(path / "metrics.jsonl"), _read_lines(path / "hack_guard.jsonl")
     return Run(path, path.resolve().name, summary, metrics, guard)
+
+
+_LIMIT = re.compile(r"(\w+) \S+, at \w+ \S+, limit ([-+.\de]+)")  # of the evidence in hack_guard.jsonl
 
 
 def _read_lines(path: Path) -> list[Row]:

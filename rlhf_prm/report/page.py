@@ -169,13 +169,14 @@ def _share(value: float | None, run: Run) -> str:
 
 
 def _guard_tables(subjects: list[Subject]) -> list[Part]:
-    """HackGuard's decisions with their evidence."""
+    """HackGuard's decisions with their evidence, detectors named as over the charts (spaces let them wrap)."""
     tables = []
     for s in subjects:
         if s.run.guard:
             keys = list(dict.fromkeys(key for entry in s.run.guard for key in entry))
-            rows = [[str(entry.get(key, "–")) for key in keys] for entry in s.run.guard[:200]]
-            tables.append({"title": f"Decisions of the guard, {s.label}", "header": keys, "rows": rows})
+            rows = [[str(entry.get(key, "–")).replace("_", " ") for key in keys] for entry in s.run.guard[:200]]
+            header = [key.replace("_", " ") for key in keys]
+            tables.append({"title": f"Decisions of the guard, {s.label}", "header": header, "rows": rows})
     return tables
 
 

@@ -63,10 +63,15 @@ def test_shape_from_a_folder(tmp_path):
 
 @pytest.mark.parametrize(("hidden", "heads", "kv_heads", "intermediate"), [(128, 4, 2, 512), (256, 8, 8, 1024)])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_activation_bytes_equal_what_autograd_saves(hidden, heads, kv_heads, intermediate, checkpointing):
-    """Bytes per layer and token = the difference between four layers and two, of distinct saved storages."""
+@pytest.mark.parametrize("autocast", [False, True])
+def test_activation_bytes_equal_what_autograd_saves(hidden, heads, kv_heads, intermediate, checkpointing, autocast):
+    """Bytes per layer and token = the difference between four layers and two, of distinct saved storages.
 
-    def saved(layers: int) -> int:
+    Weights in bf16 as DeepSpeed has them, or in float32 under autocast as one GPU has them, with their bf16 copies.
+    """
+    tokens = 3 * 32  # no weight has a side of that length
+
+    def saved(layers: int) -> tuple[int, int]:
         config = Qwen2Config(
             hidden_size=hidden,
             num_hidden_layers=layers,
@@ -76,7 +81,7 @@ def test_activation_bytes_equal_what_autograd_saves(hidden, heads, kv_heads, int
             vocab_size=32,
             use_cache=False,
         )
-        model = Qwen2Model(config).to(torch.bfloat16).train()
+        model = Qwen2Model(config).to(torch.float32 if autocast else torch.bfloat16).train()
         if checkpointing:
             model.gradient_checkpointing_enable()
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -86,14 +91,45 @@ def test_activation_bytes_equal_what_autograd_saves(hidden, heads, kv_heads, int
             kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            model(torch.zeros(2, 32, dtype=torch.long))
-        return sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in weights)
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            model(torch.zeros(3, 32, dtype=torch.long))
+        sizes = {True: 0, False: 0}
+        for address, tensor in kept.items():
+            if address not in weights:
+                is_copy = not {3, 32, tokens} & set(tensor.shape)
+                sizes[is_copy] += tensor.untyped_storage().nbytes()
+        return sizes[False], sizes[True]
 
-    per_token = (saved(4) - saved(2)) / 2 / (2 * 32)
+    (four, four_copies), (two, two_copies) = saved(4), saved(2)
     shape = ModelShape(hidden, 4, heads, kv_heads, intermediate, 32, tied=False)
-    expected = 2 * hidden if checkpointing else shape.layer_activation_bytes_per_token
-    assert per_token == pytest.approx(expected, rel=0.005)
+    one = shape.layer_activation_bytes_per_token + (10 * hidden if autocast else 0)
+    expected = (4 if autocast else 2) * hidden if checkpointing else one
+    assert (four - two) / 2 / tokens == pytest.approx(expected, rel=0.005)
+    if autocast and not checkpointing:  # with checkpointing autocast's own cache holds them, not autograd
+        assert (four_copies - two_copies) / 2 == pytest.approx(2 * shape.layer_parameters, rel=0.005)
+
+
+def test_float32_weights_on_one_gpu():
+    """Without ZeRO: 16 bytes per parameter, a float32 reference, a float32 cache and a float32 residual stream."""
+    plan = run_plan(gpus=1, zero=0, reference=True, vllm="none", rollouts=64, per_device_train_batch_size=8)
+    sharded = run_plan(gpus=1, zero=2, reference=True, vllm="none", rollouts=64, per_device_train_batch_size=8)
+    p, parts, others = SHAPES["7B"].parameters, memory_by_part(plan), memory_by_part(sharded)
+    assert parts["weights, gradients, optimizer"][0] == 16 * p
+    assert parts["reference policy"][0] == 4 * p and others["reference policy"][0] == 2 * p
+    assert parts["generation"][0] == 2 * others["generation"][0]
+    more = 8 * plan.tokens * (2 * 3584 * 28 + 10 * 3584)
+    assert activations(plan) - activations(sharded) == more
+
+
+def test_the_cache_beside_float32_weights_is_float32():
+    config = Qwen2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=16,
+        vocab_size=8,
+    )  # fmt: skip
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        cache = Qwen2Model(config)(torch.zeros(1, 4, dtype=torch.long), use_cache=True).past_key_values
+    assert cache.layers[0].keys.dtype == cache.layers[0].values.dtype == torch.float32
 
 
 def run_plan(**changes) -> RunPlan:

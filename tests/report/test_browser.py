@@ -172,9 +172,14 @@ def test_no_table_is_cut_and_no_label_overlaps(tmp_path, width):
     (run / "summary.json").write_text(json.dumps(summary))
     guard = {
         "step": 8,
-        "action": "anneal",
-        "detector": "repetition",
-        "evidence": "repetition 0.03, at first 0.01, limit 0.02; " * 4,
+        "verdict": "fallen",
+        "action": "rollback",
+        "detector": "step_count_correlation, held_out_accuracy",
+        "evidence": "step_count_correlation 0.03, at first 0.01, limit 0.02; " * 4,
+        "accuracy": 0.3123,
+        "best_accuracy": 0.4123,
+        "start": 0.3123,
+        "process_scale": 0.25,
     }
     (run / "hack_guard.jsonl").write_text(json.dumps(guard) + "\n")
     other = Browser(tmp_path / "profile", width, 900)

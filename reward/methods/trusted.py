@@ -1,4 +1,4 @@
-"""The outcome plus what a step scores above the same step of the other rollouts, as far as the scores can be trusted."""
+"""The outcome plus what a step scores above that step of the other rollouts, as far as scores can be trusted."""
 
 from jaxtyping import Float
 from torch import Tensor

@@ -3,12 +3,6 @@
 import argparse
 from pathlib import Path
 
-from rlhf_prm.ablation.config import load_config
-from rlhf_prm.ablation.launch import cell_runs, run_cells
-from rlhf_prm.ablation.markdown import markdown
-from rlhf_prm.ablation.page import write_page
-from rlhf_prm.ablation.table import build_table
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="the ablation's YAML")
@@ -18,6 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run, write, print the table and where it lies."""
+    from rlhf_prm.ablation.config import load_config
+    from rlhf_prm.ablation.launch import cell_runs, run_cells
+    from rlhf_prm.ablation.markdown import markdown
+    from rlhf_prm.ablation.page import write_page
+    from rlhf_prm.ablation.table import build_table
+
     config = load_config(args.config)
     runs = cell_runs(config) if args.table_only else run_cells(config, args.retry, lambda text: print(text, flush=True))
     table = build_table(config, runs)

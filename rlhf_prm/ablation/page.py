@@ -13,6 +13,7 @@ from rlhf_prm.report.gallery import gallery
 from rlhf_prm.report.page import render
 from rlhf_prm.report.runs import Run, read_run
 from rlhf_prm.report.sampling import Gathered, gather
+from rlhf_prm.report.styles import styles_of
 from rlhf_prm.report.svg import Chart, ForestRow, forest_chart, line_chart
 
 MOST_LINES, GALLERY_BUDGET = 7, 600_000
@@ -80,9 +81,11 @@ def _curves(table: Table, rows: Sequence[CellRow], read: dict) -> list[Chart]:
     if len(compared) > MOST_LINES:
         compared = [*compared[: MOST_LINES - 3], *compared[-3:]]
     chosen = [row for row in rows if row.is_baseline] + compared
+    styles = styles_of((markdown.short_label(table, row), _method(row)) for row in chosen)
     subjects = [
-        Subject(markdown.short_label(table, row), style, read[row.cell.labels, seed], Gathered())
-        for style, row in enumerate(chosen)
+        Subject(label, styles[label], read[row.cell.labels, seed], Gathered())
+        for row in chosen
+        for label in [markdown.short_label(table, row)]
         for seed in table.config.seeds
         if (row.cell.labels, seed) in read
     ]
@@ -93,6 +96,11 @@ def _curves(table: Table, rows: Sequence[CellRow], read: dict) -> list[Chart]:
             ("process_accuracy", "Held-out solutions with every step right, mean over seeds"),
         )
     ]
+
+
+def _method(row: CellRow) -> str:
+    """The cell's method, which gives it its colour; its label where the method is no axis of the grid."""
+    return str(row.cell.arguments.get("method", row.label))
 
 
 def _galleries(table: Table, read: dict) -> list[Part]:

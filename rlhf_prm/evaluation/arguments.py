@@ -13,9 +13,7 @@ from rlhf_prm.annotate.config import GeneratorConfig
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
 from rlhf_prm.command_line import add_columns, loading, number, positive
-from rlhf_prm.data import load_prompts
-from rlhf_prm.prm import FAMILIES, StepScorer, load_prm
-from rlhf_prm.prm.load import PLACEMENTS
+from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import WatchedScorer
 from rlhf_prm.stepwise import SUFFIXES, read_all
 
@@ -28,7 +26,7 @@ def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> No
         parser.add_argument("--prm", required=True, nargs="+", help=f"{help_text}; several are ranked by agreement too")
     else:
         parser.add_argument("--prm", required=True, help=help_text)
-    parser.add_argument("--family", default="auto", help=f"how the PRM is read: auto, {', '.join(FAMILIES)}")
+    parser.add_argument("--family", default="auto", help="how the PRM is read: auto, or a family of docs/prms.md")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
     parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
@@ -40,6 +38,8 @@ def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> No
 
 def scorer_from(args: argparse.Namespace, prm: str | None = None, watched: bool = True) -> StepScorer:
     """The scorer of ``--prm`` (or of one of several); ``watched``: with a bar over what it scores."""
+    from rlhf_prm.prm import load_prm
+
     name = prm or args.prm
     with loading(f"--prm {name}"):
         scorer = load_prm(name, **{setting: getattr(args, setting) for setting in SCORER_SETTINGS})
@@ -100,6 +100,8 @@ def policy_from(args: argparse.Namespace) -> tuple[Generator, Callable[[str], st
 
 def problems_from(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Problems and gold solutions of ``--problems``; rows without gold are left out."""
+    from rlhf_prm.data import load_prompts
+
     if args.problems is None:
         raise ValueError("--problems is needed to sample from a policy: a file with problems and gold answers")
     if args.problems.endswith(SUFFIXES):

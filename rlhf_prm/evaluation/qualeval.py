@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import identity, kron, vstack
 
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.metrics import bootstrap_interval
@@ -33,6 +31,9 @@ def assign_categories(
     Raises:
         ValueError: a negative affinity, more categories per sample than there are, or limits no assignment meets.
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp  # here: a second of import that --help need not wait for
+    from scipy.sparse import identity, kron, vstack
+
     samples, categories = affinity.shape
     if (affinity < 0).any():
         raise ValueError(f"affinity: got {affinity.min()}, expected numbers ≥ 0")

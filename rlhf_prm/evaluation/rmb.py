@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.evaluation.rows import read_items, text, texts
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.steps import StepSplitter
 
 

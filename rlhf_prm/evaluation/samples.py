@@ -11,7 +11,7 @@ from rlhf_prm.annotate.tasks import unit_seed
 from rlhf_prm.columns import SAMPLES_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
 from rlhf_prm.evaluation.rows import read_items, whole
 from rlhf_prm.evaluation.rows import texts as texts_in
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 

@@ -16,7 +16,7 @@ from reward.verifier import Verifier
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 

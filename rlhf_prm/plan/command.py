@@ -2,77 +2,174 @@
 
 import argparse
 import json
+from dataclasses import fields
+from pathlib import Path
 
 from rlhf_prm.plan.fixes import largest_part, smallest_fix
-from rlhf_prm.plan.memory import GB, PHASES, PLACEMENTS, RunPlan, fits, kv_cache_room, memory_by_part, peak_bytes
+from rlhf_prm.plan.memory import (
+    GB,
+    PLACEMENTS,
+    RunPlan,
+    fits,
+    host_memory,
+    kv_cache_room,
+    memory_by_part,
+    peak_bytes,
+)
+from rlhf_prm.plan.recipe import launch_settings, recipe_settings
 from rlhf_prm.plan.shapes import model_shape
 from rlhf_prm.plan.timing import GPUS, Efficiency, seconds_by_part
 
+DEFAULTS = {field.name: field.default for field in fields(RunPlan)}
+ONE_PROCESS = {"gpus": 1, "nodes": 1, "zero": 0}  # how a recipe is launched where nothing else is said
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options carry the names that TRL and the configs use, where there is one."""
-    default = {name: field.default for name, field in RunPlan.__dataclass_fields__.items()}
-    parser.add_argument("--policy", default="7B", help='"1.5B", "7B", … (Qwen2.5) or a folder or Hub name')
-    parser.add_argument("--prm", default="7B", help='the same, or "none"')
+    """Options carry the names that TRL and the configs use, where there is one; each overrides the recipe."""
+    parser.add_argument("--config", type=Path, help="plan this recipe (recipes/configs/….yaml), on one GPU or --launch")
+    parser.add_argument("--launch", help="the accelerate config it is launched with: a file, or one of TRL's: zero3")
+    parser.add_argument("--policy", help='"1.5B", "7B", … (Qwen2.5), a published name, or a folder (7B)')
+    parser.add_argument("--prm", help='the same, or "none" (7B)')
     parser.add_argument("--gpu", default="h100", choices=sorted(GPUS), help="kind of GPU")
     parser.add_argument("--gpu-memory", type=float, help="GB per GPU, where it differs from the kind's")
-    parser.add_argument("--zero", type=int, default=3, choices=(0, 1, 2, 3), help="ZeRO stage; 0 = DDP")
-    parser.add_argument("--critic", default="none", choices=("none", "own", "shared"), help="PPO's critic; none = GRPO")
-    parser.add_argument("--prm-placement", default="replicate", choices=PLACEMENTS)
-    parser.add_argument("--vllm", default="colocate", choices=("colocate", "server", "none"))
+    for name, choices in (
+        ("critic", ("none", "own", "shared")),
+        ("prm_placement", PLACEMENTS),
+        ("vllm", ("colocate", "server", "none")),
+    ):
+        parser.add_argument(_flag(name), choices=choices, help=f"({DEFAULTS[name]})")
+    parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), help="ZeRO stage; 0 = DDP (3)")
     for name in ("gpus", "nodes", "prm_tokens", "rollouts", "prompt_tokens", "completion_tokens"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
+        parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")
     for name in ("per_device_train_batch_size", "num_iterations"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default[name])
-    parser.add_argument("--vllm-gpu-memory-utilization", type=float, default=default["vllm_gpu_memory_utilization"])
+        parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")
+    name = "vllm_gpu_memory_utilization"
+    parser.add_argument(_flag(name), type=float, help=f"({DEFAULTS[name]})")
     for name in ("offload_optimizer", "reference", "vllm_enable_sleep_mode", "gradient_checkpointing"):
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default[name])
+        parser.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=f"({DEFAULTS[name]})")
     parser.add_argument("--training-share", type=float, default=Efficiency.training, help="of peak FLOP/s in training")
     parser.add_argument("--decoding-share", type=float, default=Efficiency.decoding, help="of memory bandwidth")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
 
 
-def plan_of(args: argparse.Namespace) -> RunPlan:
-    """The plan that the command line describes."""
-    named = {name: getattr(args, name) for name in RunPlan.__dataclass_fields__ if hasattr(args, name)}
-    named["policy"] = model_shape(args.policy)
-    named["prm"] = None if args.prm == "none" else model_shape(args.prm)
-    named["gpu_bytes"] = int(args.gpu_memory * GB) if args.gpu_memory else GPUS[args.gpu].memory_bytes
-    return RunPlan(**named)
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def summary(plan: RunPlan, args: argparse.Namespace) -> dict:
+def plan_of(args: argparse.Namespace) -> tuple[RunPlan, dict[str, str]]:
+    """The plan that recipe, launch and command line describe, later ones first; and what its models are called.
+
+    Raises:
+        ValueError: see ``recipe_settings``, ``launch_settings``, ``model_shape`` and ``RunPlan``.
+    """
+    given = {name: getattr(args, name) for name in DEFAULTS if getattr(args, name, None) is not None}
+    launch = launch_settings(args.launch) if args.launch else ONE_PROCESS if args.config else {}
+    names = {"policy": "7B", "prm": "7B"}
+    settings = launch | {name: given[name] for name in ONE_PROCESS if name in given}
+    if args.config:
+        recipe, names = recipe_settings(args.config, settings["gpus"])
+        settings = recipe | settings
+    names |= {name: given.pop(name) for name in ("policy", "prm") if name in given}
+    if names.get("prm") == "none":
+        del names["prm"]
+    settings |= given
+    settings |= {name: model_shape(names[name]) if name in names else None for name in ("policy", "prm")}
+    settings["gpu_bytes"] = int(args.gpu_memory * GB) if args.gpu_memory else GPUS[args.gpu].memory_bytes
+    return RunPlan(**settings), names
+
+
+def planned(plan: RunPlan, names: dict[str, str], gpu: str) -> dict:
+    """What the plan is a plan of."""
+    told = {
+        name: getattr(plan, name)
+        for name in DEFAULTS
+        if name not in ("policy", "prm", "gpu_bytes", "frozen_bytes", "rollouts")
+    }
+    return {
+        "gpu": gpu,
+        "gpu_bytes": plan.gpu_bytes,
+        **names,
+        "policy_parameters": plan.policy.parameters,
+        **told,
+        "rollouts_per_update": plan.rollouts,
+        "gradient_accumulation_steps": plan.micro_batches,
+    }
+
+
+def summary(plan: RunPlan, names: dict[str, str], args: argparse.Namespace) -> dict:
     """Everything the command says, as plain numbers."""
     share = Efficiency(training=args.training_share, decoding=args.decoding_share)
     fix = smallest_fix(plan)
     return {
+        "planned": planned(plan, names, args.gpu),
         "fits": fits(plan),
         "gpu_bytes": plan.gpu_bytes,
         "memory": {
-            name: {"bytes": size, "phases": list(phases)} for name, (size, phases) in memory_by_part(plan).items()
+            name: {"bytes": size, "phases": [phase for phase in phases if phase in plan.phases]}
+            for name, (size, phases) in memory_by_part(plan).items()
         },
         "peak": peak_bytes(plan),
+        "host_memory_per_node": host_memory(plan),
         "rollouts_in_cache": kv_cache_room(plan),
         "seconds": seconds_by_part(fix[1] if fix else plan, GPUS[args.gpu], share),
         "fix": None if fix is None else fix[0],
         "peak_when_fixed": None if fix is None else peak_bytes(fix[1]),
+        "host_memory_when_fixed": None if fix is None else host_memory(fix[1]),
     }
 
 
+def _head(plan: RunPlan, names: dict[str, str], gpu: str) -> list[str]:
+    """What is planned, in words."""
+    size = f"{plan.base_parameters / 1e9:.2f} B parameters"
+    trained = f"LoRA, {plan.adapter_parameters / 1e6:.0f} M trained" if plan.adapter_parameters else "all trained"
+    models = f"{names['policy']} ({size}, {trained})"
+    if plan.task == "prm":
+        models = f"PRM training of {models}"
+    else:
+        prm = f"{names['prm']} ({plan.prm_placement})" if plan.prm else "none"
+        models = f"policy {models}, PRM {prm}, critic {plan.critic}" + ", reference policy" * plan.reference
+    zero = f"ZeRO-{plan.zero}" if plan.zero else "no ZeRO (DDP)" if plan.gpus > 1 else "no ZeRO"
+    offloaded = ", optimizer in host memory" * plan.offload_optimizer
+    nodes = f" on {plan.nodes} nodes" if plan.nodes > 1 else ""
+    rows = "solutions" if plan.task == "prm" else "rollouts"
+    texts = f"{plan.tokens} tokens" if plan.task == "prm" else f"{plan.prompt_tokens} + {plan.completion_tokens} tokens"
+    asleep = ", asleep in training" * plan.vllm_enable_sleep_mode
+    colocated = f"vLLM with {plan.vllm_gpu_memory_utilization:.0%} of each GPU{asleep}"
+    sampled = {"none": "transformers' generate", "server": "vLLM on other GPUs", "colocate": colocated}[plan.vllm]
+    checkpointing = f"gradient checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
+    gpus = f" × {plan.gpus} GPUs" if plan.gpus > 1 else ""
+    return [
+        models,
+        f"{plan.gpus} × {gpu} of {plan.gpu_bytes / GB:.0f} GB{nodes}, {zero}{offloaded}",
+        f"micro-batch {plan.per_device_train_batch_size} × {plan.micro_batches} accumulated{gpus} = "
+        f"{plan.rollouts} {rows} of {texts} per update, {checkpointing}",
+        *([f"sampling by {sampled}"] if plan.task == "rl" else []),
+        "",
+    ]
+
+
 def _table(plan: RunPlan, said: dict) -> list[str]:
-    lines = [f"{'memory per GPU, GB':32}" + "".join(f"{phase:>10}" for phase in PHASES)]
+    lines = [f"{'memory per GPU, GB':32}" + "".join(f"{phase:>10}" for phase in plan.phases)]
     for name, part in said["memory"].items():
-        cells = (f"{part['bytes'] / GB:10.1f}" if phase in part["phases"] else f"{'–':>10}" for phase in PHASES)
+        if not part["phases"]:
+            continue
+        cells = (f"{part['bytes'] / GB:10.1f}" if phase in part["phases"] else f"{'–':>10}" for phase in plan.phases)
         lines.append(f"  {name:30}" + "".join(cells))
-    lines.append(f"  {'total':30}" + "".join(f"{said['peak'][phase] / GB:10.1f}" for phase in PHASES))
+    lines.append(f"  {'total':30}" + "".join(f"{said['peak'][phase] / GB:10.1f}" for phase in plan.phases))
     return lines
+
+
+def _host(parts: dict[str, int]) -> list[str]:
+    if not parts:
+        return []
+    told = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
+    return [f"host memory per node, GB: {sum(parts.values()) / GB:.1f} ({told})"]
 
 
 def _verdict(plan: RunPlan, said: dict) -> list[str]:
     size = f"{plan.gpu_bytes / GB:.0f} GB"
     if said["fits"]:
-        return [f"fits in {size}."]
+        return [*_host(said["host_memory_per_node"]), f"fits in {size}."]
     if not said["rollouts_in_cache"]:
         reason = "vLLM's share holds the weights but not one rollout"
     else:
@@ -80,23 +177,33 @@ def _verdict(plan: RunPlan, said: dict) -> list[str]:
     if said["fix"] is None:
         return [f"does not fit in {size} ({reason}); no setting here makes it fit: more GPUs or a smaller model."]
     peak = max(said["peak_when_fixed"].values()) / GB
-    return [f"does not fit in {size} ({reason}). It does ({peak:.1f} GB) with:"] + [f"  {name}" for name in said["fix"]]
+    changes = [f"  {name}" for name in said["fix"]]
+    return [
+        f"does not fit in {size} ({reason}). It does ({peak:.1f} GB) with:",
+        *changes,
+        *_host(said["host_memory_when_fixed"]),
+    ]
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the plan."""
-    plan = plan_of(args)
-    said = summary(plan, args)
+    plan, names = plan_of(args)
+    said = summary(plan, names, args)
     if args.json:
         print(json.dumps(said, indent=1))
         return
     total = sum(said["seconds"].values())
-    changed = "" if said["fits"] or said["fix"] is None else ", with these changes"
-    size = f"({plan.rollouts} rollouts × {plan.tokens} tokens{changed})"
-    lines = [*_table(plan, said), *_verdict(plan, said), "", f"{'seconds per update':32}{total:10.1f}   {size}"]
+    changed = ", with these changes" if not said["fits"] and said["fix"] is not None else ""
+    lines = [*_head(plan, names, args.gpu), *_table(plan, said), *_verdict(plan, said)]
+    lines += ["", f"{'seconds per update' + changed:32}{total:10.1f}"]
     lines += [f"  {name:30}{seconds:10.1f}" for name, seconds in said["seconds"].items()]
-    lines.append(
-        f"assumed: {args.training_share:.0%} of peak FLOP/s in training, {Efficiency.scoring:.0%} in scoring, "
-        f"{args.decoding_share:.0%} of memory bandwidth in decoding, communication not overlapped."
-    )
+    shares = f"{args.training_share:.0%} of peak FLOP/s in training"
+    if plan.task == "rl":
+        shares += f", {Efficiency.scoring:.0%} in scoring, {args.decoding_share:.0%} of memory bandwidth in decoding"
+    longest = "; texts at the longest the recipe allows" if args.config else ""
+    lines.append(f"assumed: {shares}, communication not overlapped{longest}.")
+    if plan.task == "rl" and plan.vllm == "none":
+        lines.append(
+            "transformers' generate launches each layer from Python and takes several times as long as this bound."
+        )
     print("\n".join(lines))

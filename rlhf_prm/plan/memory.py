@@ -1,4 +1,4 @@
-"""GPU memory of a run, by part and by phase of an update: generate, score, train.
+"""Memory of a run, by part and by phase of an update (generate, score, train), on a GPU and on its node's host.
 
 A part counts in the phases in which it is there; the run needs the largest phase. Model states come from DeepSpeed's
 own estimators where they exist (ZeRO-2 and ZeRO-3); they assume bf16 training with float32 copies and Adam.
@@ -14,6 +14,7 @@ from rlhf_prm.plan.shapes import ModelShape
 GB = 10**9
 PHASES = ("generate", "score", "train")
 PLACEMENTS = ("replicate", "zero3", "offload", "server")
+PRM_TOKENS = 16384  # padded tokens of a micro-batch of the PRM on a GPU, as load_prm has them
 LOG_PROB_TILE = 32768  # rows of TRL's fused LM head that hold their logits at one time
 # Left to the CUDA context, NCCL's buffers and the allocator's fragmentation; a stated assumption, not a measurement.
 RESERVE_BYTES = 3 * GB
@@ -23,7 +24,9 @@ RESERVE_BYTES = 3 * GB
 class RunPlan:
     """What decides memory and time. Token counts are means; rollouts are per update over all GPUs.
 
-    ``zero``: 0 = DDP. ``critic``: "none" (GRPO), "own" (a trunk of the policy's size) or "shared".
+    ``task``: "rl", or "prm": the training of a PRM of the policy's shape, which has the one phase "train".
+    ``adapter_parameters``: LoRA's; 0 = all weights are trained. ``frozen_bytes``: per weight that LoRA leaves as it
+    is, without ZeRO. ``zero``: 0 = DDP. ``critic``: "none" (GRPO), "own" (a trunk of the policy's size) or "shared".
     ``vllm``: "colocate", "server" (on other GPUs), or "none" (transformers' generate).
     """
 
@@ -37,7 +40,7 @@ class RunPlan:
     critic: str = "none"
     reference: bool = False
     prm_placement: str = "replicate"
-    prm_tokens: int = 32768  # the token budget of one PRM micro-batch
+    prm_tokens: int = PRM_TOKENS  # the token budget of one PRM micro-batch
     vllm: str = "colocate"
     vllm_gpu_memory_utilization: float = 0.3
     vllm_enable_sleep_mode: bool = False
@@ -47,10 +50,14 @@ class RunPlan:
     per_device_train_batch_size: int = 4
     gradient_checkpointing: bool = True
     num_iterations: int = 1
+    task: str = "rl"
+    adapter_parameters: int = 0
+    frozen_bytes: int = 4
 
     def __post_init__(self) -> None:
         for name, wanted in (
             ("zero", (0, 1, 2, 3)),
+            ("task", ("rl", "prm")),
             ("critic", ("none", "own", "shared")),
             ("prm_placement", PLACEMENTS),
             ("vllm", ("colocate", "server", "none")),
@@ -71,10 +78,33 @@ class RunPlan:
         return self.prompt_tokens + self.completion_tokens
 
     @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases that this run has."""
+        return PHASES if self.task == "rl" else ("train",)
+
+    @property
+    def base_parameters(self) -> int:
+        """The policy, or the trunk of the PRM that is trained."""
+        return self.policy.parameters if self.task == "rl" else self.policy.body_parameters
+
+    @property
+    def frozen_parameters(self) -> int:
+        """What LoRA leaves as it is."""
+        return self.base_parameters if self.adapter_parameters else 0
+
+    @property
+    def autocast(self) -> bool:
+        """Whether float32 weights are multiplied in bf16: without DeepSpeed, unless LoRA stands on bf16 weights."""
+        return self.zero == 0 and not (self.frozen_parameters and self.frozen_bytes == 2)
+
+    @property
     def trained_parameters(self) -> int:
-        """Policy, plus the critic's own trunk and value head."""
+        """Policy or adapters, plus the critic's own trunk and value head, or the PRM's head of two layers."""
+        trained = self.adapter_parameters or self.base_parameters
+        if self.task == "prm":
+            return trained + self.policy.hidden * (self.policy.hidden + 1) + 2 * (self.policy.hidden + 1)
         own = self.policy.body_parameters if self.critic == "own" else 0
-        return self.policy.parameters + own + (0 if self.critic == "none" else self.policy.hidden + 1)
+        return trained + own + (0 if self.critic == "none" else self.policy.hidden + 1)
 
     @property
     def largest_module(self) -> int:
@@ -103,7 +133,7 @@ def model_states(plan: RunPlan) -> int:
 
     DDP and one GPU: float32 weights, gradients and two Adam moments (the recipes load policies so, and the trainers
     refuse bf16 weights there). ZeRO-1, for which DeepSpeed has no estimator: bf16 weights and gradients whole, float32
-    weights, gradients and moments divided over the GPUs.
+    weights, gradients and moments divided over the GPUs. What LoRA freezes is not among it.
     """
     total, per_node = plan.trained_parameters, plan.gpus // plan.nodes
     if plan.zero == 0:
@@ -116,6 +146,26 @@ def model_states(plan: RunPlan) -> int:
     return zero3(total, plan.largest_module, per_node, plan.nodes, plan.offload_optimizer, cpu_offload_params=False)[1]
 
 
+def frozen_weights(plan: RunPlan) -> int:
+    """Bytes per GPU of the weights that LoRA does not train; bf16 under DeepSpeed, divided by ZeRO-3."""
+    if plan.zero == 0:
+        return plan.frozen_bytes * plan.frozen_parameters
+    return 2 * plan.frozen_parameters // (plan.gpus if plan.zero == 3 else 1)
+
+
+def autocast_copies(plan: RunPlan) -> int:
+    """Bytes of the bf16 copies that autocast makes of float32 weights and keeps for the length of a forward pass.
+
+    Only of weights that are multiplied, and only without DeepSpeed, whose weights are bf16 already.
+    """
+    if not plan.autocast:
+        return 0
+    shape = plan.policy
+    layers = shape.layers * shape.layer_parameters
+    output = shape.embedding_parameters if plan.task == "rl" else 0
+    return 2 * (layers * (2 if plan.critic == "own" else 1) + output)
+
+
 def activations(plan: RunPlan) -> int:
     """Bytes of one training micro-batch: saved layers, a tile of logits with its gradient, the critic's layers.
 
@@ -123,13 +173,15 @@ def activations(plan: RunPlan) -> int:
     that a layer hands on, ten more that it saves.
     """
     tokens = plan.per_device_train_batch_size * plan.tokens
-    shape, autocast = plan.policy, plan.zero == 0
+    shape, autocast = plan.policy, plan.autocast
     layer = shape.layer_activation_bytes_per_token + (10 * shape.hidden if autocast else 0)
     if plan.gradient_checkpointing:
         layers = tokens * ((4 if autocast else 2) * shape.hidden * shape.layers + layer)
     else:
         layers = tokens * layer * shape.layers
-    tile = min(LOG_PROB_TILE, plan.per_device_train_batch_size * plan.tokens) * shape.vocab * (4 + 4)
+    if plan.task == "prm":
+        return layers  # two numbers a step in place of logits
+    tile = min(LOG_PROB_TILE, tokens) * shape.vocab * (4 + 4)
     return layers * (2 if plan.critic == "own" else 1) + tile
 
 
@@ -154,11 +206,11 @@ def generation(plan: RunPlan) -> int:
 
     The cache is float32 beside float32 weights (no ZeRO): RoPE makes the keys so, and the cache takes their type.
     """
-    if plan.vllm == "server":
+    if plan.vllm == "server" or plan.task == "prm":
         return 0
     if plan.vllm == "colocate":
         return int(plan.vllm_gpu_memory_utilization * plan.gpu_bytes)
-    cache = plan.rollouts // plan.gpus * plan.tokens * plan.policy.kv_bytes_per_token * (2 if plan.zero == 0 else 1)
+    cache = plan.rollouts // plan.gpus * plan.tokens * plan.policy.kv_bytes_per_token * (2 if plan.autocast else 1)
     return cache + (2 * plan.trained_parameters if plan.zero == 3 else 0)
 
 
@@ -178,6 +230,11 @@ def memory_by_part(plan: RunPlan) -> dict[str, tuple[int, tuple[str, ...]]]:
     awake = PHASES if plan.vllm == "colocate" and not plan.vllm_enable_sleep_mode else ("generate",)
     parts = {
         "weights, gradients, optimizer": (model_states(plan), PHASES),
+        "frozen weights": (frozen_weights(plan), PHASES),
+        "bf16 copies by autocast": (
+            autocast_copies(plan),
+            ("generate", "train") if plan.vllm == "none" else ("train",),
+        ),
         "reference policy": (reference, PHASES),
         "PRM weights": (prm_resident(plan), PHASES),
         "vLLM" if plan.vllm == "colocate" else "generation": (generation(plan), awake),
@@ -191,7 +248,25 @@ def memory_by_part(plan: RunPlan) -> dict[str, tuple[int, tuple[str, ...]]]:
 def peak_bytes(plan: RunPlan) -> dict[str, int]:
     """Phase → bytes per GPU."""
     parts = memory_by_part(plan).values()
-    return {phase: sum(size for size, phases in parts if phase in phases) for phase in PHASES}
+    return {phase: sum(size for size, phases in parts if phase in phases) for phase in plan.phases}
+
+
+def host_memory(plan: RunPlan) -> dict[str, int]:
+    """Part → bytes of each node's host memory that offloading takes, by DeepSpeed's estimators with their margin."""
+    total, per_node = plan.trained_parameters, plan.gpus // plan.nodes
+    parts = {}
+    if plan.offload_optimizer and plan.zero == 1:
+        parts["optimizer"] = 16 * total // plan.nodes
+    elif plan.offload_optimizer and plan.zero:
+        zero2, zero3 = _deepspeed_estimators()
+        if plan.zero == 2:
+            parts["optimizer"] = zero2(total, per_node, plan.nodes, True)[0]
+        else:
+            module = plan.largest_module
+            parts["optimizer"] = zero3(total, module, per_node, plan.nodes, True, cpu_offload_params=False)[0]
+    if plan.prm is not None and plan.prm_placement == "offload":
+        parts["PRM, a copy for each GPU"] = 2 * plan.prm.body_parameters * per_node
+    return parts
 
 
 def fits(plan: RunPlan) -> bool:

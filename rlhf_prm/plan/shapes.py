@@ -1,5 +1,7 @@
 """The shape of a decoder-only model, and the numbers that follow from it: parameters, cache and activation bytes."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,15 +81,61 @@ SHAPES = {
     "72B": ModelShape(8192, 80, 64, 8, 29568, 152064, tied=False),
 }
 
+LLAMA_8B = ModelShape(4096, 32, 32, 8, 14336, 128256, tied=False, qkv_bias=False)
+MISTRAL_7B = ModelShape(4096, 32, 32, 8, 14336, 32000, tied=False, qkv_bias=False)
+
+# Published models by pattern of their Hub names, so that a plan needs no network. Size letters are looked up in SHAPES.
+PUBLISHED: tuple[tuple[str, ModelShape | None], ...] = (
+    (r"Qwen/Qwen2\.5-(?:Math-|Math-PRM-|Coder-)?(\d+(?:\.\d)?B)(?:-[\w-]+)?", None),  # Instruct, PRM800K, …
+    (r"Skywork/Skywork-o1-Open-PRM-Qwen-2\.5-(1\.5B|7B)", None),
+    (r"Gen-Verse/ReasonFlux-PRM-(1\.5B|7B)", None),
+    (r"PRIME-RL/EurusPRM-Stage[12]", SHAPES["7B"]),
+    (r"jinachris/PURE-PRM-7B", SHAPES["7B"]),
+    (r"peiyi9979/math-shepherd-mistral-7b-prm", MISTRAL_7B),
+    (r"RLHFlow/Llama3\.1-8B-PRM-\w+-Data", LLAMA_8B),
+    (r"meta-llama/(?:Llama-3\.1|Meta-Llama-3\.1|Meta-Llama-3)-8B(?:-Instruct)?", LLAMA_8B),
+)
+
+
+def lora_parameters(shape: ModelShape, rank: int, targets: Sequence[str] | str = "all-linear") -> int:
+    """Parameters of LoRA adapters: rank · (inputs + outputs) for each target of each layer.
+
+    Raises:
+        ValueError: a target that is no linear map of a layer.
+    """
+    sizes = {
+        "q_proj": shape.hidden + shape.q_width,
+        "k_proj": shape.hidden + shape.kv_width,
+        "v_proj": shape.hidden + shape.kv_width,
+        "o_proj": shape.hidden + shape.q_width,
+        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), shape.hidden + shape.intermediate),
+    }
+    names = (
+        list(sizes) if targets in ("all-linear", ["all-linear"]) else [targets] if isinstance(targets, str) else targets
+    )
+    if unknown := [name for name in names if name not in sizes]:
+        raise ValueError(f"lora_target_modules: got {unknown[0]!r}, expected all-linear or some of {', '.join(sizes)}")
+    return shape.layers * rank * sum(sizes[name] for name in names)
+
+
+def published_shape(name: str) -> ModelShape | None:
+    """The shape of a published model whose name is known here."""
+    for pattern, shape in PUBLISHED:
+        if match := re.fullmatch(pattern, name):
+            return shape or SHAPES.get(match[1])
+    return None
+
 
 def model_shape(name: str) -> ModelShape:
-    """The shape of ``name``: a size of the Qwen2.5 family ("7B"), or a folder or Hub name with a ``config.json``.
+    """The shape of ``name``: a size of the Qwen2.5 family ("7B"), a published name, or whatever has a ``config.json``.
 
     Raises:
         ValueError: neither a known size nor a readable configuration of a dense decoder.
     """
     if name.upper() in SHAPES:
         return SHAPES[name.upper()]
+    if not Path(name).is_dir() and (shape := published_shape(name)) is not None:
+        return shape
     from transformers import AutoConfig
 
     try:

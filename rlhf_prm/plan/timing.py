@@ -45,6 +45,8 @@ def generation_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float
     Rollouts that do not fit in the cache at one time run in waves. A step takes the larger of its reading and its
     arithmetic. All completions are taken to have the mean length; a long tail makes real runs slower.
     """
+    if plan.task == "prm":
+        return 0.0
     policy, local = plan.policy, plan.rollouts // plan.gpus
     running = max(1, kv_cache_room(plan))
     waves = math.ceil(local / running)
@@ -70,11 +72,14 @@ def training_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
     tokens = plan.rollouts // plan.gpus * plan.tokens
     passes = (4 if plan.gradient_checkpointing else 3) * plan.num_iterations
     models = 2 if plan.critic == "own" else 1
-    return models * passes * tokens * plan.policy.forward_flops_per_token / (gpu.flops * share.training)
+    output = 2 * plan.policy.embedding_parameters if plan.task == "prm" else 0  # a PRM has no output matrix
+    return models * passes * tokens * (plan.policy.forward_flops_per_token - output) / (gpu.flops * share.training)
 
 
 def old_policy_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
     """No-gradient forwards before training: old log-probabilities (vLLM, PPO, re-used rollouts), values, reference."""
+    if plan.task == "prm":
+        return 0.0
     old = plan.vllm != "none" or plan.critic != "none" or plan.num_iterations > 1
     forwards = int(old) + int(plan.critic == "own") + int(plan.reference)
     tokens = plan.rollouts // plan.gpus * plan.tokens
@@ -101,6 +106,8 @@ def communication_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> fl
 
 def weight_sync_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
     """The new weights on their way to vLLM: a copy in GPU memory when colocated (gathered first under ZeRO-3)."""
+    if plan.task == "prm":
+        return 0.0
     weights = 2 * plan.policy.parameters
     link = gpu.link_bandwidth if plan.nodes == 1 else min(gpu.link_bandwidth, gpu.network_bandwidth)
     gathered = weights / (link * share.links) if plan.zero == 3 and plan.gpus > 1 else 0.0

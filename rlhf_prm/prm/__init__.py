@@ -1,20 +1,32 @@
-"""Process reward models: how each family is read, and how they are scored fast beside a policy."""
+"""Process reward models: how each family is read, and how they are scored fast beside a policy.
 
-from rlhf_prm.prm.calibration import Calibration, fitted_calibration
-from rlhf_prm.prm.families import FAMILIES, Family
-from rlhf_prm.prm.load import load_prm
-from rlhf_prm.prm.scorer import PRMScorer, ScorerStats, StepScorer
-from rlhf_prm.prm.server import PRMServerError, ServerScorer
+Names are imported on first use: a command's ``--help`` must not wait for torch.
+"""
 
-__all__ = [
-    "FAMILIES",
-    "Calibration",
-    "Family",
-    "PRMScorer",
-    "PRMServerError",
-    "ScorerStats",
-    "ServerScorer",
-    "StepScorer",
-    "fitted_calibration",
-    "load_prm",
-]
+from importlib import import_module
+from typing import Any
+
+MODULES = {
+    "Calibration": "calibration",
+    "FAMILIES": "families",
+    "Family": "families",
+    "PRMScorer": "scorer",
+    "PRMServerError": "server",
+    "ScorerStats": "scorer",
+    "ServerScorer": "server",
+    "StepScorer": "protocol",
+    "fitted_calibration": "calibration",
+    "load_prm": "load",
+}
+
+__all__ = sorted(MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *MODULES})

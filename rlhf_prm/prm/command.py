@@ -9,9 +9,7 @@ from pathlib import Path
 
 from rlhf_prm.columns import PROBLEM_COLUMNS, RESPONSE_COLUMNS, STEPS_COLUMNS, problem_of, steps_of
 from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
-from rlhf_prm.prm.families import FAMILIES
-from rlhf_prm.prm.load import PLACEMENTS, load_prm
-from rlhf_prm.prm.scorer import BatchScorer
+from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.stepwise import read_records
@@ -29,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{'|'.join(TEXT_COLUMNS)} (one text, cut at --separator)",
     )
     parser.add_argument("--output", type=Path, help="default: the input's name with .scored.jsonl")
-    parser.add_argument("--family", default="auto", help=f"how the PRM is read: auto, {', '.join(FAMILIES)}")
+    parser.add_argument("--family", default="auto", help="how the PRM is read: auto, or a family of docs/prms.md")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
     parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
@@ -51,6 +49,8 @@ def run(args: argparse.Namespace) -> None:
     The input is read through once before the PRM is loaded, so that a bad row is said at once. The output appears when
     it is complete; until then it is called ``….partial``.
     """
+    from rlhf_prm.prm import load_prm
+
     splitter = StepSplitter(args.separator)
     output = args.output or args.input.with_suffix(".scored.jsonl")
     if output.resolve() == args.input.resolve():
@@ -102,7 +102,7 @@ def read_rollouts(
             raise ValueError(f"{where}: {error}") from error
 
 
-def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: BatchScorer, chunk: int) -> Iterator[dict]:
+def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: StepScorer, chunk: int) -> Iterator[dict]:
     """The rows in their order, each with ``step_scores``; a chunk is scored as one call."""
     rollouts = iter(rollouts)
     while part := list(islice(rollouts, chunk)):

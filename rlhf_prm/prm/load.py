@@ -11,13 +11,13 @@ from transformers.utils import cached_file, is_flash_attn_2_available
 from rlhf_prm.prm.calibration import Calibration, warn_of_narrow_scores
 from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
 from rlhf_prm.prm.placement import Offload, Replicate, Zero3, loading_for
+from rlhf_prm.prm.protocol import PLACEMENTS
 from rlhf_prm.prm.scorer import BatchScorer, PRMScorer
 from rlhf_prm.prm.server import ServerScorer
 from rlhf_prm.prm.texts import Texts
 
 IN_PROCESS = {"replicate": Replicate, "offload": Offload, "zero3": Zero3}
 SHARING_PAYS_FROM = 1 / 3
-PLACEMENTS = (*IN_PROCESS, "server")
 
 
 def load_prm(

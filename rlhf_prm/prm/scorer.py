@@ -1,11 +1,10 @@
-"""StepScorer: what trainers, evaluations and audits need of a process reward model; PRMScorer: one in process."""
+"""BatchScorer: what every scorer of a process reward model shares; PRMScorer: one in process."""
 
 import math
 import time
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,19 +13,8 @@ from rlhf_prm.prm.batching import Unit, collated, packed, plan, within_context, 
 from rlhf_prm.prm.calibration import Calibration
 from rlhf_prm.prm.families import Family
 from rlhf_prm.prm.placement import Placement
+from rlhf_prm.prm.protocol import StepScorer as StepScorer
 from rlhf_prm.prm.texts import Rendered, Texts
-
-
-@runtime_checkable
-class StepScorer(Protocol):
-    """Anything that scores reasoning steps."""
-
-    def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
-        """P(step correct | problem, steps so far) in [0, 1]: for each rollout one score per step.
-
-        NaN marks a step that could not be scored (past the model's context).
-        """
-        ...
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rlhf_prm.intervals import Interval, mean_interval, share_interval
 from rlhf_prm.report.runs import Run
 from rlhf_prm.report.sampling import POSITIONS, SCORE_BINS, Gathered
-from rlhf_prm.report.svg import Chart, Series, bar_chart, line_chart, path_chart
+from rlhf_prm.report.svg import Chart, Limit, Series, bar_chart, line_chart, path_chart
 
 POINTS, PATH_POINTS, GROUPS_PER_POINT = 40, 12, 16
 Curve = dict[float, Interval]
@@ -19,7 +19,7 @@ class Subject:
     """One curve of the page. Subjects with the same label are seeds of one thing and are averaged."""
 
     label: str
-    style: int
+    style: int  # of its method: see ``report.styles``
     run: Run
     gathered: Gathered
 
@@ -85,7 +85,10 @@ def thinned(curve: Curve) -> Curve:
 
 
 def lines(subjects: Sequence[Subject], curve_of: Callable[[Subject], Curve]) -> list[Series]:
-    """One series a label; where several seeds share a label, their mean with a t interval over the seeds."""
+    """One series a label; where several seeds share a label, their mean with a t interval over the seeds.
+
+    Where all values are shares, intervals end at 0 and 1: Student's t knows nothing of those bounds.
+    """
     seeds: dict[tuple[str, int], list[Curve]] = defaultdict(list)
     for subject in subjects:
         if curve := curve_of(subject):
@@ -93,12 +96,21 @@ def lines(subjects: Sequence[Subject], curve_of: Callable[[Subject], Curve]) -> 
     series = []
     for (label, style), curves in seeds.items():
         curve = curves[0] if len(curves) == 1 else _mean_curve(curves)
+        curve = bounded(curve)
         xs = sorted(curve)
         low, high = [curve[x].low for x in xs], [curve[x].high for x in xs]
         known = any(math.isfinite(value) for value in low)
         name = label if len(curves) == 1 else f"{label} ({len(curves)} seeds)"
         series.append(Series(name, xs, [curve[x].mean for x in xs], low if known else (), high if known else (), style))
     return series
+
+
+def bounded(curve: Curve) -> Curve:
+    """The curve, its intervals cut to [0, 1] where every value is a share."""
+    if not all(0.0 <= point.mean <= 1.0 for point in curve.values()):
+        return curve
+    # in this order NaN, which is no interval, stays NaN
+    return {x: Interval(p.mean, max(p.low, 0.0), min(p.high, 1.0)) for x, p in curve.items()}
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -142,10 +154,16 @@ def reward_charts(subjects: Sequence[Subject]) -> list[Chart]:
 
 
 def metric_chart(
-    subjects: Sequence[Subject], name: str, title: str, y_label: str, marks: Sequence[tuple[float, str]] = ()
+    subjects: Sequence[Subject],
+    name: str,
+    title: str,
+    y_label: str,
+    marks: Sequence[tuple[float, str]] = (),
+    limits: Sequence[Limit] = (),
 ) -> Chart:
     """One logged metric over updates."""
-    return line_chart(lines(subjects, lambda s: thinned(logged(s.run, name))), title, y_label=y_label, marks=marks)
+    series = lines(subjects, lambda s: thinned(logged(s.run, name)))
+    return line_chart(series, title, y_label=y_label, marks=marks, limits=limits)
 
 
 def process_charts(subjects: Sequence[Subject]) -> list[Chart]:
@@ -176,10 +194,9 @@ def score_charts(subject: Subject) -> list[Chart]:
     if not any(gathered.mean_scores.values()):
         return []
     by_position, histogram = [], []
-    for right, name, style in ((True, "correct", 0), (False, "incorrect", 1)):
-        points = [mean_interval(values) for values in gathered.by_position[right]]
-        xs = [(i + 0.5) / POSITIONS for i in range(POSITIONS)]
-        kept = [(x, p) for x, p in zip(xs, points, strict=True) if math.isfinite(p.mean)]
+    for right, name, style in ((True, "correct", "good"), (False, "incorrect", "bad")):
+        points = {(i + 0.5) / POSITIONS: mean_interval(v) for i, v in enumerate(gathered.by_position[right])}
+        kept = list(bounded({x: point for x, point in points.items() if math.isfinite(point.mean)}).items())
         by_position.append(
             Series(
                 name,
@@ -205,7 +222,7 @@ def score_charts(subject: Subject) -> list[Chart]:
 
 
 def hacking_charts(subjects: Sequence[Subject]) -> list[Chart]:
-    """Every ``hack/…`` metric over updates, with the guard's decisions as upright lines."""
+    """Every ``hack/…`` metric over updates, with the guard's decisions as upright lines and its limits across."""
     marks = [
         (float(entry["step"]), f"{entry.get('action', 'alarm')}: {entry.get('detector', '')}")
         for s in subjects
@@ -213,7 +230,15 @@ def hacking_charts(subjects: Sequence[Subject]) -> list[Chart]:
         if "step" in entry and entry.get("action") != "none"
     ]
     names = sorted({name for s in subjects for row in s.run.metrics for name in row if name.startswith("hack/")})
-    return _drawn([metric_chart(subjects, name, name[5:].replace("_", " "), "", marks) for name in names])
+    charts = []
+    for name in names:
+        limits = [
+            Limit(f"limit of {s.label}, seed {s.run.seed}", s.run.hack_limits[name[5:]], s.style)
+            for s in subjects
+            if name[5:] in s.run.hack_limits
+        ]
+        charts.append(metric_chart(subjects, name, name[5:].replace("_", " "), "", marks, limits))
+    return _drawn(charts)
 
 
 def time_charts(subjects: Sequence[Subject]) -> list[Chart]:
@@ -233,7 +258,7 @@ def time_charts(subjects: Sequence[Subject]) -> list[Chart]:
     for s in subjects[:1]:
         curves = {told: thinned(logged(s.run, name)) for name, told in parts.items()}
         series = [
-            Series(told, sorted(curve), [curve[x].mean for x in sorted(curve)], style=i)
+            Series(told, sorted(curve), [curve[x].mean for x in sorted(curve)], style=f"part{i}")
             for i, (told, curve) in enumerate(curves.items())
             if curve
         ]

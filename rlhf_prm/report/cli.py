@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from rlhf_prm.report.page import write_comparison, write_report
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, such as runs/grpo_prm")
@@ -15,6 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the page and print its path."""
+    from rlhf_prm.report.page import write_comparison, write_report
+
     if len(args.runs) == 1:
         page = write_report(args.runs[0], args.out)
     else:

@@ -20,9 +20,9 @@ from rlhf_prm.report.charts import (
 from rlhf_prm.report.gallery import gallery
 from rlhf_prm.report.runs import Run, read_run
 from rlhf_prm.report.sampling import gather
+from rlhf_prm.report.styles import styles_of
 
 BUDGET = 3_000_000  # characters of rollouts; with the charts the page stays below 5 MB
-STYLES = 8
 Part = dict[str, Any]
 
 
@@ -40,9 +40,11 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
         ValueError: the folder is absent or holds no part of a run.
     """
     run = read_run(run_dir)
-    subjects = [Subject(run.method, 0, run, gather(run))]
+    runs = {run.method: run}
     if run.baseline:
-        subjects.append(Subject(f"{run.baseline.method} (baseline)", 1, run.baseline, gather(run.baseline)))
+        runs[f"{run.baseline.method} (baseline)"] = run.baseline
+    styles = styles_of((label, one.method) for label, one in runs.items())
+    subjects = [Subject(label, styles[label], one, gather(one)) for label, one in runs.items()]
     lead = f"{run.method}, seed {run.seed}" + (
         f", beside {subjects[1].label} on the same seed." if run.baseline else "."
     )
@@ -57,7 +59,7 @@ def write_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
     """
     runs = [read_run(path) for path in run_dirs]
     labels = _labels(runs)
-    styles = {label: i % STYLES for i, label in enumerate(dict.fromkeys(labels))}
+    styles = styles_of((label, run.method) for label, run in zip(labels, runs, strict=True))
     subjects = [Subject(label, styles[label], run, gather(run)) for label, run in zip(labels, runs, strict=True)]
     lead = f"{len(runs)} runs of {len(styles)} kinds." if len(styles) < len(runs) else f"{len(runs)} runs."
     return _write(subjects, "Comparison of runs", lead, Path(out))
@@ -118,6 +120,10 @@ def page_parts(subjects: list[Subject]) -> list[Part]:
         "Bands are 95 % intervals: Wilson's for held-out accuracy, Student's t over groups for training rollouts, and"
         " Student's t over seeds where several seeds are averaged."
     )
+    limits = (
+        "Upright lines are decisions of the guard, listed below. A dashed line across is a detector's limit: the mean"
+        " of a few updates past it is a suspicion."
+    )
     scores = [chart for s in subjects if len(subjects) <= 2 for chart in score_charts(s)]
     told = subjects[0].label if len(subjects) <= 2 else ""
     parts = [
@@ -126,7 +132,7 @@ def page_parts(subjects: list[Subject]) -> list[Part]:
         _part("reward", "What the reward is made of", "", reward_charts(subjects)),
         _part("process", "Process against outcome", "", process_charts(subjects)),
         _part("scores", "Step scores", f"All logged rollouts of {told}.", scores[:2]),
-        _part("hacking", "Hacking timeline", "", hacking_charts(subjects), _guard_tables(subjects)),
+        _part("hacking", "Hacking timeline", limits, hacking_charts(subjects), _guard_tables(subjects)),
         _part("time", "Where the time goes", "", time_charts(subjects)),
     ]
     return [part for part in parts if part["charts"] or part["tables"]]
@@ -137,15 +143,18 @@ def _part(id: str, title: str, note: str, charts: Sequence[Any] = (), tables: Se
 
 
 def _result_tables(subjects: list[Subject]) -> list[Part]:
-    header = ["run", "seed", "accuracy before", "after", "gain", "every step right before", "after", "gain", "rollouts"]
+    """Held-out accuracy before and after, a row for each measure: so the table fits a narrow window too."""
+    header = ["run", "seed", "share of held-out problems with", "before", "after", "gain", "rollouts"]
     rows = []
     for s in subjects:
-        summary, cells = s.run.summary, [s.label, str(s.run.seed)]
-        for name in ("accuracy", "process_accuracy"):
-            before, after = ((summary.get(name) or {}).get(when) for when in ("before", "after"))
+        for name, told in (("accuracy", "a right answer"), ("process_accuracy", "every step right")):
+            measured = s.run.summary.get(name) or {}
+            if name == "process_accuracy" and not measured:
+                continue
+            before, after = measured.get("before"), measured.get("after")
             gain = f"{after - before:+.3f}" if None not in (before, after) else "–"
-            cells += [_share(before, s.run), _share(after, s.run), gain]
-        rows.append([*cells, str(s.gathered.rollouts)])
+            shares = [_share(before, s.run), _share(after, s.run)]
+            rows.append([s.label, str(s.run.seed), told, *shares, gain, str(s.gathered.rollouts)])
     return [{"title": "", "header": header, "rows": rows}]
 
 
@@ -154,17 +163,20 @@ def _share(value: float | None, run: Run) -> str:
     if value is None:
         return "–"
     interval = share_interval(value * total, total)
-    return f"{value:.3f} ({interval.low:.3f} to {interval.high:.3f})" if total else f"{value:.3f}"
+    if not total:
+        return f"{value:.3f}"
+    return f"{value:.3f} ({interval.low:.3f}\u00a0to\u00a0{interval.high:.3f})"  # an interval is not torn apart
 
 
 def _guard_tables(subjects: list[Subject]) -> list[Part]:
-    """HackGuard's decisions with their evidence."""
+    """HackGuard's decisions with their evidence, detectors named as over the charts (spaces let them wrap)."""
     tables = []
     for s in subjects:
         if s.run.guard:
             keys = list(dict.fromkeys(key for entry in s.run.guard for key in entry))
-            rows = [[str(entry.get(key, "–")) for key in keys] for entry in s.run.guard[:200]]
-            tables.append({"title": f"Decisions of the guard, {s.label}", "header": keys, "rows": rows})
+            rows = [[str(entry.get(key, "–")).replace("_", " ") for key in keys] for entry in s.run.guard[:200]]
+            header = [key.replace("_", " ") for key in keys]
+            tables.append({"title": f"Decisions of the guard, {s.label}", "header": header, "rows": rows})
     return tables
 
 

@@ -5,6 +5,7 @@ Every part is optional: a run that was killed, or one that is still going, can b
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -92,6 +93,13 @@ class Run:
         return {f"recipe.{key}": value for key, value in recipe.items()} | settings
 
     @cached_property
+    def hack_limits(self) -> dict[str, float]:
+        """HackGuard's limit of each detector: as it wrote them, or as its log tells of those that tripped."""
+        told = {name: float(limit) for row in self.guard for name, limit in _LIMIT.findall(str(row.get("evidence")))}
+        path = self.path / "hack_limits.json"
+        return told | (json.loads(path.read_text()) if path.exists() else {})
+
+    @cached_property
     def baseline(self) -> "Run | None":
         """The outcome-only run beside this one, if there is any."""
         folder, told = self.path / "baseline", self.summary.get("baseline")
@@ -138,6 +146,9 @@ def read_run(path: str | Path) -> Run:
     summary = json.loads(summary_file.read_text()) if summary_file.exists() else {}
     metrics, guard = _read_lines(path / "metrics.jsonl"), _read_lines(path / "hack_guard.jsonl")
     return Run(path, path.resolve().name, summary, metrics, guard)
+
+
+_LIMIT = re.compile(r"(\w+) \S+, at \w+ \S+, limit ([-+.\de]+)")  # of the evidence in hack_guard.jsonl
 
 
 def _read_lines(path: Path) -> list[Row]:

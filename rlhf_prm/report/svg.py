@@ -8,18 +8,19 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 280
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
+TURN, CHARACTER, LONGEST_LABEL = 40, 6.8, 24  # degrees; width of a character of 12 px; characters of a tick's label
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: y over x, with an interval where ``low`` and ``high`` are known; ``style`` 0–7 is colour and dash."""
+    """One line: y over x, with an interval where ``low`` and ``high`` are known; ``style``: see ``report.styles``."""
 
     name: str
     x: Sequence[float | int]
     y: Sequence[float | int]
     low: Sequence[float | int] = ()
     high: Sequence[float | int] = ()
-    style: int = 0
+    style: int | str = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Chart:
     svg: Markup
     header: list[str]
     rows: list[list[str]]
-    legend: list[tuple[str, int]] = field(default_factory=list)
+    legend: list[tuple[str, int | str]] = field(default_factory=list)
 
 
 def number(value: float | int | None, digits: int = 3) -> str:
@@ -63,32 +64,40 @@ class Axes:
     x_high: float | int
     y_low: float | int
     y_high: float | int
-    height: int = HEIGHT
+    bottom: int = BOTTOM  # from the plot's floor to the drawing's
+
+    @property
+    def height(self) -> int:
+        return HEIGHT - BOTTOM + self.bottom
 
     def px(self, x: float | int) -> float:
         return round(LEFT + (x - self.x_low) / ((self.x_high - self.x_low) or 1) * (WIDTH - LEFT - RIGHT), 1)
 
     def py(self, y: float | int) -> float:
-        inner = self.height - TOP - BOTTOM
+        inner = HEIGHT - TOP - BOTTOM
         return round(TOP + (1 - (y - self.y_low) / ((self.y_high - self.y_low) or 1)) * inner, 1)
 
-    def frame(self, x_label: str, y_label: str, x_ticks: Sequence[tuple[float | int, str]] | None = None) -> str:
-        """Grid lines, tick labels and axis names."""
+    def frame(
+        self, x_label: str, y_label: str, x_ticks: Sequence[tuple[float | int, str]] | None = None, turned: bool = False
+    ) -> str:
+        """Grid lines, tick labels (``turned`` where they are too long to stand side by side) and axis names."""
         parts = []
         for tick in ticks(self.y_low, self.y_high):
             y = self.py(tick)
             parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
             parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{number(tick)}</text>')
         for tick, label in x_ticks or [(tick, number(tick)) for tick in ticks(self.x_low, self.x_high, 7)]:
-            x, y = self.px(tick), self.height - BOTTOM + 16
-            parts.append(f'<text class="tick" x="{x}" y="{y}" text-anchor="middle">{escape(label)}</text>')
+            x, y = self.px(tick), HEIGHT - BOTTOM + 16
+            place = f'text-anchor="end" transform="translate({x + 4} {y - 2}) rotate(-{TURN})"'
+            place = place if turned else f'text-anchor="middle" x="{x}" y="{y}"'
+            parts.append(f'<text class="tick" {place}>{escape(label)}</text>')
         middle = (LEFT + WIDTH - RIGHT) / 2
         parts.append(
             f'<text class="axis" x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(x_label)}</text>'
         )
-        y_middle = (TOP + self.height - BOTTOM) / 2
-        turned = f'transform="translate(12 {y_middle}) rotate(-90)" text-anchor="middle"'
-        parts.append(f'<text class="axis" {turned}>{escape(y_label)}</text>')
+        y_middle = (TOP + HEIGHT - BOTTOM) / 2
+        upright = f'transform="translate(12 {y_middle}) rotate(-90)" text-anchor="middle"'
+        parts.append(f'<text class="axis" {upright}>{escape(y_label)}</text>')
         return "".join(parts)
 
 
@@ -101,15 +110,31 @@ def drawing(body: str, title: str, description: str, extra: str = "", height: in
     )
 
 
+def shortened(label: str, most: int) -> str:
+    """The label, or its beginning; the table of numbers has it whole."""
+    return label if len(label) <= most else f"{label[: most - 1]}…"
+
+
 def finite(values: Sequence[float | int]) -> list[float | int]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def y_range(series: Sequence[Series], fixed: tuple[float | int, float | int] | None) -> tuple[float | int, float | int]:
-    """The fixed range if there is one, else the data's with a margin of 5 %."""
+@dataclass(frozen=True)
+class Limit:
+    """A dashed line across: what a measure must not pass."""
+
+    name: str
+    y: float | int
+    style: int | str
+
+
+def y_range(
+    series: Sequence[Series], fixed: tuple[float | int, float | int] | None, limits: Sequence[Limit] = ()
+) -> tuple[float | int, float | int]:
+    """The fixed range if there is one, else the data's and the limits' with a margin of 5 %."""
     if fixed:
         return fixed
-    values = [v for s in series for v in finite([*s.y, *s.low, *s.high])]
+    values = [v for s in series for v in finite([*s.y, *s.low, *s.high])] + finite([limit.y for limit in limits])
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin
@@ -123,12 +148,18 @@ def line_chart(
     fixed: tuple[float | int, float | int] | None = None,
     marks: Sequence[tuple[float | int, str]] = (),
     digits: int = 3,
+    limits: Sequence[Limit] = (),
 ) -> Chart:
-    """Lines over a shared x, with bands for intervals and dashed upright lines for ``marks`` (x, what happened)."""
+    """Lines over a shared x, with bands for intervals, dashed upright lines for ``marks`` (x, what happened) and lines
+    across for ``limits``."""
     series = [s for s in series if finite(s.y)]
+    limits = [limit for limit in limits if series and math.isfinite(limit.y)]
     xs = sorted({x for s in series for x in s.x})
-    axes = Axes(float(xs[0]) if xs else 0.0, float(xs[-1]) if xs else 1.0, *y_range(series, fixed))
+    axes = Axes(float(xs[0]) if xs else 0.0, float(xs[-1]) if xs else 1.0, *y_range(series, fixed, limits))
     body = [axes.frame(x_label, y_label)]
+    for limit in limits:
+        path, told = f"M{LEFT} {axes.py(limit.y)}H{WIDTH - RIGHT}", f"{limit.name}: {number(limit.y, digits)}"
+        body.append(f'<path class="limit c{limit.style}" d="{path}"><title>{escape(told)}</title></path>')
     body += [_line(axes, s) for s in series]
     for x, what in marks:
         if axes.x_low <= x <= axes.x_high:
@@ -137,8 +168,9 @@ def line_chart(
     body.append(f'<path class="cursor" d="M0 {TOP}V{HEIGHT - BOTTOM}"/>')
     header, rows = [x_label, *(s.name for s in series)], _table(xs, series, digits)
     pixels = ",".join(str(axes.px(x)) for x in xs)
-    svg = drawing("".join(body), title, _trend(series, digits), f' data-px="{pixels}"')
-    return Chart(title, _trend(series, digits), svg, header, rows, [(s.name, s.style) for s in series])
+    told = "; ".join([_trend(series, digits), *(f"{limit.name} at {number(limit.y, digits)}" for limit in limits)])
+    svg = drawing("".join(body), title, told, f' data-px="{pixels}"')
+    return Chart(title, told, svg, header, rows, [(s.name, s.style) for s in series])
 
 
 def _line(axes: Axes, s: Series) -> str:
@@ -194,9 +226,16 @@ def bar_chart(
 ) -> Chart:
     """Bars side by side: ``series[j].y[i]`` stands over ``labels[i]``."""
     top = max([v for s in series for v in finite(s.y)] or [1.0]) * 1.05 or 1.0
-    axes = Axes(-0.5, len(labels) - 0.5, 0.0, top)
     every = math.ceil(len(labels) / 10)
-    body = [axes.frame(x_label, y_label, [(i, label) for i, label in enumerate(labels) if i % every == 0])]
+    shown = [(i, shortened(label, LONGEST_LABEL)) for i, label in enumerate(labels) if i % every == 0]
+    wide = CHARACTER * max([len(label) for _, label in shown] or [0])
+    turned = wide + 6 > every * (WIDTH - LEFT - RIGHT) / max(1, len(labels))
+    bottom = BOTTOM + round(wide * math.sin(math.radians(TURN))) if turned else BOTTOM
+    axes = Axes(-0.5, len(labels) - 0.5, 0.0, top, bottom)
+    if turned:  # a turned label ends under its bar and begins to the left of it, where the drawing ends
+        width = CHARACTER * math.cos(math.radians(TURN))
+        shown = [(i, shortened(label, int(axes.px(i) / width))) for i, label in shown]
+    body = [axes.frame(x_label, y_label, shown, turned)]
     width = 0.84 / max(1, len(series))
     for j, s in enumerate(series):
         for i, value in enumerate(s.y):
@@ -209,7 +248,7 @@ def bar_chart(
     pixels = ",".join(str(axes.px(i)) for i in range(len(labels)))
     rows = [[label, *(number(s.y[i]) for s in series)] for i, label in enumerate(labels)]
     description = description or _trend(series, 3)
-    svg = drawing("".join(body), title, description, f' data-px="{pixels}"')
+    svg = drawing("".join(body), title, description, f' data-px="{pixels}"', axes.height)
     return Chart(
         title, description, svg, [x_label, *(s.name for s in series)], rows, [(s.name, s.style) for s in series]
     )
@@ -277,7 +316,7 @@ def forest_chart(rows: Sequence[ForestRow], title: str, x_label: str, note: str)
     parts.append(f'<path class="zero" d="M{px(0)} {TOP}V{height - BOTTOM}"/>')
     for i, row in enumerate(shown):
         y = TOP + row_height * (i + 0.5)
-        style = 6 if not (row.low > 0 or row.high < 0) else 0 if row.mean > 0 else 1
+        style = "soft" if not (row.low > 0 or row.high < 0) else "good" if row.mean > 0 else "bad"
         parts.append(f'<text x="{left}" y="{y + 4}" text-anchor="end">{escape(row.name)}</text>')
         if math.isfinite(row.low):
             parts.append(f'<path class="line c{style} solid" d="M{px(row.low)} {y}H{px(row.high)}"/>')

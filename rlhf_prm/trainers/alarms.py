@@ -111,17 +111,31 @@ class Watch:
         early, late = _known(self.first, name), _known(self.newest, name)
         if len(early) < 2 or not late:
             return None
-        reference, value = sum(early) / len(early), sum(late) / len(late)
-        if name == DIVERGENCE:
-            reference, value = 0.0, late[-1]  # it is a change over a window already
+        value = late[-1] if name == DIVERGENCE else sum(late) / len(late)  # it is a change over a window already
+        reference, limit = self._limit(name, rule, early, len(late))
+        sign = 1.0 if rule.worse == "up" else -1.0
+        return Trip(name, value, reference, limit) if sign * (value - limit) > 0 else None
+
+    def _limit(self, name: str, rule: Rule, early: list[float], newest: int) -> tuple[float, float]:
+        """What is normal, and how far the mean of so many new batches may go."""
+        reference = 0.0 if name == DIVERGENCE else sum(early) / len(early)
         spread = math.sqrt(sum((x - reference) ** 2 for x in early) / (len(early) - 1))
-        error = spread * math.sqrt(1 / len(early) + 1 / len(late))
+        error = spread * math.sqrt(1 / len(early) + 1 / newest)
         margin = max(rule.margin * (abs(reference) if rule.relative else 1.0), self.noise * error)
         sign = 1.0 if rule.worse == "up" else -1.0
         limit = reference + sign * margin
-        if rule.least is not None:
-            limit = sign * max(sign * limit, sign * rule.least)
-        return Trip(name, value, reference, limit) if sign * (value - limit) > 0 else None
+        return reference, limit if rule.least is None else sign * max(sign * limit, sign * rule.least)
+
+    def limits(self) -> dict[str, float]:
+        """Measure → limit for a full window, once the reference is complete; empty before."""
+        if len(self.first) < self.reference:
+            return {}
+        known = {name: _known(self.first, name) for name in self.rules}
+        return {
+            name: self._limit(name, rule, known[name], self.window)[1]
+            for name, rule in self.rules.items()
+            if len(known[name]) >= 2
+        }
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold to go on; JSON."""

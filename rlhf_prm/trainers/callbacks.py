@@ -170,6 +170,7 @@ class HackGuard(TrainerCallback):
 
     def _judge(self, trips: list[Trip], state, control) -> None:
         """Ask accuracy; act if it says so, keep the weights if they are better than those kept."""
+        self._write_limits()
         update = state.global_step
         suspected = None
         if trips:
@@ -246,6 +247,11 @@ class HackGuard(TrainerCallback):
         if self.trainer.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "hack_guard.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+    def _write_limits(self) -> None:
+        """The detectors' limits, for the page of the run to draw."""
+        if self.trainer.accelerator.is_main_process:
+            (self.folder / "hack_limits.json").write_text(json.dumps(self.watch.limits(), indent=1) + "\n")
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,7 @@
 """The page in a real browser: no complaint, no request, hover and keyboard tell the same, legible in light and dark."""
 
+import json
+
 import pytest
 
 from rlhf_prm.ablation.config import AblationConfig
@@ -25,6 +27,15 @@ CONTRAST = """(selector => {
     const [a, b] = [light(getComputedStyle(node).color), light(behind(node))];
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }));
 })"""
+
+
+# Turned labels are compared by the corners of their last characters: their bounding boxes overlap by nature.
+OVERLAPS = """Array.from(document.querySelectorAll('figure > svg')).flatMap((svg) => {
+  const boxes = Array.from(svg.querySelectorAll('text')).filter((text) => !text.getAttribute('transform'))
+    .map((text) => [text.textContent, text.getBoundingClientRect()]);
+  return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) => p.left < q.right - 1 &&
+    q.left < p.right - 1 &&
+    p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => [a, b])); })"""
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +161,36 @@ def test_pages_of_comparisons_and_ablations_are_sound_too(browser, tmp_path):
 def test_the_model_text_did_nothing(browser):
     assert browser.js("document.querySelectorAll('#main img').length") == 0
     assert "</li><img src=x" in browser.js("document.querySelector('.step .tx').textContent")
+
+
+@pytest.mark.parametrize("width", [1300, 700])
+def test_no_table_is_cut_and_no_label_overlaps(tmp_path, width):
+    """Two labels under one axis never share a pixel, and everything stands inside the window."""
+    run = write_run(tmp_path / "run", method="a_method_with_a_long_name")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["seconds"] = {f"{name} of the toy world": 3.0 for name in ("demonstrations", "labels", "PRM", "evaluation")}
+    (run / "summary.json").write_text(json.dumps(summary))
+    guard = {
+        "step": 8,
+        "verdict": "fallen",
+        "action": "rollback",
+        "detector": "step_count_correlation, held_out_accuracy",
+        "evidence": "step_count_correlation 0.03, at first 0.01, limit 0.02; " * 4,
+        "accuracy": 0.3123,
+        "best_accuracy": 0.4123,
+        "start": 0.3123,
+        "process_scale": 0.25,
+    }
+    (run / "hack_guard.jsonl").write_text(json.dumps(guard) + "\n")
+    other = Browser(tmp_path / "profile", width, 900)
+    other.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    other.open(write_report(run))
+    assert other.js("document.documentElement.scrollWidth") <= width
+    tables = "Array.from(document.querySelectorAll('section > .scroll'))"
+    assert other.js(f"{tables}.filter(s => s.scrollWidth > s.clientWidth + 1).length") == 0
+    overlaps = other.js(OVERLAPS)
+    other.close()
+    assert overlaps == []
 
 
 def test_narrow_window_does_not_scroll_sideways(browser):

@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import rankdata
 
-from reward.hacking import auroc
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.evaluation.audit.lines import RULES, AuditLine
 from rlhf_prm.evaluation.best_of_n import problem_values
 from rlhf_prm.evaluation.samples import SampledProblem, rescored
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW, bootstrap_interval, predicted_first_error
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prm.protocol import StepScorer
 
 RESAMPLES = 300
 
@@ -158,6 +156,8 @@ def rank_correlation(points: np.ndarray) -> float:
     """Spearman's ρ of two columns; NaN below three points, or where a column is constant."""
     if len(points) < 3 or np.ptp(points[:, 0]) == 0 or np.ptp(points[:, 1]) == 0:
         return math.nan
+    from scipy.stats import rankdata  # a second of import
+
     return float(np.corrcoef(rankdata(points[:, 0]), rankdata(points[:, 1]))[0, 1])
 
 
@@ -201,6 +201,8 @@ def resplitting(samples: Sequence[SampledProblem], scorer: StepScorer) -> AuditL
 
 def outcome_separation(samples: Sequence[SampledProblem], threshold: float = WRONG_AT_OR_BELOW) -> AuditLine:
     """AUROC of the lowest step score against the verifier, and how many wrong answers pass every step."""
+    from reward.hacking import auroc  # loads torch
+
     pairs = [
         (solution_score(scores, "min"), correct)
         for sample in samples

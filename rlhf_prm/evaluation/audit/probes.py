@@ -9,7 +9,7 @@ import numpy as np
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
 from rlhf_prm.evaluation.audit.lines import PROBE_YARDSTICK, AuditLine
 from rlhf_prm.evaluation.samples import SampledProblem, rescored
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prm.protocol import StepScorer
 
 PAYS = 0.02  # smallest mean rise of a score that counts as pay
 

@@ -1,0 +1,152 @@
+"""A plan from a recipe's YAML and the accelerate config it is launched with, without importing a trainer."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlhf_prm.plan.memory import PRM_TOKENS
+from rlhf_prm.plan.shapes import ModelShape, lora_parameters, model_shape
+
+# What the trainers take where a recipe says nothing (a test compares them with the configs' own defaults).
+RL_DEFAULTS = {
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "max_completion_length": 512,
+    "gradient_checkpointing": True,
+    "use_vllm": False,
+    "vllm_mode": "colocate",
+    "vllm_gpu_memory_utilization": 0.3,
+    "vllm_enable_sleep_mode": False,
+    "num_iterations": 1,
+    "beta": 0.0,
+}
+PPO_DEFAULTS = RL_DEFAULTS | {"critic": "own", "num_iterations": 1}
+PRM_DEFAULTS = {
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "max_length": 4096,
+    "gradient_checkpointing": False,
+}
+CRITICS = {"own": "own", "shared": "shared", "detached": "shared"}  # a detached head stands on the policy's trunk too
+Settings = dict[str, Any]
+
+
+def read_yaml(path: str | Path) -> Settings:
+    """A YAML mapping; ``ValueError`` where there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: got {type(settings).__name__}, expected a mapping of settings")
+    return settings
+
+
+def launch_settings(name: str) -> Settings:
+    """GPUs, nodes and ZeRO of an accelerate config: a file, or the name of one of TRL's (``zero3``)."""
+    path, trl = Path(name), find_spec("trl")
+    if not path.is_file() and trl is not None and trl.submodule_search_locations:
+        path = Path(trl.submodule_search_locations[0]) / "accelerate_configs" / f"{name}.yaml"
+    launch = read_yaml(path if path.is_file() else name)
+    kind = str(launch.get("distributed_type", "NO"))
+    if kind not in ("NO", "MULTI_GPU", "DEEPSPEED"):
+        raise ValueError(f"{name}: distributed_type {kind} is not planned; expected NO, MULTI_GPU or DEEPSPEED")
+    deepspeed = launch.get("deepspeed_config") or {}
+    if "deepspeed_config_file" in deepspeed:
+        raise ValueError(f"{name}: names a DeepSpeed file of its own; give --zero and --offload-optimizer instead")
+    return {
+        "gpus": int(launch.get("num_processes", 1)),
+        "nodes": int(launch.get("num_machines", 1)),
+        "zero": int(deepspeed.get("zero_stage", 2)) if kind == "DEEPSPEED" else 0,
+        "offload_optimizer": str(deepspeed.get("offload_optimizer_device", "none")) != "none",
+    }
+
+
+def recipe_settings(path: str | Path, gpus: int) -> tuple[Settings, dict[str, str]]:
+    """The fields of ``RunPlan`` that a recipe settles, and the names of its models.
+
+    Texts are taken at the longest that the recipe allows, for the fullest micro-batch decides whether a run fits.
+
+    Raises:
+        ValueError: no such file, or a recipe that builds its models itself.
+    """
+    given = read_yaml(path)
+    name = given.get("model_name_or_path")
+    if not name or name == "tiny-random":
+        raise ValueError(
+            f"{path}: model_name_or_path is {name!r}: this recipe builds small models itself, no plan needed"
+        )
+    if "train_data" in given:
+        return _prm_settings(given, gpus), {"policy": name}
+    return _rl_settings(given, gpus)
+
+
+def _prm_settings(given: Settings, gpus: int) -> Settings:
+    settings = PRM_DEFAULTS | given
+    shape = model_shape(settings["model_name_or_path"])
+    return _micro_batches(settings, gpus) | {
+        "task": "prm",
+        "policy": shape,
+        "prm": None,
+        "vllm": "none",
+        "prompt_tokens": 0,
+        "completion_tokens": int(settings["max_length"] or PRM_DEFAULTS["max_length"]),
+        "gradient_checkpointing": bool(settings["gradient_checkpointing"]),
+        "adapter_parameters": _adapters(settings, shape),
+        "frozen_bytes": _bytes((settings.get("model_init_kwargs") or {}).get("dtype")),
+    }
+
+
+def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
+    ppo = any(key == "shaping" or key.startswith(("critic", "value_")) for key in given)
+    settings = (PPO_DEFAULTS if ppo else RL_DEFAULTS) | given
+    shape, names = model_shape(settings["model_name_or_path"]), {"policy": settings["model_name_or_path"]}
+    if settings.get("prm"):
+        names["prm"] = settings["prm"]
+    adapters = _adapters(settings, shape)
+    return _micro_batches(settings, gpus) | {
+        "policy": shape,
+        "prm": model_shape(settings["prm"]) if settings.get("prm") else None,
+        "critic": CRITICS[settings["critic"]] if ppo else "none",
+        "reference": settings["beta"] > 0 and not adapters,  # with adapters the reference is the frozen policy itself
+        "prm_placement": settings.get("prm_placement", "replicate"),
+        "prm_tokens": (settings.get("prm_kwargs") or {}).get("max_batch_tokens") or PRM_TOKENS,
+        "vllm": settings["vllm_mode"] if settings["use_vllm"] else "none",
+        "completion_tokens": int(settings["max_completion_length"]),
+        "adapter_parameters": adapters,
+        "frozen_bytes": _bytes(settings.get("dtype")),
+        **{
+            key: settings[key]
+            for key in (
+                "vllm_gpu_memory_utilization",
+                "vllm_enable_sleep_mode",
+                "gradient_checkpointing",
+                "num_iterations",
+            )
+        },
+    }, names
+
+
+def _micro_batches(settings: Settings, gpus: int) -> Settings:
+    rows = int(settings["per_device_train_batch_size"])
+    return {
+        "per_device_train_batch_size": rows,
+        "rollouts": rows * int(settings["gradient_accumulation_steps"]) * gpus,
+    }
+
+
+def _bytes(dtype: str | None) -> int:
+    """Bytes of a weight; the trainers load float32 where nothing is said."""
+    return 2 if dtype in ("bfloat16", "float16") else 4
+
+
+def _adapters(settings: Settings, shape: ModelShape) -> int:
+    """Parameters of the LoRA adapters; 0 where all weights are trained."""
+    if not settings.get("use_peft"):
+        return 0
+    return lora_parameters(shape, int(settings.get("lora_r", 16)), settings.get("lora_target_modules") or "all-linear")

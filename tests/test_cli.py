@@ -1,0 +1,68 @@
+"""The command line's start: help comes without torch and the other heavy packages, in a fraction of a second."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rlhf_prm.cli import COMMANDS, main
+from rlhf_prm.prm import FAMILIES, MODULES
+from rlhf_prm.prm.load import IN_PROCESS
+from rlhf_prm.prm.protocol import PLACEMENTS
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "datasets",
+    "accelerate",
+    "deepspeed",
+    "vllm",
+    "scipy.stats",
+    "pyarrow",
+    "sympy",
+)
+PROGRAM = """
+import sys
+from rlhf_prm.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    assert ended.code == 0, ended.code
+print("\\nloaded:", *(name for name in {heavy} if name in sys.modules), file=sys.stderr)
+"""
+CALLS = [
+    [],
+    *([name] for name in COMMANDS),
+    *(["evaluate", kind] for kind in ("processbench", "best_of_n", "mr_ben", "prmbench", "rmb", "step_search")),
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
+def test_help_loads_nothing_heavy(call):
+    program = PROGRAM.format(heavy=HEAVY)
+    ended = subprocess.run([sys.executable, "-c", program, *call, "--help"], capture_output=True, text=True)
+    assert ended.stderr.strip() == "loaded:", ended.stderr
+    assert "usage: rlhf-prm" in ended.stdout
+
+
+def test_every_command_is_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert all(name in told for name in COMMANDS)
+
+
+def test_what_help_says_without_loading_is_what_there_is():
+    """The placements are listed beside the loader, and the package's names point where they are."""
+    import rlhf_prm.prm
+
+    assert set(PLACEMENTS) == {*IN_PROCESS, "server"}
+    assert all(
+        getattr(rlhf_prm.prm, name).__module__ == f"rlhf_prm.prm.{module}"
+        for name, module in MODULES.items()
+        if name != "FAMILIES"
+    )
+    assert "auto" not in FAMILIES
+    with pytest.raises(AttributeError, match="no_such_name"):
+        rlhf_prm.prm.no_such_name  # noqa: B018

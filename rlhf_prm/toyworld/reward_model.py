@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from rlhf_prm.stepwise import to_dataset
 from rlhf_prm.trainers.prm import PRMTrainer
 from rlhf_prm.trainers.prm_config import PRMConfig
+from rlhf_prm.trainers.prm_stopping import stopping_metric
 
 TRAINING = "training.json"
 MICRO_BATCH = 16  # rows of like length that go through the model together
@@ -32,8 +33,9 @@ def train_reward_model(
 ) -> None:
     """Writes a PRM that ``load_prm`` loads into ``folder``, and ``training.json``: its held-out metrics on the way.
 
-    The weights kept are those with the highest first-error F1 on rows held out of ``rows``. Their labels come from the
-    same source as the training labels: nobody has exact ones. Equal arguments give equal weights on one thread.
+    The weights kept are those with the highest first-error F1 on rows held out of ``rows`` (the highest AUROC, where
+    right solutions are so few that F1 is noise). Their labels come from the same source as the training labels: nobody
+    has exact ones. Equal arguments give equal weights on one thread.
 
     Args:
         policy_path: the language model it starts from.
@@ -43,7 +45,7 @@ def train_reward_model(
         held_out: share of the rows that is evaluated on and not trained on.
     """
     kept = len(rows) - max(1, round(held_out * len(rows)))
-    micro_batch = min(MICRO_BATCH, batch_size)
+    micro_batch, metric = min(MICRO_BATCH, batch_size), stopping_metric(rows[kept:])
     tokenizer = AutoTokenizer.from_pretrained(policy_path)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as checkpoints:
         arguments = PRMConfig(
@@ -61,7 +63,7 @@ def train_reward_model(
             eval_steps=min(eval_every, updates),
             patience=patience,
             load_best_model_at_end=True,
-            metric_for_best_model="f1",
+            metric_for_best_model=metric,
             save_strategy="best",
             save_only_model=True,
             save_total_limit=1,
@@ -78,10 +80,10 @@ def train_reward_model(
         )
         trainer.train()
         trainer.save_model(str(folder))
-    write_history(trainer, folder / TRAINING, rows=kept, held_out_rows=len(rows) - kept)
+    write_history(trainer, folder / TRAINING, rows=kept, held_out_rows=len(rows) - kept, stopped_by=metric)
 
 
-def write_history(trainer: PRMTrainer, path: Path, **sizes: int) -> None:
+def write_history(trainer: PRMTrainer, path: Path, **facts: int | str) -> None:
     """The updates done, the update whose weights are kept, and every evaluation on the way, as JSON."""
     evaluations = [
         {"update": log["step"]} | {name.removeprefix("eval_"): log[name] for name in log if name.startswith("eval_")}
@@ -89,5 +91,5 @@ def write_history(trainer: PRMTrainer, path: Path, **sizes: int) -> None:
         if "eval_f1" in log
     ]
     best = trainer.state.best_global_step
-    record = {"updates": trainer.state.global_step, "kept_update": best, **sizes, "evaluations": evaluations}
+    record = {"updates": trainer.state.global_step, "kept_update": best, **facts, "evaluations": evaluations}
     path.write_text(json.dumps(record, indent=1) + "\n")

@@ -29,7 +29,8 @@ class ToyWorldSettings:
         prm_updates, prm_batch, prm_learning_rate: training of the PRM; the updates are the most it gets.
         prm_held_out: share of its labelled solutions that the PRM is measured on and not trained on.
         prm_eval_every, prm_patience: it is measured each so many updates, and its training ends when so many
-            measurements in a row bring no better first-error F1. The best weights are kept.
+            measurements in a row bring no better first-error F1 (or AUROC, where right solutions are too few for F1).
+            The best weights are kept.
     """
 
     seed: int = 0

@@ -1,11 +1,26 @@
 """When PRM training ends: held-out first-error F1 no longer rises, or the seconds are used up."""
 
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from rlhf_prm.evaluation.chance import CHANCE_AUROC
 from rlhf_prm.trainers.prm_config import PRMConfig
+
+FEWEST = 30  # right, and erroneous, held-out solutions below which first-error F1 is mostly noise
+
+
+def stopping_metric(rows: Iterable[Mapping[str, Any]]) -> str:
+    """``f1``, or ``auroc`` where the held-out rows are too few of one kind to tell one F1 from another.
+
+    F1 is the harmonic mean of a share of the right solutions and one of the erroneous: of 4 right ones, as long chains
+    may have, each is worth .25 of its half. AUROC of the step scores counts every labelled step.
+    """
+    right = [all(row["labels"]) for row in rows]
+    return "f1" if FEWEST <= sum(right) <= len(right) - FEWEST else "auroc"
 
 
 def stopping_callbacks(config: PRMConfig) -> list[TrainerCallback]:
@@ -19,7 +34,9 @@ def stopping_callbacks(config: PRMConfig) -> list[TrainerCallback]:
 
 
 class PatienceOnceLearned(EarlyStoppingCallback):
-    """transformers' early stopping, whose patience begins when first-error F1 has passed that of a blind guess.
+    """transformers' early stopping, whose patience begins when the PRM has passed chance.
+
+    Chance is the F1 of a blind guess, and an AUROC of .5.
 
     A PRM often gives a constant for its first hundreds of updates, with an F1 of 0 at every evaluation: that is a
     beginning, not an end. With another metric than an F1, patience counts from the start. Evaluations of a dataset that
@@ -31,7 +48,9 @@ class PatienceOnceLearned(EarlyStoppingCallback):
         name = name if name.startswith("eval_") else f"eval_{name}"
         if name not in metrics:
             return
-        chance = metrics.get(f"{name.removesuffix('f1')}chance_f1") if name.endswith("f1") else None
+        chance = CHANCE_AUROC if name.endswith("auroc") else None
+        if name.endswith("f1"):
+            chance = metrics.get(f"{name.removesuffix('f1')}chance_f1")
         best = metrics[name] if state.best_metric is None else max(metrics[name], state.best_metric)
         if chance is None or best > chance:
             super().on_evaluate(args, state, control, metrics, **kwargs)

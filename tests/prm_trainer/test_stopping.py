@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerControl, TrainerState
 
 from rlhf_prm.trainers.prm import PRMTrainer
-from rlhf_prm.trainers.prm_stopping import PatienceOnceLearned, SecondsBudget
+from rlhf_prm.trainers.prm_stopping import PatienceOnceLearned, SecondsBudget, stopping_metric
 from tests.prm_trainer.conftest import stepwise_rows
 from tests.prm_trainer.test_trainer import config, weights
 
@@ -39,6 +39,14 @@ def test_patience_counts_from_when_chance_is_passed():
     assert after([0.0, 0.3, 0.2, 0.4, 0.3, 0.5, 0.4, 0.4], patience=2) == 8
     assert after([0.3, 0.2, 0.2], patience=2, metric="held_f1") == 3
     assert after([0.9, 0.8, 0.8], patience=2, metric="auroc") == 3
+
+
+def test_auroc_has_its_own_chance_and_decides_where_right_solutions_are_few():
+    assert after([0.5, 0.4, 0.45, 0.5, 0.5], patience=2, metric="auroc") is None
+    assert after([0.4, 0.6, 0.5, 0.6], patience=2, metric="auroc") == 4
+    right, wrong = {"labels": [True, True]}, {"labels": [True, False]}
+    assert stopping_metric([right] * 30 + [wrong] * 30) == "f1"
+    assert stopping_metric([right] * 29 + [wrong] * 300) == stopping_metric([right] * 300 + [wrong] * 29) == "auroc"
 
 
 def test_the_best_weights_are_kept_and_training_ends_before_max_steps(model, tokenizer, tmp_path):

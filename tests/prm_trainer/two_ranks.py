@@ -15,7 +15,7 @@ def run(language_model: str, folder: Path, batch_size: int) -> dict:
     args = PRMConfig(
         output_dir=str(folder / "prm"), max_steps=3, per_device_train_batch_size=batch_size, learning_rate=1e-2,
         per_device_eval_batch_size=4, report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True, seed=0,
-        lr_scheduler_type="constant", train_sampling_strategy="sequential", head_updates=1, logging_steps=1.0,
+        lr_scheduler_type="constant", head_updates=1, logging_steps=1.0,
         max_grad_norm=0.0,
     )  # fmt: skip
     torch.manual_seed(0)  # the new head

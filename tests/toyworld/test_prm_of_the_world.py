@@ -96,9 +96,10 @@ def test_the_best_prm_on_the_way_is_kept_by_rows_it_was_not_trained_on(small, by
     settings = ToyWorldSettings(**small | {"prm_updates": 40, "prm_eval_every": 10}, label_source="gold")
     world = build_world(settings, cache_root)
     record = json.loads((world.prm_path / "training.json").read_text())
-    f1 = {one["update"]: one["f1"] for one in record["evaluations"]}
+    assert record["stopped_by"] == "auroc"  # ten rows cannot tell one F1 from another
+    f1, score = ({one["update"]: one[name] for one in record["evaluations"]} for name in ("f1", "auroc"))
     assert list(f1) == [10, 20, 30, 40][: len(f1)] and record["updates"] == max(f1)
-    assert record["kept_update"] == max(f1, key=lambda update: (f1[update], -update))
+    assert record["kept_update"] == max(score, key=lambda update: (score[update], -update))
     assert (record["rows"], record["held_out_rows"]) == (90, 10)
     held_out = rows_of(world)[90:]
     scores = load_prm(str(world.prm_path)).score([r["prompt"] for r in held_out], [r["completions"] for r in held_out])

@@ -12,7 +12,7 @@ from trl import ModelConfig, get_peft_config
 from rlhf_prm.experiment.arguments import RecipeArguments, parse
 from rlhf_prm.experiment.errors import user_errors
 from rlhf_prm.experiment.rl import check_settings, run_and_compare
-from rlhf_prm.experiment.sources import load_sources
+from rlhf_prm.experiment.sources import Sources, load_sources
 from rlhf_prm.trainers.config import ProcessGRPOConfig
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from rlhf_prm.trainers.master_weights import refuse_low_precision
@@ -29,7 +29,7 @@ def main() -> None:
             refuse_low_precision(model_args.dtype, config, config.learning_rate)
         sources = load_sources(recipe, model_args, config.seed)
 
-    def build_trainer(config: ProcessGRPOConfig, callbacks: list) -> ProcessGRPOTrainer:
+    def build_trainer(config: ProcessGRPOConfig, callbacks: list, sources: Sources) -> ProcessGRPOTrainer:
         return ProcessGRPOTrainer(
             model=sources.policy(),
             args=config,

@@ -60,6 +60,10 @@ class RecipeArguments:
     baseline: str | None = field(
         default=None, metadata={"help": "A method trained on the same seed for comparison, e.g. outcome; none = none."}
     )
+    ceiling: bool = field(
+        default=False,
+        metadata={"help": "Toy world: also train the run's method on exact step labels, the best any PRM could do."},
+    )
     eval_every: int = field(default=0, metadata={"help": "Updates between evaluations on the way; 0 = none."})
     eval_every_limit: int = field(default=256, metadata={"help": "Problems for each evaluation on the way."})
     check_prm: bool = field(
@@ -82,6 +86,8 @@ class RecipeArguments:
             self.baseline = None
         if not 0.0 <= self.gold_fraction <= 1.0:
             raise ValueError(f"gold_fraction: got {self.gold_fraction}, expected a share between 0 and 1")
+        if self.ceiling and self.dataset is not None:
+            raise ValueError("ceiling: got true beside a dataset; exact step labels are known in the toy world only")
         if self.eval_every < 0:
             raise ValueError(f"eval_every: got {self.eval_every}, expected 0 (never) or a number of updates")
 

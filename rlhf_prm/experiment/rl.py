@@ -1,8 +1,10 @@
 """One RL run from its parts to its folder: before, train, after, the baseline on the same seed, the summary."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from rlhf_prm.experiment.arguments import RecipeArguments
 from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
 from rlhf_prm.experiment.errors import disk_errors, end_with, ready_folder, user_errors
 from rlhf_prm.experiment.evaluation import EvaluateOnTheWay, held_out_accuracy
+from rlhf_prm.experiment.meaning import meaning
 from rlhf_prm.experiment.progress import one_line
 from rlhf_prm.experiment.run_folder import UNFINISHED, MetricsFile, result_table, versions, write_summary
 from rlhf_prm.experiment.sources import Sources
@@ -19,7 +22,7 @@ from rlhf_prm.trainers.callbacks import HackGuard
 from rlhf_prm.trainers.step_advantages import StepAdvantages
 from rlhf_prm.trainers.token_budget import TokenBudget
 
-BuildTrainer = Callable[[Any, list], Any]  # (config, callbacks) → trainer
+BuildTrainer = Callable[[Any, list, Sources], Any]  # (config, callbacks, sources) → trainer
 
 
 def check_settings(recipe: RecipeArguments, config: Any) -> Any:
@@ -52,10 +55,11 @@ def _baseline(method: str, config: Any) -> Any:
 
 
 def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, build_trainer: BuildTrainer) -> dict:
-    """Trains ``config`` and, where ``recipe.baseline`` names a method, that too from the same weights and seed.
+    """Trains ``config`` and beside it, from the same weights and seed, what it is to be compared with.
 
-    Leaves in ``config.output_dir``: summary.json, metrics.jsonl, completions/, policy/, report.html, and baseline/. The
-    summary is there, marked as unfinished, before the baseline begins.
+    ``recipe.baseline`` names a method; ``recipe.ceiling`` asks for the run's own method on exact step labels. Leaves in
+    ``config.output_dir``: summary.json, metrics.jsonl, completions/, policy/, report.html, and baseline/ and ceiling/
+    alike. The summary is there, marked as unfinished, before another run begins.
 
     Returns:
         The summary.
@@ -72,21 +76,34 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
         summary = {"method": config.label, "seed": config.seed, **measured, "baseline": None}
         summary |= _circumstances(recipe, config, sources, seconds)
         main_process = trainer.accelerator.is_main_process
-        if baseline is not None:
+        for name, other_config, other_sources in _beside(recipe, config, baseline, sources):
             if main_process:
-                _leave(folder, summary | {UNFINISHED: f"baseline {recipe.baseline}"})
-            label = f"{baseline.label} (baseline)"
-            with user_errors():  # when a run is resumed, its baseline may not have begun
-                other, checkpoint = _built(recipe, baseline, sources, build_trainer, resume_required=False)
+                _leave(folder, summary | {UNFINISHED: f"{name} {other_config.label}"})
+            label = f"{other_config.label} ({name})"
+            with user_errors():  # when a run is resumed, the one beside it may not have begun
+                other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, resume_required=False)
             measured = _trained(other, checkpoint, sources, seconds, label, before)
-            summary["baseline"] = {"method": baseline.label, **measured}
+            summary[name] = {"method": other_config.label, **measured}
         if recipe.check_prm and sources.check_prm and trainer.accelerator.num_processes == 1:
             with _timed(seconds, "check PRM"):
                 summary["prm"] = sources.check_prm(folder / "prm_audit.html")
         if main_process:
             page = _leave(folder, summary)
-            print(f"\n{result_table(summary)}\nrun: {folder}   report: {page}")
+            words = "".join(f"\n{sentence}" for sentence in meaning(summary))
+            print(f"\n{result_table(summary)}{words}\nrun: {folder}   report: {page}")
     return summary
+
+
+def _beside(
+    recipe: RecipeArguments, config: Any, baseline: Any | None, sources: Sources
+) -> Iterator[tuple[str, Any, Sources]]:
+    """(name, config, sources) of the runs that this one is compared with."""
+    if baseline is not None:
+        yield "baseline", baseline, sources
+    if recipe.ceiling:
+        ceiling = copy.deepcopy(config)
+        ceiling.output_dir = str(Path(config.output_dir) / "ceiling")
+        yield "ceiling", ceiling, replace(sources, step_scorer=sources.exact_scorer)
 
 
 def _built(
@@ -100,7 +117,7 @@ def _built(
     on_the_way = EvaluateOnTheWay(sources, recipe.eval_every, recipe.eval_every_limit)
     tokens, guard = TokenBudget(budget=recipe.token_budget), _guard(recipe)
     checkpoint = checkpoint_to_resume(config, required=resume_required)
-    trainer = build_trainer(config, [MetricsFile(config.output_dir), on_the_way, tokens, guard])
+    trainer = build_trainer(config, [MetricsFile(config.output_dir), on_the_way, tokens, guard], sources)
     on_the_way.trainer = tokens.trainer = guard.trainer = trainer
     if sources.evaluate is not None or sources.eval_dataset is not None:
         guard.held_out = lambda: on_the_way.measured()["accuracy"]

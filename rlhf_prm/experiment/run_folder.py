@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 _PACKAGES = ("rlhf-prm", "torch", "trl", "transformers", "accelerate", "datasets", "deepspeed", "vllm", "math-verify")
+BESIDE = ("baseline", "ceiling")  # the runs that one is compared with, as their folders and keys are called
 UNFINISHED = "unfinished"  # the key of a summary that says what of the run is still to come
 
 
@@ -64,12 +65,10 @@ def write_summary(folder: str | Path, summary: dict[str, Any]) -> Path:
 
 
 def result_table(summary: dict[str, Any]) -> str:
-    """The before → after table of a run, its baseline beside it."""
-    rows = [summary] + ([summary["baseline"]] if summary.get("baseline") else [])
-    lines = [f"{'method':<14}{'accuracy':>20}{'all steps right':>22}"]
-    for row in rows:
-        cells = [_arrow(row[key]) for key in ("accuracy", "process_accuracy")]
-        lines.append(f"{row['method']:<14}{cells[0]:>20}{cells[1]:>22}")
+    """The before → after table of a run, baseline and ceiling beside it, what is known of the PRM above it."""
+    rows = {summary["method"]: summary}
+    rows |= {f"{summary[name]['method']} ({name})": summary[name] for name in BESIDE if summary.get(name)}
+    lines = []
     if "prm" in summary:
         best = summary["prm"]["best_of_n"]
         verdicts = list(summary["prm"]["audit"].values())
@@ -79,6 +78,10 @@ def result_table(summary: dict[str, Any]) -> str:
             + f"; audit: {verdicts.count('unsafe')} unsafe, {verdicts.count('with care')} with care "
             + f"of {len(verdicts)} lines"
         )
+    lines.append(f"{'method':<24}{'accuracy':>18}{'all steps right':>22}")
+    for label, row in rows.items():
+        cells = [_arrow(row[key]) for key in ("accuracy", "process_accuracy")]
+        lines.append(f"{label:<24}{cells[0]:>18}{cells[1]:>22}")
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in summary["seconds"].items())
     return "\n".join([*lines, f"time: {seconds}"])
 

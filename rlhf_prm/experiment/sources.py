@@ -27,10 +27,10 @@ class Sources:
     """Everything a trainer needs.
 
     ``policy_path`` loads a fresh policy with ``policy()``, so that a baseline starts from the same weights.
-    ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the trainer
-    evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many held-out
-    problems an evaluation without a limit is over. ``check_prm(page)`` measures and audits the PRM, where steps can be
-    checked exactly.
+    ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the
+    trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many held-out
+    problems an evaluation without a limit is over. ``check_prm(page)`` measures and audits the PRM, and ``exact_scorer``
+    scores by exact labels, where steps can be checked exactly.
     """
 
     policy_path: str
@@ -42,6 +42,7 @@ class Sources:
     eval_dataset: Dataset | None = None
     evaluate: Callable[[PreTrainedModel, int | None], dict[str, float]] | None = None
     check_prm: Callable[[Path], dict[str, Any]] | None = None
+    exact_scorer: StepScorer | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     eval_problems: int = 0
 
@@ -85,6 +86,7 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
 
 def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
     from rlhf_prm.toyworld import ToyWorldSettings, build_world, evaluate_policy
+    from rlhf_prm.toyworld.oracle import OracleScorer
     from rlhf_prm.toyworld.prm_check import check_prm
     from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 
@@ -114,6 +116,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         train_dataset=world.train_dataset,
         evaluate=evaluate,
         check_prm=check,
+        exact_scorer=OracleScorer(seed=world_settings.seed),
         seconds=dict(world.seconds),
         eval_problems=min(recipe.eval_limit or len(world.eval_dataset), len(world.eval_dataset)),
     )

@@ -27,10 +27,11 @@ Part = dict[str, Any]
 
 
 def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page of one run beside its baseline, if it has one.
+    """Write the page of one run beside its baseline and its ceiling, where it has them.
 
     Args:
-        run_dir: the run's folder (summary.json, metrics.jsonl, completions/, baseline/); any part may be absent.
+        run_dir: the run's folder (summary.json, metrics.jsonl, completions/, baseline/, ceiling/); any part may be
+            absent.
         out: where to; by default ``run_dir/report.html``.
 
     Returns:
@@ -41,12 +42,13 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
     """
     run = read_run(run_dir)
     runs = {run.method: run}
-    if run.baseline:
-        runs[f"{run.baseline.method} (baseline)"] = run.baseline
+    for beside in (run.baseline, run.ceiling):
+        if beside:
+            runs[f"{beside.method} ({beside.name})"] = beside
     styles = styles_of((label, one.method) for label, one in runs.items())
     subjects = [Subject(label, styles[label], one, gather(one)) for label, one in runs.items()]
     lead = f"{run.method}, seed {run.seed}" + (
-        f", beside {subjects[1].label} on the same seed." if run.baseline else "."
+        f", beside {' and '.join(s.label for s in subjects[1:])} on the same seed." if len(subjects) > 1 else "."
     )
     return _write(subjects, run.name, lead, Path(out) if out else Path(run_dir) / "report.html")
 

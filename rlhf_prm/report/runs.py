@@ -102,13 +102,21 @@ class Run:
     @cached_property
     def baseline(self) -> "Run | None":
         """The outcome-only run beside this one, if there is any."""
-        folder, told = self.path / "baseline", self.summary.get("baseline")
+        return self._beside("baseline", "outcome")
+
+    @cached_property
+    def ceiling(self) -> "Run | None":
+        """The run beside this one that was trained on exact step labels, if there is any."""
+        return self._beside("ceiling", self.method)
+
+    def _beside(self, name: str, method: str) -> "Run | None":
+        folder, told = self.path / name, self.summary.get(name)
         if not folder.is_dir() and not told:
             return None
-        read = read_run(folder) if folder.is_dir() else Run(folder, "baseline")
+        read = read_run(folder) if folder.is_dir() else Run(folder, name)
         shared = {key: self.summary[key] for key in ("seed", "eval_problems", "settings") if key in self.summary}
         summary = read.summary or {**shared, **(told or {})}
-        return Run(folder, "baseline", {"method": "outcome", **summary}, read.metrics, read.guard)
+        return Run(folder, name, {"method": method, **summary}, read.metrics, read.guard)
 
     @cached_property
     def files(self) -> list[Path]:

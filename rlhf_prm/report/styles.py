@@ -13,6 +13,7 @@ STYLES = 16
 METHODS = (
     *("immediate", "outcome", "pure", "potential", "grpo_ps", "vppo", "progress", "clip_delta"),
     *("gamma_sum", "pure_strict", "papo", "progrs", "prof", "verigate"),
+    *("trusted", "vine"),
 )
 
 

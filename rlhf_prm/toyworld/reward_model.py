@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PrinterCallback, ProgressCallback
 
 from rlhf_prm.stepwise import to_dataset
 from rlhf_prm.trainers.prm import PRMTrainer
@@ -78,9 +78,25 @@ def train_reward_model(
             to_dataset(rows[kept:]),
             processing_class=tokenizer,
         )
+        _without_printed_evaluations(trainer)
         trainer.train()
         trainer.save_model(str(folder))
     write_history(trainer, folder / TRAINING, rows=kept, held_out_rows=len(rows) - kept, stopped_by=metric)
+
+
+class _Bar(ProgressCallback):
+    """transformers' progress bar without the evaluations between its lines: ``training.json`` has them."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+def _without_printed_evaluations(trainer: PRMTrainer) -> None:
+    for printing in (ProgressCallback, PrinterCallback):
+        if any(type(callback) is printing for callback in trainer.callback_handler.callbacks):
+            trainer.remove_callback(printing)
+            if printing is ProgressCallback:
+                trainer.add_callback(_Bar)
 
 
 def write_history(trainer: PRMTrainer, path: Path, **facts: int | str) -> None:

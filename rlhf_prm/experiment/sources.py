@@ -28,9 +28,9 @@ class Sources:
 
     ``policy_path`` loads a fresh policy with ``policy()``, so that a baseline starts from the same weights.
     ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the
-    trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many held-out
-    problems an evaluation without a limit is over. ``check_prm(page)`` measures and audits the PRM, and ``exact_scorer``
-    scores by exact labels, where steps can be checked exactly.
+    trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many
+    held-out problems an evaluation without a limit is over. Where steps can be checked exactly, ``check_prm(page)``
+    measures and audits the PRM, and ``exact_scorer`` scores by exact labels.
     """
 
     policy_path: str

@@ -48,6 +48,19 @@ def test_equal_scores_leave_exactly_no_positional_advantage(score):
     assert not reward.positional_advantages(rollouts.step_scores, rollouts.step_mask, 3).any()
 
 
+def test_a_further_step_is_neither_charged_nor_paid():
+    """Two rollouts alike but for one more step: a sum of centred scores charges it, one term per step does not."""
+    groups = [([[0.8, 0.8], [0.8], [0.8]], [[1, 1], [1], [1]], [1.0, 1.0, 1.0])]
+    rollouts = rollouts_of(groups)
+    assert not reward.positional_advantages(rollouts.step_scores, rollouts.step_mask, 3).any()
+    assert not trusted(rollouts, after(scored_by(lambda right, k, g: 0.9 if right else 0.1, 0)))[0].any()
+    # grpo_ps, where the scores differ: the first step of the longer rollout pays for the second one's worse score.
+    uneven = rollouts_of([([[0.8, 0.2], [0.8], [0.8]], [[1, 1], [1], [1]], [1.0, 1.0, 1.0])])
+    assert METHODS["grpo_ps"](uneven)[0, 0] < METHODS["grpo_ps"](uneven)[1, 0]
+    fixed, _ = trusted(uneven, after(scored_by(lambda right, k, g: 0.9 if right else 0.1, 0)))
+    assert fixed[0, 0] == fixed[1, 0] == 0
+
+
 def test_correlation_by_hand():
     # Credits (.4, −.4) with outcomes (1, 0): ρ = 1 after one group. A second one, the other way round and with half the
     # credit: product .4·… = .8/2 − .4/2 = .2, credit .32 + .08 = .4, outcome .5 + .5 = 1.

@@ -2,8 +2,8 @@
 
 A method is a function ``method(rollouts, **keywords) -> (B, K)`` in float32, 0 where masked. To add one: a file of
 20–60 lines here whose docstring has the paragraphs Formula, Use when, Known failure and Source, and a line in
-``METHODS``; or no change here at all and a dotted path (:func:`reward.resolve`). A method that remembers earlier batches
-has an attribute ``initial_memory``, a function that gives named float32 tensors, and is called as
+``METHODS``; or no change here at all and a dotted path (:func:`reward.resolve`). A method that remembers earlier
+batches has an attribute ``initial_memory``, a function that gives named float32 tensors, and is called as
 ``method(rollouts, memory, **keywords) -> (advantages, memory)``. ``python -m reward.methods`` prints the table of them.
 
 Sources are marked [code] read in the authors' code, [paper] in the paper, [2nd] in secondary notes or an abstract,

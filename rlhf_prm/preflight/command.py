@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_policy_arguments(parser)
     shared.add_verifier_argument(parser)
     shared.add_prm_arguments(parser, required=False)  # the toy world has a PRM of its own
+    add_columns(parser)
     add_separator(parser)
     parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
     parser.add_argument("--probe-problems", type=int, default=32, help="problems the probes rewrite; 0 = no probes")
@@ -44,7 +45,6 @@ def _add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     policy.add_argument("--temperature", type=number, default=1.0, help="as in training (%(default)s)")
     policy.add_argument("--max-tokens", type=positive, default=2048, help="longest rollout, in tokens, as in training")
     policy.add_argument("--concurrency", type=positive, default=128, help="requests in flight, or prompts per call")
-    add_columns(policy)
     policy.add_argument("--split", default="train", help="split of a Hub dataset")
 
 

@@ -1,4 +1,4 @@
-"""Milliseconds of every method and of ``step_to_token`` on one CPU thread.
+"""Milliseconds of processor time of every method and of ``step_to_token``, on one thread.
 
     python benchmarks/methods.py             # the table; exit status 1 if a method with step_to_token is over --limit
     python benchmarks/methods.py --write     # also benchmarks/results/methods_<hardware>.json
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from reward import METHODS, StepRollouts, step_to_token
+from reward.methods import Method
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -38,14 +39,21 @@ def random_rollouts(rollouts: int, steps: int, tokens: int, group: int) -> StepR
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median and worst of ``repeats`` calls after a warm-up."""
+    """Median and worst of ``repeats`` calls after a warm-up; waiting for other processes does not count."""
     function()
     seconds = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return 1000 * statistics.median(seconds), 1000 * max(seconds)
+
+
+def stateless(method: Method) -> Method:
+    """The method as a function of rollouts alone: one with a memory starts from the initial one at every call."""
+    if not hasattr(method, "initial_memory"):
+        return method
+    return lambda rollouts: method(rollouts, method.initial_memory())[0]
 
 
 def hardware() -> dict[str, str | int]:
@@ -79,8 +87,9 @@ def main() -> int:
     spread = milliseconds(lambda: step_to_token(values, lengths, args.tokens), args.repeats)
     rows = {"step_to_token alone": {"median_ms": spread[0], "worst_ms": spread[1]}}
     for name, method in METHODS.items():
-        both = milliseconds(lambda m=method: step_to_token(m(rollouts), lengths, args.tokens), args.repeats)
-        alone = milliseconds(lambda m=method: m(rollouts), args.repeats)
+        called = stateless(method)
+        both = milliseconds(lambda m=called: step_to_token(m(rollouts), lengths, args.tokens), args.repeats)
+        alone = milliseconds(lambda m=called: m(rollouts), args.repeats)
         rows[name] = {"median_ms": both[0], "worst_ms": both[1], "method_alone_median_ms": alone[0]}
 
     print(

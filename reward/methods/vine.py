@@ -17,11 +17,12 @@ def vine(rollouts: StepRollouts) -> Float[Tensor, "B K"]:
     Use when: the scores are live Monte-Carlo values of the policy that is trained (`prm: vine`), or estimate them well.
 
     Known failure: a score that is no value (a judgement of the step) makes right steps look like progress again and
-    again; with few completions per prefix the differences are mostly noise.
+    again; with few completions per prefix the differences are mostly noise; what is paid besides the verdict (a format
+    reward) stands at the last step and in V_0 only, as the scores know nothing of it.
 
     Source: VinePPO, arXiv 2410.01679 [code]; V_0 from the group's other rollouts in place of further completions
     """
-    mask, scorable = rollouts.step_mask, rollouts.scorable
+    mask, scorable = rollouts.step_mask, ~rollouts.outcome_rewards.isnan()
     outcomes = torch.where(scorable, rollouts.outcome_rewards.float(), 0)
     start = leave_one_out_baseline(rollouts.outcome_rewards, scorable, rollouts.num_generations)
     values = torch.where(last_steps(mask), outcomes[:, None], raw_scores(rollouts.step_scores, mask))

@@ -20,12 +20,13 @@ from rlhf_prm.stepwise import SUFFIXES, read_all
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
 
-def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False) -> None:
+def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False, required: bool = True) -> None:
     help_text = "the PRM's folder or name on the Hub"
     if many:
-        parser.add_argument("--prm", required=True, nargs="+", help=f"{help_text}; several are ranked by agreement too")
+        more = f"{help_text}; several are ranked by agreement too"
+        parser.add_argument("--prm", required=required, nargs="+", help=more)
     else:
-        parser.add_argument("--prm", required=True, help=help_text)
+        parser.add_argument("--prm", required=required, help=help_text)
     parser.add_argument("--family", default="auto", help="how the PRM is read: auto, or a family of docs/prms.md")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
     parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")

@@ -13,6 +13,7 @@ from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
 from rlhf_prm.experiment.errors import disk_errors, end_with, ready_folder, user_errors
 from rlhf_prm.experiment.evaluation import EvaluateOnTheWay, held_out_accuracy
 from rlhf_prm.experiment.meaning import meaning
+from rlhf_prm.experiment.prm_check import PRMCheck
 from rlhf_prm.experiment.progress import one_line
 from rlhf_prm.experiment.run_folder import UNFINISHED, MetricsFile, result_table, versions, write_summary
 from rlhf_prm.experiment.sources import Sources
@@ -81,7 +82,7 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
                 _leave(folder, summary | {UNFINISHED: f"{name} {other_config.label}"})
             label = f"{other_config.label} ({name})"
             with user_errors():  # when a run is resumed, the one beside it may not have begun
-                other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, resume_required=False)
+                other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, is_beside=True)
             measured = _trained(other, checkpoint, sources, seconds, label, before)
             summary[name] = {"method": other_config.label, **measured}
         if recipe.check_prm and sources.check_prm and trainer.accelerator.num_processes == 1:
@@ -111,14 +112,18 @@ def _built(
     config: Any,
     sources: Sources,
     build_trainer: BuildTrainer,
-    resume_required: bool = True,
+    is_beside: bool = False,
 ) -> tuple[Any, str | None]:
     """A trainer with everything that watches it, and the checkpoint it is to resume from."""
     on_the_way = EvaluateOnTheWay(sources, recipe.eval_every, recipe.eval_every_limit)
     tokens, guard = TokenBudget(budget=recipe.token_budget), _guard(recipe)
-    checkpoint = checkpoint_to_resume(config, required=resume_required)
-    trainer = build_trainer(config, [MetricsFile(config.output_dir), on_the_way, tokens, guard], sources)
-    on_the_way.trainer = tokens.trainer = guard.trainer = trainer
+    checkpoint = checkpoint_to_resume(config, required=not is_beside)
+    callbacks = [MetricsFile(config.output_dir), on_the_way, tokens, guard]
+    if sources.step_scorer is not None and not config.learns_from_outcome_only and not is_beside:
+        callbacks.append(PRMCheck())
+    trainer = build_trainer(config, callbacks, sources)
+    for callback in callbacks[1:]:
+        callback.trainer = trainer
     if sources.evaluate is not None or sources.eval_dataset is not None:
         guard.held_out = lambda: on_the_way.measured()["accuracy"]
     return trainer, checkpoint

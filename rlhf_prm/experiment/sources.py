@@ -19,6 +19,7 @@ from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
 
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
+ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
 VERIFIERS: dict[str, Callable[..., Verifier]] = {"math": MathVerifier}
 
 
@@ -95,14 +96,16 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         world_settings = ToyWorldSettings(**settings)
     except TypeError as error:
         raise ValueError(f"world_settings: {error}") from error
-    world = build_world(world_settings, recipe.stage_cache)
+    own_prm = recipe.prm is None
+    oracle = _oracle(recipe, world_settings.seed) if recipe.prm == ORACLE else None
+    world = build_world(world_settings, recipe.stage_cache, with_prm=own_prm)
     tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
 
     def evaluate(model: PreTrainedModel, limit: int | None) -> dict[str, float]:
         prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
-    scorer = _prm(recipe, str(recipe.prm or world.prm_path))
+    scorer = oracle or _prm(recipe, str(world.prm_path if own_prm else recipe.prm))
 
     def check(page: Path) -> dict[str, Any]:
         return check_prm(world, scorer, page)
@@ -122,7 +125,33 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
     )
 
 
+def _oracle(recipe: RecipeArguments, seed: int) -> StepScorer:
+    """The toy world's exact labels, with as many errors in them as ``prm_kwargs`` asks for."""
+    from rlhf_prm.toyworld.oracle import OracleScorer
+
+    for name, default in (("prm_family", "auto"), ("prm_placement", "replicate")):
+        if getattr(recipe, name) != default:
+            raise ValueError(
+                f"{name}: got {getattr(recipe, name)!r} with prm {ORACLE!r}, which is no model; leave it out"
+            )
+    accepted = ("random_flips", "systematic_flips")
+    for name, value in recipe.prm_kwargs.items():
+        if name not in accepted:
+            raise ValueError(f"prm_kwargs: the oracle has no keyword {name!r}; it has {', '.join(accepted)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"prm_kwargs: {name}: got {value!r}, expected a share between 0 and 1")
+    try:
+        return OracleScorer(seed=seed, **recipe.prm_kwargs)
+    except ValueError as error:
+        raise ValueError(f"prm_kwargs: {error}") from error
+
+
 def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sources:
+    if recipe.prm == ORACLE:
+        raise ValueError(
+            f"prm: got {ORACLE!r} with dataset {recipe.dataset!r}, but it knows the labels of the toy world only; "
+            "expected a Hub name or a folder"
+        )
     columns, chat = recipe.columns, {"chat": recipe.chat, "system_prompt": recipe.system_prompt}
     train = load_prompts(
         recipe.dataset,

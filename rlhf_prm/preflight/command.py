@@ -2,12 +2,14 @@
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from rlhf_prm.command_line import add_columns, add_separator, check_can_write, loading, number, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.metrics import WRONG_AT_OR_BELOW
+
+ORACLE = "oracle"  # as --prm: the toy world's exact labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--model", help="the policy's folder, Hub name, or name it is served under")
     where.add_argument("--dataset", help="file, folder or Hub dataset of problems with gold answers")
     where.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, drawn before")
-    where.add_argument("--toyworld", help="JSON of ToyWorldSettings, e.g. '{\"seed\": 0}'; steps are checked exactly")
-    where.add_argument("--problems", type=int, default=256, help="problems, drawn at random (%(default)s)")
+    toyworld = "JSON of ToyWorldSettings, e.g. '{\"seed\": 0}'; steps are checked exactly; --prm oracle: the labels"
+    where.add_argument("--toyworld", help=toyworld)
+    where.add_argument("--problems", type=positive, default=256, help="problems, drawn at random (%(default)s)")
     where.add_argument("--n", type=int, default=8, help="rollouts per problem (%(default)s)")
     _add_policy_arguments(parser)
     shared.add_verifier_argument(parser)
-    shared.add_prm_arguments(parser)
-    parser._option_string_actions["--prm"].required = False  # the toy world has a PRM of its own
-    parser.add_argument("--separator", default="\\n\\n", help="what ends a step in a text (default: a blank line)")
-    parser.add_argument("--threshold", type=float, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
+    shared.add_prm_arguments(parser, required=False)  # the toy world has a PRM of its own
+    add_columns(parser)
+    add_separator(parser)
+    parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
     parser.add_argument("--probe-problems", type=int, default=32, help="problems the probes rewrite; 0 = no probes")
     parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
     parser.add_argument("--stage-cache", default="runs/cache", help="toy world: folder of its stages (%(default)s)")
@@ -39,11 +42,9 @@ def _add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     policy.add_argument(
         "--template", default="chat", help="chat (the tokenizer's), plain, chatml, or text with {problem}"
     )
-    policy.add_argument("--temperature", type=float, default=1.0, help="as in training (%(default)s)")
-    policy.add_argument("--max-tokens", type=int, default=2048, help="longest rollout, in tokens, as in training")
-    policy.add_argument("--concurrency", type=int, default=128, help="requests in flight, or prompts per call")
-    policy.add_argument("--problem-column", help="of --dataset (default: prompt)")
-    policy.add_argument("--solution-column", help="of --dataset, the gold answer (default: solution)")
+    policy.add_argument("--temperature", type=number, default=1.0, help="as in training (%(default)s)")
+    policy.add_argument("--max-tokens", type=positive, default=2048, help="longest rollout, in tokens, as in training")
+    policy.add_argument("--concurrency", type=positive, default=128, help="requests in flight, or prompts per call")
     policy.add_argument("--split", default="train", help="split of a Hub dataset")
 
 
@@ -54,17 +55,16 @@ def run(args: argparse.Namespace) -> None:
 
     data = args.json or args.output.with_suffix(".json")
     check(args, data)
-    drawn, prm = _drawn(args)
+    drawn, scorer, prm, tokenizer = _measured_with(args)
     if drawn.left_out:
         print(f"{drawn.left_out} problems are left out: the verifier could not judge every rollout of theirs")
     settings = PreflightSettings(
         threshold=args.threshold,
         probe_problems=args.probe_problems,
         texts=_probe_texts(args, drawn.texts),
-        length=_token_counter(prm),
+        length=_token_counter(tokenizer),
         seed=args.seed,
     )
-    scorer = shared.scorer_from(args, prm)
     result = preflight(scorer, drawn.samples, settings, policy=drawn.policy, prm=prm, seconds_generating=drawn.seconds)
     write_preflight(result, args.output, data)
     print(f"\n{preflight_text(result)}\n\npage: {args.output}   data: {data}")
@@ -86,60 +86,63 @@ def check(args: argparse.Namespace, data: Path) -> None:
         raise ValueError("--model and --dataset go together: the policy answers the dataset's problems")
     if args.prm is None and args.toyworld is None:
         raise ValueError("--prm is needed: the process reward model to measure")
-    if args.problems < 1 or args.n < 2 or args.probe_problems < 0:
+    if args.prm == ORACLE and args.toyworld is None:
+        raise ValueError("--prm oracle knows the labels of the toy world only: pass --toyworld, or name a PRM")
+    if args.n < 2 or args.probe_problems < 0:
         raise ValueError(
-            f"got --problems {args.problems}, --n {args.n}, --probe-problems {args.probe_problems}; expected at least "
-            "1, at least 2 (rollouts of one problem are compared with each other) and at least 0"
+            f"got --n {args.n}, --probe-problems {args.probe_problems}; expected at least 2 (rollouts of one problem "
+            "are compared with each other) and at least 0"
         )
     if data == args.output:
         raise ValueError(f"--output and --json are both {data}: the page and the data need a file each")
-    for path in (args.output, data):
-        _check_writable(path)
-    if args.prm is not None:
-        _check_checkpoint("--prm", args.prm)
+    check_can_write(args.output, "--output")
+    check_can_write(data, "--json")
+    if args.prm not in (None, ORACLE):
+        shared.check_prm(args)
     if args.model is not None and not args.endpoint:
-        _check_checkpoint("--model", args.model)
+        _check_policy(args.model)
 
 
-def _check_writable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}): choose another place") from error
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, expected the name of a file")
-
-
-def _check_checkpoint(option: str, name: str) -> None:
+def _check_policy(name: str) -> None:
     """Its config is there, and its tokenizer; no weights are loaded yet."""
     from transformers import AutoConfig
 
     from rlhf_prm.prm.load import saved_tokenizer
 
-    try:
+    with loading(f"--model {name}"):
         AutoConfig.from_pretrained(name)
         saved_tokenizer(name)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"{option} {name}: no model can be loaded from there ({first})") from error
 
 
-def _drawn(args: argparse.Namespace) -> tuple[Any, str]:
-    """The samples and the PRM's name."""
+def _measured_with(args: argparse.Namespace) -> tuple[Any, Any, str, str]:
+    """The samples, what scores them, what it is called on the page, and whose tokenizer counts tokens."""
+    if args.toyworld is None:
+        drawn = _drawn(args)
+        return drawn, shared.scorer_from(args, watched=False), args.prm, args.prm
+    from rlhf_prm.preflight import sources
+    from rlhf_prm.toyworld.oracle import OracleScorer
+
+    drawn, world = sources.from_toy_world(
+        _settings(args.toyworld), args.stage_cache, args.problems, args.n, with_prm=args.prm is None
+    )
+    if args.prm == ORACLE:
+        return drawn, OracleScorer(), "oracle (exact labels)", str(world.policy_path)
+    prm = args.prm or str(world.prm_path)
+    return drawn, shared.scorer_from(args, prm, watched=False), prm, prm
+
+
+def _drawn(args: argparse.Namespace) -> Any:
+    """The samples of a policy or of a file."""
     from rlhf_prm.preflight import sources
     from rlhf_prm.steps import StepSplitter
 
-    if args.toyworld is not None:
-        drawn, prm = sources.from_toy_world(_settings(args.toyworld), args.stage_cache, args.problems, args.n)
-        return drawn, args.prm or str(prm)
-    splitter = StepSplitter(args.separator.replace("\\n", "\n").replace("\\t", "\t"))
+    splitter = StepSplitter(args.separator)
     verifier = shared.verifier_from(args)
     try:
         if args.samples is not None:
-            return sources.from_file(args.samples, verifier, splitter, args.problems, args.seed), args.prm
-        return _from_policy(args, verifier, splitter), args.prm
+            columns = (args.problem_column, args.solution_column)
+            return sources.from_file(args.samples, verifier, splitter, args.problems, args.seed, columns)
+        return _from_policy(args, verifier, splitter)
     finally:
         close = getattr(verifier, "close", None)
         if close:
@@ -187,9 +190,9 @@ def _probe_texts(args: argparse.Namespace, texts: Any) -> Any:
     return replace(texts, filler=tuple(args.filler)) if args.filler else texts
 
 
-def _token_counter(prm: str) -> Any:
-    """Text → its tokens by the PRM's tokenizer."""
+def _token_counter(name: str) -> Any:
+    """Text → its tokens by the tokenizer saved there."""
     from rlhf_prm.prm.load import saved_tokenizer
 
-    tokenizer = saved_tokenizer(prm)
+    tokenizer = saved_tokenizer(name)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from tqdm.auto import tqdm
-
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
 from rlhf_prm.evaluation.audit.lines import AuditLine
 from rlhf_prm.evaluation.audit.measures import resplitting
@@ -20,6 +18,7 @@ from rlhf_prm.preflight.verdict import RULE, Verdict, VerdictRule, verdict
 from rlhf_prm.preflight.warning import warn_if_no_better_than_chance
 from rlhf_prm.preflight.within_groups import Measures
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.progress import Bar
 
 PROBLEMS_PER_CALL = 32  # of the scorer: often enough for a progress bar
 
@@ -108,11 +107,11 @@ def preflight(
 def _scored_in_parts(samples: Sequence[SampledProblem], scorer: StepScorer) -> list[SampledProblem]:
     done: list[SampledProblem] = []
     total = sum(len(sample.correct) for sample in samples)
-    with tqdm(total=total, desc="scores of the PRM", unit="rollout", mininterval=1.0) as bar:
+    with Bar(total, "scores of the PRM") as bar:
         for first in range(0, len(samples), PROBLEMS_PER_CALL):
             part = scored(samples[first : first + PROBLEMS_PER_CALL], scorer)
             done += part
-            bar.update(sum(len(sample.correct) for sample in part))
+            bar.add(sum(len(sample.correct) for sample in part))
     return done
 
 
@@ -132,13 +131,13 @@ def _probes(samples: Sequence[SampledProblem], scorer: StepScorer, settings: Pre
     if not chosen:
         return []
     some = [samples[index] for index in sorted(chosen)]
-    with tqdm(total=len(PROBES) + 1, desc="probes of hacking", unit="probe") as bar:
+    with Bar(len(PROBES) + 1, "probes of hacking", "probe") as bar:
         lines = []
         for name in PROBES:
             lines.append(probe_line(name, some, scorer, settings.texts))
-            bar.update()
+            bar.add()
         lines.append(resplitting(some, scorer))
-        bar.update()
+        bar.add()
     return lines
 
 

@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING, Any
 
 from reward.verifier import Verifier
 from rlhf_prm.annotate.config import GeneratorConfig
 from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.annotate.tasks import unit_seed
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
-from rlhf_prm.evaluation.samples import SampledProblem, checked_samples, load_samples
+from rlhf_prm.evaluation.samples import SampledProblem, checked_samples, read_sample_rows, verified_samples
+from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
+
+if TYPE_CHECKING:
+    from rlhf_prm.toyworld import ToyWorld
 
 PROMPTS_PER_CALL = 16  # of a generator in this process: often enough for a progress bar
 
@@ -133,11 +135,11 @@ def generated(generator: Generator, prompts: Sequence[Any], n: int, at_once: int
     """``n`` samples of each prompt, with a progress bar. A prompt's samples do not depend on ``at_once``."""
     seeds = [unit_seed(seed, i) for i in range(len(prompts))]
     completions: list[list[str]] = []
-    with tqdm(total=len(prompts) * n, desc="samples of the policy", unit="sample", mininterval=1.0) as bar:
+    with Bar(len(prompts) * n, "samples of the policy", "sample") as bar:
         for first in range(0, len(prompts), at_once):
             part = list(prompts[first : first + at_once])
             completions += generator.generate(part, n, seed=seeds[first : first + at_once])
-            bar.update(len(part) * n)
+            bar.add(len(part) * n)
     return completions
 
 
@@ -149,15 +151,25 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def from_file(path: Path, verifier: Verifier, splitter: StepSplitter, most: int, seed: int = 0) -> Drawn:
+def from_file(
+    path: Path,
+    verifier: Verifier,
+    splitter: StepSplitter,
+    most: int,
+    seed: int = 0,
+    columns: tuple[str | None, str | None] = (None, None),
+) -> Drawn:
     """Samples of a file (``problem``, ``completions``, ``solution``; ``first_errors`` where known), at most so many.
+
+    Args:
+        columns: the names of the problem's and the gold answer's column, where they are not the usual ones.
 
     Raises:
         ValueError: no such file, a row that lacks something, no gold the verifier can read, or one rollout per problem.
     """
     if not path.is_file():
         raise ValueError(f"--samples: no file at {path}")
-    samples = load_samples(path, verifier, splitter)
+    samples = verified_samples(read_sample_rows(path, *columns), verifier, splitter)
     if not samples:
         raise ValueError(f"--samples {path}: no row with a gold answer that the verifier can read")
     if max(len(sample.correct) for sample in samples) < 2:
@@ -169,8 +181,10 @@ def from_file(path: Path, verifier: Verifier, splitter: StepSplitter, most: int,
     return Drawn([samples[i] for i in chosen], path.name)
 
 
-def from_toy_world(settings: dict[str, Any], root: str, problems: int, n: int) -> tuple[Drawn, Path]:
-    """Samples of the starting policy of a toy world, with exact first errors, and the world's PRM.
+def from_toy_world(
+    settings: dict[str, Any], root: str, problems: int, n: int, *, with_prm: bool = True
+) -> tuple[Drawn, "ToyWorld"]:
+    """Samples of the starting policy of a toy world, with exact first errors, and the world.
 
     Raises:
         ValueError: a setting the world does not know.
@@ -183,8 +197,8 @@ def from_toy_world(settings: dict[str, Any], root: str, problems: int, n: int) -
         world_settings = ToyWorldSettings(**settings)
     except TypeError as error:
         raise ValueError(f"--toyworld: {error}") from error
-    world = build_world(world_settings, root)
+    world = build_world(world_settings, root, with_prm=with_prm)
     start = time.perf_counter()
     samples = toy_samples(world, problems, n)
     seconds = time.perf_counter() - start
-    return Drawn(samples, f"toy world {json.dumps(settings)}", seconds, texts=TEXTS), world.prm_path
+    return Drawn(samples, f"toy world {json.dumps(settings)}", seconds, texts=TEXTS), world

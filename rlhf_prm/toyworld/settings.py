@@ -17,7 +17,8 @@ class ToyWorldSettings:
         gold_fraction: share of the training prompts that have a gold answer; ``solution`` is None on the others.
             The PRM's own problems always have one.
         label_source: what labels the PRM's solutions: ``consensus`` of ``mc`` (Monte-Carlo) and ``judge``, either of
-            the two alone, or ``gold`` (the exact checker).
+            the two alone, ``confirmed`` (the judge's, where no completion from its first error ends right), or ``gold``
+            (the exact checker).
         train_problems, eval_problems: prompts for reinforcement learning, and held-out ones.
         sft_updates, sft_batch, sft_learning_rate: supervised fine-tuning of the policy on demonstrations.
         labelled_solutions: solutions sampled from the policy and annotated, one per problem.

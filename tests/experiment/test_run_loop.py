@@ -82,6 +82,11 @@ def test_a_bad_baseline_is_refused_before_anything_is_loaded(recipe, monkeypatch
         recipe(method="imediate")
 
 
+def test_the_oracle_is_of_the_toy_world(recipe):
+    with pytest.raises(SystemExit, match=r"prm: got 'oracle' with dataset .*knows the labels of the toy world only"):
+        recipe(prm="oracle")
+
+
 @pytest.mark.parametrize("told", ["none", "null", "None", ""])
 def test_no_baseline_is_no_baseline(recipe, told):
     folder = recipe(baseline=told, max_steps=1)

@@ -96,6 +96,12 @@ def test_the_toy_world_is_labelled_exactly(tmp_path, capsys):
     assert run(*arguments, "--probe-problems", 2, "--output", page) == 0
     measures = strict_json(page.with_suffix(".json"))["measures"]
     assert measures["labelled_rollouts"] == measures["rollouts"] == 12
+    # The oracle scores what the labels say, so that its first errors are never wrong; no PRM is built for it.
+    fresh = ("--toyworld", json.dumps(tiny), "--stage-cache", tmp_path / "fresh", *arguments[4:])
+    assert run(*fresh, "--probe-problems", 2, "--prm", "oracle", "--output", page) == 0
+    found = strict_json(page.with_suffix(".json"))
+    assert found["prm"] == "oracle (exact labels)" and found["measures"]["error_accuracy"] == 1.0
+    assert not list((tmp_path / "fresh").glob("prm-*")) and list((tmp_path / "cache").glob("prm-*"))
     assert run("--toyworld", '{"sed": 1}', "--output", page) == 2
     assert "--toyworld: " in capsys.readouterr().err
 
@@ -105,7 +111,7 @@ def nothing_long(monkeypatch):
     """Fails when samples are drawn or a PRM's weights are loaded."""
     for name in ("from_policy", "from_toy_world"):
         monkeypatch.setattr(sources, name, lambda *_, **__: pytest.fail("drew samples before the checks"))
-    monkeypatch.setattr("rlhf_prm.evaluation.arguments.scorer_from", lambda *_: pytest.fail("loaded the PRM"))
+    monkeypatch.setattr("rlhf_prm.evaluation.arguments.scorer_from", lambda *_, **__: pytest.fail("loaded the PRM"))
 
 
 @pytest.mark.parametrize(
@@ -116,10 +122,11 @@ def nothing_long(monkeypatch):
         (("--model", "POLICY", "--prm", "PRM"), "--model and --dataset go together"),
         (("--samples", "x.jsonl", "--prm", "PRM", "--dataset", "DATA"), "--model and --dataset go together"),
         (("--samples", "x.jsonl"), "--prm is needed"),
+        (("--samples", "x.jsonl", "--prm", "oracle"), "--prm oracle knows the labels of the toy world only"),
         (("--samples", "x.jsonl", "--prm", "PRM"), "no file at x.jsonl"),
         (("--samples", "ONE", "--prm", "PRM"), "one completion per problem"),
-        (("--samples", "x.jsonl", "--prm", "nowhere/at-all"), "--prm nowhere/at-all: no model"),
-        (("--model", "nowhere", "--prm", "PRM", "--dataset", "DATA"), "--model nowhere: no model"),
+        (("--samples", "x.jsonl", "--prm", "nowhere/at-all"), "--prm nowhere/at-all cannot be loaded"),
+        (("--model", "nowhere", "--prm", "PRM", "--dataset", "DATA"), "--model nowhere cannot be loaded"),
         (("--model", "POLICY", "--prm", "PRM", "--dataset", "DATA", "--n", "1"), "--n 1"),
         (("--model", "POLICY", "--prm", "PRM", "--dataset", "none.jsonl"), "no file at none.jsonl"),
         (("--model", "POLICY", "--prm", "PRM", "--dataset", "GOLDLESS"), "none of its 2 rows has a gold answer"),

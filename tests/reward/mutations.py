@@ -1,6 +1,6 @@
 """Ways to get the maths wrong: (file, right text, wrong text). Each right text stands exactly once in its file."""
 
-C, S, R, H = "credit.py", "shaping.py", "rollouts.py", "hacking.py"
+C, S, R, H, T = "credit.py", "shaping.py", "rollouts.py", "hacking.py", "trust.py"
 
 MUTATIONS = [
     # returns
@@ -29,6 +29,10 @@ MUTATIONS = [
         "scorable, outcome_rewards.float() - baselines, 0)",
         "scorable, outcome_rewards.float() - baselines, -baselines)",
     ),
+    # against the same position of the other rollouts
+    (C, "(real > 0) & (counts > 0), shifted", "real > 0, shifted"),
+    (C, "everyone_else = 1 - torch.eye(num_generations", "everyone_else = 1 - 0 * torch.eye(num_generations"),
+    (C, "shifted = (grouped - first) * real", "shifted = grouped * real"),
     # normalisation
     (C, "(count / (count - 1).clamp(min=1))", "1.0"),
     (C, "EPSILON = 1e-4", "EPSILON = 1e-8"),
@@ -145,6 +149,20 @@ MUTATIONS = [
     ("methods/verigate.py", "torch.where(share == 0, relative", "torch.where(share < 1, relative"),
     ("methods/verigate.py", "torch.where(share < 1, outcome(rollouts), 0)", "relative"),
     ("methods/verigate.py", "mask & rollouts.scorable[:, None], group)", "mask, group)"),
+    (
+        "methods/vine.py",
+        "torch.where(last_steps(mask), outcomes[:, None], raw_scores(rollouts.step_scores, mask))",
+        "raw_scores(rollouts.step_scores, mask)",
+    ),
+    ("methods/vine.py", "[start[:, None], values[:, :-1]]", "[0 * start[:, None], values[:, :-1]]"),
+    ("methods/trusted.py", "slope * (rho - caution * error)", "slope * rho"),
+    ("methods/trusted.py", "process_weight * trust * scores", "process_weight * scores"),
+    # trust
+    (T, "counted = (known & mixed[:, None]).float()", "counted = known.float()"),
+    (T, "freedom = counted.sum(1).sub(1).clamp(min=0).sum()", "freedom = counted.sum()"),
+    (T, "kept = torch.exp(-counted.sum() / window)", "kept = torch.exp(-known.sum() / window)"),
+    (T, "(1 - rho.square())", "(1 - rho)"),
+    (T, "return (values - means) * counted", "return values * counted"),
     # schedules, detectors
     ("schedules.py", "min(max(step / value[", "max(max(step / value["),
     ("schedules.py", "(1 - math.cos(math.pi * done)) / 2", "(1 + math.cos(math.pi * done)) / 2"),

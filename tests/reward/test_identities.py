@@ -10,6 +10,7 @@ import reward
 from reward import METHODS
 
 LEAVE_ONE_OUT = ("pure", "pure_strict")
+OF_REWARDS = ("potential", "vine")  # their outcome is what is paid, not what is correct
 
 
 def close(got, wanted, atol=1e-5):
@@ -244,7 +245,7 @@ def test_cutting_a_rollout_finer_leaves_the_token_baseline_alone():
     assert abs(step[0] - step[1]) > 0.1
 
 
-@pytest.mark.parametrize(("name", "keywords"), [case for case in VARIANTS if case[0] not in ("potential",)])
+@pytest.mark.parametrize(("name", "keywords"), [case for case in VARIANTS if case[0] not in OF_REWARDS])
 @pytest.mark.parametrize("paid_besides", [1.0, -0.75])
 def test_what_is_paid_besides_does_not_change_what_is_correct(name, keywords, paid_besides):
     """A format reward for everybody, or a length penalty: with verdicts every method gives what it gave without."""
@@ -256,7 +257,7 @@ def test_what_is_paid_besides_does_not_change_what_is_correct(name, keywords, pa
     close(METHODS[name](replace(rollouts, verdicts=verdicts), **keywords), plain, atol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in NEED_OUTCOME if name != "potential"])
+@pytest.mark.parametrize("name", [name for name in NEED_OUTCOME if name not in OF_REWARDS])
 def test_a_reward_without_a_verdict_is_no_verdict(name):
     """In a group without verdicts nothing is correct or incorrect, though something is paid for."""
     scores, lengths, _ = random_groups(6)[0]
@@ -265,8 +266,9 @@ def test_a_reward_without_a_verdict_is_no_verdict(name):
     close(METHODS[name](rollouts), left)
 
 
-def test_potential_of_what_is_paid_without_a_verdict():
-    """It asks what is paid, not what is correct; and a verdict on which nothing is paid gives nothing."""
+def test_potential_and_vine_of_what_is_paid_without_a_verdict():
+    """They ask what is paid, not what is correct; and a verdict on which nothing is paid gives nothing."""
     groups = [([[0.5, 0.5], [0.5]], [[1, 1], [1]], [1.0, NAN])]
     rollouts = replace(rollouts_of(groups), verdicts=torch.tensor([NAN, 1.0]))
     close(METHODS["potential"](rollouts), torch.tensor([[0.0, 0.5], [0.0, 0.0]]))
+    close(METHODS["vine"](rollouts), torch.tensor([[0.5, 0.5], [0.0, 0.0]]))

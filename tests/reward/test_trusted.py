@@ -44,8 +44,10 @@ def test_positional_advantages_equal_the_slow_reference(groups):
 
 @pytest.mark.parametrize("score", [0.1, 1 / 3, 0.7])
 def test_equal_scores_leave_exactly_no_positional_advantage(score):
-    rollouts = rollouts_of([([[score] * 5, [score] * 2, [score] * 5], [[1] * 5, [1] * 2, [1] * 5], [1.0, 0.0, 0.0])])
-    assert not reward.positional_advantages(rollouts.step_scores, rollouts.step_mask, 3).any()
+    counts = [5, 2, 5, 4, 5, 4, 5, 5]  # groups of 8, 7 and 5 at the positions: means of them round
+    group = ([[score] * count for count in counts], [[1] * count for count in counts], [1.0] + [0.0] * 7)
+    rollouts = rollouts_of([group])
+    assert not reward.positional_advantages(rollouts.step_scores, rollouts.step_mask, 8).any()
 
 
 def test_a_further_step_is_neither_charged_nor_paid():
@@ -81,6 +83,16 @@ def test_advantages_by_hand():
     advantages, _ = trusted(rollouts_of([(*PAIR, [1.0, 0.0])]), initial_trust())
     h = 0.5 / (math.sqrt(0.5) + 1e-4)
     torch.testing.assert_close(advantages, torch.tensor([[h + 0.2, h], [-h - 0.2, 0.0]]), rtol=1e-5, atol=1e-5)
+
+
+def test_trust_is_the_cautious_slope_of_the_correlation_by_hand():
+    # ρ = .2/√.4 and se = .9/√2 as above. An unverified batch adds nothing: a step's advantage is w·τ·p, p = 1.
+    memory = after([(*PAIR, [1.0, 0.0]), ([[0.3], [0.1]], [[1], [1]], [0.0, 1.0])])
+    probe = rollouts_of([([[1.0], [1.0]], [[1], [1]], [NAN, NAN])])
+    rho, error = 0.2 / math.sqrt(0.4), 0.9 / math.sqrt(2)
+    advantages, _ = trusted(probe, memory, process_weight=0.5, slope=2.0, caution=0.25)
+    assert advantages.flatten().tolist() == pytest.approx([0.5 * 2 * (rho - 0.25 * error)] * 2)
+    assert not trusted(probe, memory, slope=2.0, caution=0.5)[0].any()  # ρ < caution·se
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,0 +1,96 @@
+"""The lean loop against ``ProcessGRPOTrainer``: the same gradient; equal seeds, equal runs; the memory comes back."""
+
+import pytest
+import torch
+
+from reward import step_to_token
+from rlhf_prm.toyworld.oracle import OracleScorer
+from rlhf_prm.toyworld.quick_grpo import Regime, policy_loss, quick_grpo
+from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_gradient_is_the_trainers(tmp_path):
+    """For the rollouts and advantages of the trainer's first update, before clipping."""
+    trainer = ProcessGRPOTrainer(
+        model=tiny_policy(),
+        args=tiny_config(tmp_path, method="immediate", loss_type="bnpo", max_steps=1, max_grad_norm=0.0),
+        train_dataset=tiny_dataset(),
+        processing_class=tiny_tokenizer(),
+        step_scorer=HashScorer(),
+        verifier=DigitVerifier(),
+    )
+    seen = []
+    compute_loss = trainer._compute_loss
+    trainer._compute_loss = lambda model, inputs: seen.append(inputs) or compute_loss(model, inputs)
+    step = trainer.create_optimizer().step
+    wanted = {}
+    trainer.optimizer.step = lambda *a, **k: wanted.update(gradients(trainer.model)) or step(*a, **k)
+    trainer.train()
+
+    batch, inputs = trainer.last_rollouts, seen[0]
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
+    completions = [
+        ids[mask.bool()].tolist() for ids, mask in zip(inputs["completion_ids"], inputs["completion_mask"], strict=True)
+    ]
+    assert len({len(ids) for ids in completions}) > 1  # so that the token mean differs from a mean over rollouts
+    tokens = step_to_token(batch.step_advantages, batch.rollouts.step_lengths, max(map(len, completions)))
+    policy = tiny_policy()
+    # The trainer may have put the rollouts into another order for the update: advantages go by rollout.
+    torch.testing.assert_close(tokens.sum(1).sort().values, inputs["advantages"].sum(1).sort().values)
+    policy_loss(policy, prompts, completions, inputs["advantages"], pad_token_id=0).backward()
+    found = gradients(policy)
+    assert set(found) == set(wanted) and any(gradient.abs().max() > 1e-4 for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_the_loss_by_hand():
+    """Two rollouts of 1 and 2 tokens: −Σ A·log π over 3 tokens; prompt and padding count nothing."""
+    policy = tiny_policy().eval()
+    prompts, completions = [[5, 6, 7], [8]], [[9], [10, 11]]
+    advantages = torch.tensor([[2.0, 1e6], [-1.0, 0.5]])
+    with torch.no_grad():
+        loss = policy_loss(policy, prompts, completions, advantages, pad_token_id=0)
+        total = 0.0
+        for prompt, completion, row in zip(prompts, completions, advantages.tolist(), strict=True):
+            for k, (token, advantage) in enumerate(zip(completion, row, strict=False)):
+                logits = policy(torch.tensor([prompt + completion[:k]])).logits[0, -1]
+                total -= advantage * logits.log_softmax(-1)[token].item()
+    assert loss.item() == pytest.approx(total / 3, rel=1e-5)
+
+
+SHORT = Regime(max_steps=2, prompts=4, num_generations=4, warmup_steps=0)
+
+
+def test_equal_seeds_give_equal_runs_and_another_seed_another(small_world):
+    first, again, other = (
+        quick_grpo(small_world, OracleScorer(), "immediate", {}, SHORT, seed=seed) for seed in (0, 0, 1)
+    )
+    timed = {"seconds"}
+    assert {k: v for k, v in first.items() if k not in timed} == {k: v for k, v in again.items() if k not in timed}
+    assert first["generated_tokens"] != other["generated_tokens"]
+    assert first["memory"] == {} and 0 <= first["process_accuracy"] <= first["accuracy"] <= 1
+
+
+def test_the_methods_memory_comes_back(small_world):
+    memory = quick_grpo(small_world, OracleScorer(), "trusted", {"window": 64.0}, SHORT)["memory"]
+    assert set(memory) == {"product", "credit", "outcome", "freedom"}
+    assert memory["freedom"] > 0 and memory["credit"] > 0  # two batches of 16 rollouts have been counted
+
+
+def test_outcome_only_needs_no_scorer(small_world):
+    assert (
+        quick_grpo(small_world, None, "outcome", regime=Regime(max_steps=1, prompts=2, num_generations=2))["memory"]
+        == {}
+    )
+
+
+@pytest.mark.parametrize("name", ["max_steps", "prompts", "num_generations"])
+def test_a_regime_of_nothing_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: got 0, expected at least 1"):
+        Regime(**{name: 0})

@@ -60,7 +60,7 @@ class VerdictRule:
 
     pay: tuple[Condition, ...]
     harm: tuple[Condition, ...]
-    dense_method: str = "immediate"
+    dense_method: str = "trusted"
     plain_method: str = "outcome"
     origin: str = ""
 

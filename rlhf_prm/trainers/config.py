@@ -41,7 +41,7 @@ class ProcessGRPOConfig(GRPOConfig):
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*GRPOConfig._VALID_DICT_FIELDS, "method_kwargs"]
 
     method: str = field(
-        default="immediate",
+        default="trusted",
         metadata={"help": "How step scores become advantages: a name in reward.METHODS or a dotted path."},
     )
     method_kwargs: dict[str, Any] | str | None = field(

@@ -40,16 +40,23 @@ def recipe(monkeypatch):
 
 def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
     summary = recipe(tmp_path)
-    assert summary["method"] == "immediate" and summary["baseline"]["method"] == "outcome" and summary["seed"] == 0
-    for run in (summary, summary["baseline"]):
+    assert (
+        summary["method"] == "trusted"
+        and summary["ceiling"]["method"] == "trusted"
+        and summary["baseline"]["method"] == "outcome"
+        and summary["seed"] == 0
+    )
+    for run in (summary, summary["baseline"], summary["ceiling"]):
         for key in ("accuracy", "process_accuracy"):
             assert all(0 <= run[key][when] <= 1 for when in ("before", "after"))
     assert 0 <= summary["prm"]["first_error"]["f1"] <= 1 and "min@8" in summary["prm"]["best_of_n"]
     assert len(summary["prm"]["audit"]) >= 10 and (tmp_path / "run" / "prm_audit.html").exists()
     assert summary["accuracy"]["before"] == summary["baseline"]["accuracy"]["before"]
-    assert {"policy", "prm", "train immediate", "train outcome (baseline)", "evaluate"} <= set(summary["seconds"])
+    assert {"policy", "prm", "train trusted", "train outcome (baseline)", "train trusted (ceiling)", "evaluate"} <= set(
+        summary["seconds"]
+    )
     run = tmp_path / "run"
-    for folder in (run, run / "baseline"):
+    for folder in (run, run / "baseline", run / "ceiling"):
         logs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [log["step"] for log in logs if "loss" in log] == [1, 2]
         assert "eval/accuracy" in logs[1] and "eval/process_accuracy" in logs[1]

@@ -30,7 +30,6 @@ MUTATIONS = [
         "scorable, outcome_rewards.float() - baselines, -baselines)",
     ),
     # against the same position of the other rollouts
-    (C, "(real > 0) & (counts > 0), shifted", "real > 0, shifted"),
     (C, "everyone_else = 1 - torch.eye(num_generations", "everyone_else = 1 - 0 * torch.eye(num_generations"),
     (C, "shifted = (grouped - first) * real", "shifted = grouped * real"),
     # normalisation

@@ -141,7 +141,7 @@ def math_columns(folder: Path) -> Path:
 
 
 def step_labels(path: Path, source: str) -> Path:
-    """Rows as ``rlhf-prm annotate`` writes them: each worked solution four times, in three of them with a wrong step."""
+    """Rows as ``rlhf-prm annotate`` writes them: each worked solution four times, thrice with a wrong step."""
     written = []
     for row in gsm8k("gsm8k_64.jsonl"):
         for variant in range(VARIANTS):

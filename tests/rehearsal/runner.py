@@ -76,15 +76,16 @@ class Done:
         return torch.load(self.folder / f"checkpoint-{update}" / "training_args.bin", weights_only=False)
 
 
-def rehearse(rehearsal: Rehearsal, made: dict[str, Path], folder: Path, **environment: str) -> Done:
-    """Both runs; fails with their output where one does not end well."""
+def rehearse(rehearsal: Rehearsal, made: dict[str, Path], folder: Path, deadline: float, **environment: str) -> Done:
+    """Both runs, each within ``deadline`` seconds; fails with their output where one does not end well."""
     command = command_of(rehearsal.path)
     overrides = {name: str(value).format(**made) for name, value in rehearsal.overrides.items()}
     overrides |= {"output_dir": str(folder / "run")}
     file, output, first = _launch_file(rehearsal, command, folder), "", {}
+    script = [*([rehearsal.script] if rehearsal.script else []), command.recipe, "--config", command.config]
     for more in ({"max_steps": UPDATES}, {"max_steps": UPDATES + 1, "resume_from_checkpoint": "true"}):
         arguments = [text for name, value in (overrides | more).items() for text in (f"--{name}", str(value))]
-        finished = launch(file, command.recipe, "--config", command.config, *arguments, port=free_port(), **environment)
+        finished = launch(file, *script, *arguments, port=free_port(), deadline=deadline, **environment)
         output += finished.output
         assert finished.code == 0, f"{rehearsal.name}, {more}: {finished.code}\n{finished.output[-6000:]}"
         first = first or masters(folder / "run", UPDATES)

@@ -36,6 +36,7 @@ class Rehearsal:
         overrides: argument → value, appended to that command.
         launch: what replaces keys of the launch file that the command names.
         launch_file: a stem of recipes/accelerate in place of what the command names.
+        script: a script that runs the command's recipe, in place of the recipe.
         processes: that it must run on.
         zero3: whether it must run under DeepSpeed's stage 3.
         slow: longer than a minute on an idle core.
@@ -45,6 +46,7 @@ class Rehearsal:
     overrides: dict[str, Any]
     launch: dict[str, Any] = field(default_factory=dict)
     launch_file: str | None = None
+    script: str | None = None
     processes: int = 1
     zero3: bool = False
     slow: bool = False
@@ -93,6 +95,13 @@ PPO_TWO_NODES = Rehearsal(
     processes=2,
     zero3=True,
     slow=True,
+)
+
+COLOCATE = Rehearsal(  # with `make test-vllm` only; vLLM on a CPU has no sleep mode
+    ONE_GPU_GRPO.config,
+    {name: value for name, value in ONE_GPU_GRPO.overrides.items() if name != "use_vllm"}
+    | {"vllm_enable_sleep_mode": False, "vllm_gpu_memory_utilization": 0.1, "vllm_max_model_length": 1024},
+    script="tests/rehearsal/vllm_on_a_cpu.py",
 )
 
 REINFORCEMENT = [ONE_GPU_GRPO, PPO, GRPO_7B, PPO_DDP, PPO_TWO_NODES]

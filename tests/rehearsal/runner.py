@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from tests.distributed.launch import free_port, launch
-from tests.rehearsal.table import ROOT, UPDATES, Rehearsal
+from tests.rehearsal.table import CUT, ROOT, UPDATES, Rehearsal
 
 LAUNCHER = ("accelerate", "launch")
 
@@ -48,15 +49,17 @@ def command_of(config: Path) -> Command:
 
 @dataclass(frozen=True)
 class Done:
-    """A run of ``UPDATES`` updates and, from its newest checkpoint, one more.
+    """A run of ``UPDATES`` updates, and again from its checkpoint after ``CUT`` of them.
 
-    ``first`` is what the policy or PRM was after the first run; ``output`` what both runs printed.
+    ``start`` is the checkpoint that was trained; ``cut`` are the weights that were resumed from, ``whole`` those of the
+    run that was not cut; ``output`` is what both printed.
     """
 
     rehearsal: Rehearsal
     folder: Path
     start: Path
-    first: dict[str, torch.Tensor]
+    cut: dict[str, torch.Tensor]
+    whole: dict[str, torch.Tensor]
     output: str
 
     @property
@@ -81,16 +84,18 @@ def rehearse(rehearsal: Rehearsal, made: dict[str, Path], folder: Path, deadline
     command = command_of(rehearsal.path)
     overrides = {name: str(value).format(**made) for name, value in rehearsal.overrides.items()}
     overrides |= {"output_dir": str(folder / "run")}
-    file, output, first = _launch_file(rehearsal, command, folder), "", {}
+    overrides["max_steps"] = str(UPDATES)
+    file, output, weights = _launch_file(rehearsal, command, folder), "", {}
     script = [*([rehearsal.script] if rehearsal.script else []), command.recipe, "--config", command.config]
-    for more in ({"max_steps": UPDATES}, {"max_steps": UPDATES + 1, "resume_from_checkpoint": "true"}):
-        arguments = [text for name, value in (overrides | more).items() for text in (f"--{name}", str(value))]
+    for more in ({}, {"resume_from_checkpoint": "true"}):
+        arguments = [text for name, value in (overrides | more).items() for text in (f"--{name}", value)]
         finished = launch(file, *script, *arguments, port=free_port(), deadline=deadline, **environment)
         output += finished.output
         assert finished.code == 0, f"{rehearsal.name}, {more}: {finished.code}\n{finished.output[-6000:]}"
-        first = first or masters(folder / "run", UPDATES)
-    start = Path(overrides["model_name_or_path"])
-    return Done(rehearsal, folder / "run", start, first, output)
+        if not more:
+            weights = {"cut": masters(folder / "run", CUT), "whole": masters(folder / "run", UPDATES)}
+            shutil.rmtree(folder / "run" / f"checkpoint-{UPDATES}")
+    return Done(rehearsal, folder / "run", Path(overrides["model_name_or_path"]), output=output, **weights)
 
 
 def _launch_file(rehearsal: Rehearsal, command: Command, folder: Path) -> Path | None:

@@ -6,7 +6,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
-UPDATES = 2  # of the first run; it is then resumed for one more
+UPDATES = 3
+CUT = 2  # the run is resumed from the checkpoint after this update, as if it had been killed then
 
 ON_A_CPU = {"use_cpu": True}
 EVERY_UPDATE = {"save_steps": 1, "logging_steps": 1}

@@ -29,15 +29,16 @@ class Finished:
 
 
 def launch(
-    config: str | Path, script: str, *arguments: str, port: int, deadline: float = 540, **environment: str
+    config: str | Path | None, script: str, *arguments: str, port: int, deadline: float = 540, **environment: str
 ) -> Finished:
     """``accelerate launch --config_file CONFIG SCRIPT …`` in a process group of its own.
 
-    ``config``: the stem of a file in recipes/accelerate, or the path of any other.
+    ``config``: the stem of a file in recipes/accelerate, the path of any other, or None for ``--num_processes 1``.
     """
     file = config if isinstance(config, Path) else f"recipes/accelerate/{config}.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", str(port)]
-    command += ["--config_file", str(file), script, *arguments]
+    command += ["--num_processes", "1"] if config is None else ["--config_file", str(file)]
+    command += [script, *arguments]
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
         command,

@@ -1,0 +1,154 @@
+"""Tiny random checkpoints laid out file by file as Qwen2.5-Math and its PRM are on the Hub, and data with Hub columns.
+
+What differs from a toy checkpoint and has broken loaders before: bfloat16 weights in several files with an index, an
+embedding larger than the tokenizer, ``vocab.json`` and ``merges.txt`` beside ``tokenizer.json``, a chat template that
+puts in a system turn of its own, two end tokens and ``do_sample: false`` in ``generation_config.json``, and, in the
+PRM's config, an ``auto_map`` to remote code that is not there.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+from rlhf_prm.stepwise import labels_from_first_error, write_rows
+from tests.prm.prm_checkpoints import QWEN_SPLIT
+
+DATA = Path(__file__).resolve().parents[2] / "recipes" / "data"
+BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
+SYSTEM_TURN = f"<|im_start|>system\n{BOXED}<|im_end|>\n"
+CHAT_TEMPLATE = (  # a first system message replaces the template's own turn
+    "{%- if messages[0]['role'] != 'system' %}{{- '" + SYSTEM_TURN.replace("\\", "\\\\").replace("\n", "\\n") + "' }}"
+    "{%- endif %}"
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+STEP_TAG = "<extra_0>"
+PADDED = 29  # rows of the embedding that no token has, as the published ones have some hundred
+SHARD = "60KB"  # several files of weights, as the 7B models have
+VARIANTS = 4  # solutions of one problem among the step labels
+
+
+def gsm8k(file: str) -> list[dict[str, str]]:
+    """Shipped problems with worked solutions whose last line is a boxed answer, as MATH's solutions have one."""
+    rows = [json.loads(line) for line in (DATA / file).read_text().splitlines()]
+    for row in rows:
+        worked, gold = re.sub(r"<<.*?>>", "", row["answer"]).rsplit("\n#### ", 1)
+        row["worked"], row["gold"] = worked, gold
+    return rows
+
+
+def qwen_tokenizer(special: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, cut and normalised as Qwen2's; a blank line is one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    texts = [f"{row['question']}\n\n{row['worked']}\n\n\\boxed{{{row['gold']}}}" for row in gsm8k("gsm8k_64.jsonl")]
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(special)
+    out = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    out.chat_template = CHAT_TEMPLATE
+    return out
+
+
+def qwen_config(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> Qwen2Config:
+    """The published settings but the sizes; heads are 32 wide, the fewest that vLLM's attention on a CPU takes."""
+    return Qwen2Config(
+        vocab_size=len(tokenizer) + PADDED,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=4096,
+        max_window_layers=2,
+        bos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        eos_token_id=tokenizer.eos_token_id,
+        **changes,
+    )
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=SHARD)
+    assert len(list(folder.glob("*.safetensors"))) > 1 and (folder / "model.safetensors.index.json").exists()
+    tokenizer.save_pretrained(folder)
+    state = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(state["model"]["vocab"], ensure_ascii=False))
+    merges = (" ".join(pair) for pair in state["model"]["merges"])
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    _edit(folder / "tokenizer_config.json", tokenizer_class="Qwen2Tokenizer", model_max_length=131072)
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def policy_checkpoint(folder: Path, *, tied: bool) -> Path:
+    """Qwen2.5-Math-Instruct's layout; the 1.5B ties input and output embedding, the 7B does not."""
+    torch.manual_seed(0)
+    tokenizer = qwen_tokenizer(SPECIAL)
+    model = Qwen2ForCausalLM(qwen_config(tokenizer, tie_word_embeddings=tied))
+    _save(model, tokenizer, folder)
+    end = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    _edit(folder / "generation_config.json", do_sample=False, eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
+    return folder
+
+
+def prm_checkpoint(folder: Path) -> Path:
+    """Qwen2.5-Math-PRM-7B's layout; large initial weights, so that no two solutions score alike."""
+    torch.manual_seed(1)
+    tokenizer = qwen_tokenizer([*SPECIAL, STEP_TAG])
+    _save(Qwen2ForProcessRewardModel(qwen_config(tokenizer, initializer_range=0.3)), tokenizer, folder)
+    code = {"AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig"}
+    code["AutoModel"] = "modeling_qwen2_rm.Qwen2ForProcessRewardModel"
+    _edit(folder / "config.json", auto_map=code)
+    return folder
+
+
+def math_columns(folder: Path) -> Path:
+    """``train/`` and ``test/``: columns and splits of DigitalLearningGmbH/MATH-lighteval and HuggingFaceH4/MATH-500."""
+    for split, file in (("train", "gsm8k_64.jsonl"), ("test", "gsm8k_test_16.jsonl")):
+        rows = [
+            {"problem": row["question"], "solution": f"{row['worked']}\n\nThe answer is $\\boxed{{{row['gold']}}}$."}
+            for row in gsm8k(file)
+        ]
+        for number, row in enumerate(rows):
+            row |= (
+                {"level": "Level 1", "type": "Algebra"}
+                if split == "train"
+                else {"answer": "", "subject": "Algebra", "level": 1, "unique_id": f"test/algebra/{number}.json"}
+            )
+        DatasetDict({split: Dataset.from_list(rows)}).save_to_disk(folder / split)
+    return folder
+
+
+def step_labels(path: Path, source: str) -> Path:
+    """Rows as ``rlhf-prm annotate`` writes them: each worked solution four times, thrice with a wrong step."""
+    written = []
+    for row in gsm8k("gsm8k_64.jsonl"):
+        for variant in range(VARIANTS):
+            steps = row["worked"].split("\n")
+            wrong = (variant - 1) % len(steps) if variant else -1
+            if wrong >= 0:
+                steps[wrong] += f" That is {variant} too many."
+            written.append(labels_from_first_error(wrong, len(steps), source).row(row["question"], steps))
+    write_rows(path, written)
+    return path

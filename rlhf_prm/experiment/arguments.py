@@ -49,11 +49,13 @@ class RecipeArguments:
     gold_fraction: float = field(
         default=1.0, metadata={"help": "Share of training problems that keep their gold answer."}
     )
-    prm: str | None = field(default=None, metadata={"help": "PRM: Hub name or local folder."})
+    prm: str | None = field(
+        default=None, metadata={"help": "PRM: Hub name or local folder; vine = live Monte-Carlo values."}
+    )
     prm_family: str = field(default="auto", metadata={"help": "How the PRM is read; auto recognises the public ones."})
     prm_placement: str = field(default="replicate", metadata={"help": "replicate, zero3, offload or server."})
     prm_kwargs: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "JSON of further keywords of load_prm."}
+        default=None, metadata={"help": "JSON of further keywords of load_prm (vine: of LiveMonteCarloScorer)."}
     )
     verifier: str = field(default="math", metadata={"help": "math, or the dotted path of a verifier class."})
     verifier_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "JSON of its keywords."})

@@ -51,13 +51,19 @@ class RecipeArguments:
     )
     prm: str | None = field(
         default=None,
-        metadata={"help": "PRM: Hub name or local folder. Toy world: its own by default; oracle = its exact labels."},
+        metadata={
+            "help": "PRM: Hub name or local folder; vine = live Monte-Carlo values of the policy. Toy world: its own "
+            "PRM by default; oracle = its exact labels."
+        },
     )
     prm_family: str = field(default="auto", metadata={"help": "How the PRM is read; auto recognises the public ones."})
     prm_placement: str = field(default="replicate", metadata={"help": "replicate, zero3, offload or server."})
     prm_kwargs: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "JSON of further keywords of load_prm; of the oracle random_flips and systematic_flips."},
+        metadata={
+            "help": "JSON of further keywords of load_prm, of LiveMonteCarloScorer for vine, of the oracle "
+            "random_flips and systematic_flips."
+        },
     )
     verifier: str = field(default="math", metadata={"help": "math, or the dotted path of a verifier class."})
     verifier_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "JSON of its keywords."})

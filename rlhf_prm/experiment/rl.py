@@ -100,7 +100,9 @@ def _beside(
 ) -> Iterator[tuple[str, Any, Sources]]:
     """(name, config, sources) of the runs that this one is compared with."""
     if baseline is not None:
-        yield "baseline", baseline, sources
+        # Outcome-only asks no scorer, and would pay for live values that it does not use.
+        wasted = baseline.learns_from_outcome_only and hasattr(sources.step_scorer, "score_rollouts")
+        yield "baseline", baseline, replace(sources, step_scorer=None) if wasted else sources
     if recipe.ceiling:
         ceiling = copy.deepcopy(config)
         ceiling.output_dir = str(Path(config.output_dir) / "ceiling")

@@ -17,9 +17,11 @@ from rlhf_prm.experiment.arguments import RecipeArguments
 from rlhf_prm.experiment.errors import loading
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.trainers.live_values import LiveMonteCarloScorer, refuse_without_gold
 
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
 ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
+LIVE_VALUES = "vine"  # no PRM: Monte-Carlo values of the policy in training
 VERIFIERS: dict[str, Callable[..., Verifier]] = {"math": MathVerifier}
 
 
@@ -31,7 +33,7 @@ class Sources:
     ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the
     trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many
     held-out problems an evaluation without a limit is over. Where steps can be checked exactly, ``check_prm(page)``
-    measures and audits the PRM, and ``exact_scorer`` scores by exact labels.
+    measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels.
     """
 
     policy_path: str
@@ -68,6 +70,8 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
     Raises:
         ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
     """
+    if recipe.prm == LIVE_VALUES:
+        _check_live_values(recipe)
     if recipe.gold_fraction == 0.0:
         _refuse_outcome_baseline(recipe)
     if recipe.dataset is None:
@@ -105,7 +109,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
-    scorer = oracle or _prm(recipe, str(world.prm_path if own_prm else recipe.prm))
+    scorer = oracle or _step_scorer(recipe, str(world.prm_path if own_prm else recipe.prm))
 
     def check(page: Path) -> dict[str, Any]:
         return check_prm(world, scorer, page)
@@ -118,7 +122,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         verifier=ExactMatchVerifier(),
         train_dataset=world.train_dataset,
         evaluate=evaluate,
-        check_prm=check,
+        check_prm=None if recipe.prm == LIVE_VALUES else check,
         exact_scorer=OracleScorer(seed=world_settings.seed),
         seconds=dict(world.seconds),
         eval_problems=min(recipe.eval_limit or len(world.eval_dataset), len(world.eval_dataset)),
@@ -164,6 +168,8 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
     train = keep_gold(train, recipe.gold_fraction, seed)
     if all(gold is None for gold in train["solution"]):
         _refuse_outcome_baseline(recipe)
+    if recipe.prm == LIVE_VALUES:
+        refuse_without_gold(train)
     held_out = recipe.eval_dataset and load_prompts(
         recipe.eval_dataset,
         columns=columns,
@@ -183,7 +189,7 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         prm = tiny_prm if prm == TINY_RANDOM else prm
     with loading("model_name_or_path", policy_path):
         tokenizer = AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left")
-    scorer = prm and _prm(recipe, str(prm))
+    scorer = prm and _step_scorer(recipe, str(prm))
     return Sources(
         policy_path=str(policy_path),
         model_kwargs={
@@ -198,6 +204,36 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         eval_dataset=held_out or None,
         eval_problems=len(held_out or []),
     )
+
+
+def _step_scorer(recipe: RecipeArguments, name: str) -> StepScorer:
+    return _live_values(recipe) if recipe.prm == LIVE_VALUES else _prm(recipe, name)
+
+
+def _live_values(recipe: RecipeArguments) -> LiveMonteCarloScorer:
+    try:
+        return LiveMonteCarloScorer(**recipe.prm_kwargs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"prm_kwargs: {error}") from error
+
+
+def _check_live_values(recipe: RecipeArguments) -> None:
+    """What the arguments tell, before a model is made or loaded."""
+    _live_values(recipe)
+    for name, given, default in (
+        ("prm_family", recipe.prm_family, "auto"),
+        ("prm_placement", recipe.prm_placement, "replicate"),
+    ):
+        if given != default:
+            raise ValueError(
+                f"{name}: got {given!r} beside prm {LIVE_VALUES!r}, which is no model but completions of the policy "
+                f"itself; expected {name} to be left out"
+            )
+    if recipe.gold_fraction == 0.0:
+        raise ValueError(
+            f"gold_fraction: got 0.0 beside prm {LIVE_VALUES!r}, expected some gold answers to verify completions "
+            "against"
+        )
 
 
 def _prm(recipe: RecipeArguments, name: str) -> StepScorer:

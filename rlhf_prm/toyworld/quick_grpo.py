@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, get_scheduler, set_seed
 
 from reward import step_to_token
+from rlhf_prm.annotate.tasks import unit_seed
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.evaluate import evaluate_policy
@@ -24,6 +25,8 @@ from rlhf_prm.toyworld.problems import SEPARATOR
 from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 from rlhf_prm.toyworld.world import ToyWorld
+from rlhf_prm.trainers.live_values import LiveMonteCarloScorer, PolicyAccess
+from rlhf_prm.trainers.policy_sampling import GeneratorSampler
 from rlhf_prm.trainers.rollout_scoring import RolloutScoring, step_rollouts
 from rlhf_prm.trainers.step_advantages import StepAdvantages
 
@@ -52,7 +55,7 @@ class Regime:
 
 def quick_grpo(
     world: ToyWorld,
-    scorer: StepScorer | None,
+    scorer: StepScorer | LiveMonteCarloScorer | None,
     method: str,
     method_kwargs: dict[str, Any] | None = None,
     regime: Regime | None = None,
@@ -62,7 +65,7 @@ def quick_grpo(
     """Trains the world's policy on its verified prompts and measures it on the held-out ones.
 
     Every update: one generation batch, one gradient of the token mean of −A·log π (TRL's ``loss_type="bnpo"``,
-    ``beta=0``), AdamW without weight decay.
+    ``beta=0``), AdamW without weight decay. A ``LiveMonteCarloScorer`` is given the policy of this run.
 
     Returns:
         ``accuracy`` and ``process_accuracy`` after training, ``generated_tokens``, ``seconds`` of training, and
@@ -78,6 +81,15 @@ def quick_grpo(
     limit = world.settings.max_completion_length
     sampler = PolicySampler(policy, tokenizer, max_new_tokens=limit)
     scoring = RolloutScoring(StepSplitter(SEPARATOR), tokenizer, scorer, ExactMatchVerifier())
+    updates = iter(range(regime.max_steps))
+    if isinstance(scorer, LiveMonteCarloScorer):
+        scorer.policy = PolicyAccess(
+            sampler=GeneratorSampler(sampler, tokenizer),
+            verifier=scoring.verifier,
+            prompt_ids=lambda texts: tokenizer(texts).input_ids,
+            max_completion_length=limit,
+            seed=lambda: unit_seed(seed, "live values", next(updates)),
+        )
     advantages = StepAdvantages(method, method_kwargs or {})
     optimizer = torch.optim.AdamW(policy.parameters(), lr=regime.learning_rate, weight_decay=0.0)
     schedule = get_scheduler(regime.lr_scheduler_type, optimizer, regime.warmup_steps, regime.max_steps)

@@ -66,7 +66,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             Dataset columns: ``prompt`` (text or messages), ``solution`` (the gold answer; None = no gold, such prompts
             learn from the process alone), optionally ``problem`` (what the PRM reads; otherwise the prompt, or its last
             user message).
-        step_scorer: the PRM. Needed by every method but "outcome".
+        step_scorer: the PRM. Needed by every method but "outcome". One that asks the policy itself has ``attach``, and
+            ``score_rollouts`` in place of ``score`` (``rollout_scoring.RolloutScorer``).
         verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions, and
             its verdict is what "correct" means, whatever else is paid.
         reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome. Without
@@ -127,6 +128,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             check_master_weights(self.model, args, args.learning_rate)
         self.scoring = RolloutScoring(args.splitter(), self._tokenizer, step_scorer, verifier)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
+        if hasattr(step_scorer, "attach"):
+            step_scorer.attach(self)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """As TRL's; the completions are split, scored and verified first."""
@@ -137,6 +140,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             problems=[row.get("problem") or _text(row["prompt"]) for row in inputs],
             solutions=[gold_text(row.get("solution")) for row in inputs],
             completion_ids=completion_ids_list,
+            policy_prompts=prompts,
         )
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._take_reported_verdicts()
@@ -209,7 +213,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             self._metrics[mode][name].append(value)
         for name, value in self.scoring.seconds.items():
             self._metrics[mode][f"{name}/seconds"].append(value)
-        for name in ("forwards", "tokens", "duplicates"):
+        for name in ("forwards", "completions", "tokens", "duplicates"):
             if name in self.scoring.scorer_stats:
                 self._metrics[mode][f"prm/{name}"].append(self.scoring.scorer_stats[name])
         lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask

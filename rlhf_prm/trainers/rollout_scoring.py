@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -37,8 +38,34 @@ class ScoredRollout:
     @property
     def verdict(self) -> float:
         """1.0 = correct, 0.0 = incorrect, NaN = the verifier cannot tell: no gold, a bad gold, a deadline it passed."""
-        told = self.reward is not None and not math.isnan(self.reward)
-        return float(self.status == "correct") if told else math.nan
+        return verdict_value(self.reward, self.status)
+
+
+@dataclass(frozen=True)
+class PolicyRollout:
+    """One rollout as the policy knows it, for a scorer that asks the policy itself.
+
+    ``prompt`` is the text or the messages that the policy was given; ``lengths`` are tokens per step and sum to those
+    of ``completion_ids``; ``solution`` is the gold answer; ``verdict`` is as ``ScoredRollout.verdict``.
+    """
+
+    prompt: str | list[dict[str, Any]]
+    completion_ids: list[int]
+    lengths: list[int]
+    solution: str | None
+    verdict: float
+
+
+class RolloutScorer(Protocol):
+    """A step scorer that needs more of a rollout than its text: this method is called in place of ``score``.
+
+    The verifier is waited for first. All ranks call it equally often. A trainer calls ``attach(trainer)`` of a scorer
+    that has it once, when it has been built itself.
+    """
+
+    def score_rollouts(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
+        """For each rollout one score per step, as ``StepScorer.score``."""
+        ...
 
 
 class RolloutScoring:
@@ -47,10 +74,10 @@ class RolloutScoring:
     Args:
         splitter: cuts completions into steps.
         tokenizer: the policy's, for the token counts of the steps.
-        step_scorer: the PRM; None gives every step NaN.
+        step_scorer: the PRM, or a ``RolloutScorer``; None gives every step NaN.
         verifier: gives the verdicts; None leaves every rollout unverified. Its ``submit`` is used where it has one.
 
-    After a call ``seconds`` holds the wall time of the PRM ("prm"), the time spent waiting for the verifier after that
+    After a call ``seconds`` holds the wall time of the PRM ("prm"), the time spent waiting for the verifier besides
     ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile.
     """
 
@@ -63,23 +90,39 @@ class RolloutScoring:
         self.scorer_stats: dict[str, float] = {}
 
     def __call__(
-        self, prompts: list[str], problems: list[str], solutions: list[str | None], completion_ids: Sequence[list[int]]
+        self,
+        prompts: list[str],
+        problems: list[str],
+        solutions: list[str | None],
+        completion_ids: Sequence[list[int]],
+        policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
     ) -> list[ScoredRollout]:
+        """Scored rollouts; ``policy_prompts`` are what the policy was given where ``prompts`` are not."""
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
         collect = self._submit(texts, solutions)
         start = time.perf_counter()
         cut = [step_lengths(ids, self.tokenizer, self.splitter) for ids in completion_ids]
-        steps = [texts for texts, _ in cut]
-        cut_at = time.perf_counter()
-        scores = self._score(problems, steps)
-        scored_at = time.perf_counter()
-        verdicts = collect()
+        steps, lengths = [texts for texts, _ in cut], [row for _, row in cut]
+        cut_at = scoring_from = time.perf_counter()
+        if hasattr(self.step_scorer, "score_rollouts"):
+            verdicts = collect()
+            scoring_from = time.perf_counter()
+            given = prompts if policy_prompts is None else policy_prompts
+            values = [verdict_value(verdict.reward, verdict.status) if verdict else math.nan for verdict in verdicts]
+            rows = zip(given, completion_ids, lengths, solutions, values, strict=True)
+            rollouts = [PolicyRollout(*row) for row in rows]
+            scores = self._scored(steps, lambda scorer: scorer.score_rollouts(rollouts))
+            scored_at = time.perf_counter()
+        else:
+            scores = self._scored(steps, lambda scorer: scorer.score(problems, steps))
+            scored_at = time.perf_counter()
+            verdicts = collect()
         check_statuses([verdict.status for verdict in verdicts if verdict])
         unknown = UNVERIFIED if self.verifier is None else UNLABELLED
         self.seconds = {
             "steps": cut_at - start,
-            "prm": scored_at - cut_at,
-            "verifier": time.perf_counter() - scored_at,
+            "prm": scored_at - scoring_from,
+            "verifier": scoring_from - cut_at + time.perf_counter() - scored_at,
         }
         return [
             ScoredRollout(
@@ -111,11 +154,11 @@ class RolloutScoring:
 
         return collect
 
-    def _score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
+    def _scored(self, steps: list[list[str]], ask: Callable[[Any], list[list[float]]]) -> list[list[float]]:
         if self.step_scorer is None:
             return [[math.nan] * len(row) for row in steps]
         before = self._counted()
-        scores = self.step_scorer.score(problems, steps)
+        scores = ask(self.step_scorer)
         self.scorer_stats = {name: value - before[name] for name, value in self._counted().items()}
         got, wanted = [len(row) for row in scores], [len(row) for row in steps]
         if got != wanted:
@@ -125,6 +168,12 @@ class RolloutScoring:
     def _counted(self) -> dict[str, float]:
         stats = getattr(self.step_scorer, "stats", None)  # running totals, where the scorer keeps them
         return dict(vars(stats)) if stats is not None else {}
+
+
+def verdict_value(reward: float | None, status: str) -> float:
+    """1.0 = correct, 0.0 = incorrect, NaN = the verifier cannot tell."""
+    told = reward is not None and not math.isnan(reward)
+    return float(status == "correct") if told else math.nan
 
 
 def check_statuses(statuses: Sequence[str]) -> None:

@@ -22,9 +22,9 @@ def training_undisturbed(trainer: Any) -> Iterator[None]:
     callback is called and nothing is logged inside: log what you want to keep with ``log_row``.
     """
     with ExitStack() as stack:
-        stack.enter_context(_random_numbers_kept())
+        stack.enter_context(random_numbers_kept())
         stack.enter_context(_control_kept(trainer))
-        stack.enter_context(_modes_kept(trainer))
+        stack.enter_context(modes_kept(trainer))
         stack.enter_context(_logs_kept(trainer))
         yield
 
@@ -36,7 +36,8 @@ def log_row(trainer: Any, row: dict[str, float]) -> None:
 
 
 @contextmanager
-def _random_numbers_kept() -> Iterator[None]:
+def random_numbers_kept() -> Iterator[None]:
+    """Python's, numpy's and torch's random numbers, those of this process's device too."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
@@ -59,7 +60,7 @@ def _control_kept(trainer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _modes_kept(trainer: Any) -> Iterator[None]:
+def modes_kept(trainer: Any) -> Iterator[None]:
     """Train or eval mode of every module, and of an optimizer that has modes (a schedule-free one)."""
     wrapped = getattr(trainer, "model_wrapped", None)
     modules = [*trainer.model.modules(), *(wrapped.modules() if isinstance(wrapped, torch.nn.Module) else ())]

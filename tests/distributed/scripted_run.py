@@ -16,6 +16,7 @@ import torch.distributed as dist
 from rlhf_prm.prm import load_prm
 from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
 from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+from rlhf_prm.trainers.live_values import LiveMonteCarloScorer
 from rlhf_prm.trainers.ppo import ProcessPPOTrainer
 from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
 from tests.tiny import WORDS, DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
@@ -71,9 +72,9 @@ def trainer_of(algorithm: str, folder: Path, scorer=None, rollouts=scripted, dat
     )
 
 
-def run(algorithm: str, folder: Path, scorer=None, resume: bool = False) -> dict:
+def run(algorithm: str, folder: Path, scorer=None, resume: bool = False, **settings) -> dict:
     """Trains and gives the numbers that must not depend on the ranks."""
-    trainer = trainer_of(algorithm, folder, scorer)
+    trainer = trainer_of(algorithm, folder, scorer, **settings)
     advantages, generate = [], trainer._generate_and_score_completions
 
     def keep(inputs):
@@ -116,6 +117,16 @@ def run_with_prm(algorithm: str, folder: Path, prm: Path, placement: str) -> dic
     return result | {"prm_sharded": sharded, "own_forwards": sum(own), "forwards": sum(made)}
 
 
+def run_with_live_values(algorithm: str, folder: Path) -> dict:
+    """The same on live values, two completions per call of ``generate``: the ranks have different numbers to make.
+
+    Only the most probable token is ever sampled, so that one rank and many see the same completions.
+    """
+    scorer = LiveMonteCarloScorer(2, batch_size=2)
+    result = run(algorithm, folder / f"{algorithm}-live", scorer, method="vine", top_k=1)
+    return result | {"prefixes": scorer.stats.prefixes, "completions": scorer.stats.completions}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     prepare_cpu_ranks()
@@ -129,6 +140,8 @@ def main() -> None:
             results[part] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         elif what == "prm":
             results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
+        elif what == "live":
+            results[part] = run_with_live_values(algorithm, folder)
         else:
             results[part] = run(algorithm, folder / algorithm, resume=what == "resume")
     rank = int(os.environ.get("RANK", "0"))

@@ -126,3 +126,36 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):
     assert "checkpoint-10 was not written to its end" in caplog.text
     with pytest.raises(ValueError, match=r"no checkpoint at .*nowhere"):
         checkpoint_to_resume(tiny_config(tmp_path, resume_from_checkpoint=str(tmp_path / "nowhere")))
+
+
+def test_live_values_in_place_of_a_prm(recipe):
+    """``--prm vine``; the outcome-only baseline does not pay for values that it does not use."""
+    changes = {"prm": "vine", "method": "vine", "prm_kwargs": '{"num_completions": 2}', "max_steps": 1}
+    folder = recipe(**changes, step_pattern=" ", baseline="outcome")
+    row, baseline = rows_of(folder)[0], rows_of(folder / "baseline")[0]
+    assert row["prm/completions"] > 0 and row["prm/completions"] % 2 == 0 and row["prm/tokens"] > 0
+    assert row["process/unscored_frac"] == 0
+    assert "prm/completions" not in baseline and baseline["process/unscored_frac"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prm_kwargs": '{"num_completions": -9}'}, r"prm_kwargs: num_completions: got -9, expected a whole number"),
+        ({"prm_kwargs": '{"completions": 9}'}, "prm_kwargs: .*unexpected keyword argument 'completions'"),
+        ({"prm_placement": "offload"}, "prm_placement: got 'offload' beside prm 'vine'"),
+        ({"gold_fraction": 0}, "gold_fraction: got 0.0 beside prm 'vine'"),
+    ],
+)
+def test_live_values_that_cannot_be_are_refused_before_anything_is_loaded(recipe, monkeypatch, changes, message):
+    monkeypatch.setattr("rlhf_prm.experiment.sources.load_prompts", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(SystemExit, match=message) as stop:
+        recipe(prm="vine", method="vine", **changes)
+    assert len(str(stop.value).splitlines()) == 1
+
+
+def test_live_values_without_any_gold_answer_are_refused(recipe, problems):
+    rows = [json.loads(line) for line in problems.read_text().splitlines()]
+    problems.write_text("".join(json.dumps({**row, "solution": None}) + "\n" for row in rows))
+    with pytest.raises(SystemExit, match="live Monte-Carlo values: got no gold answer in 8 rows"):
+        recipe(prm="vine", method="vine")

@@ -201,7 +201,7 @@ class _SeedsOfUpdates:
 
 def refuse_without_gold(dataset: Any) -> None:
     """Raises a ValueError where a training set that can be looked through has no gold answer: no value is known."""
-    if not hasattr(dataset, "__len__"):
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "column_names"):
         return
     if all(gold_text(gold) is None for gold in dataset["solution"]):
         raise ValueError(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from transformers import GenerationConfig
@@ -35,6 +35,7 @@ class Continuation(NamedTuple):
     tokens: int
 
 
+@runtime_checkable
 class PrefixSampler(Protocol):
     """Anything that continues prefixes. All ranks call it equally often, also with no prefixes."""
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -56,6 +56,7 @@ class PolicyRollout:
     verdict: float
 
 
+@runtime_checkable
 class RolloutScorer(Protocol):
     """A step scorer that needs more of a rollout than its text: this method is called in place of ``score``.
 

@@ -142,6 +142,8 @@ def test_live_values_in_place_of_a_prm(recipe):
     ("changes", "message"),
     [
         ({"prm_kwargs": '{"num_completions": -9}'}, r"prm_kwargs: num_completions: got -9, expected a whole number"),
+        ({"prm_kwargs": '{"num_completions": 2.5}'}, r"prm_kwargs: num_completions: got 2.5"),
+        ({"prm_kwargs": '{"sampler": "hf"}'}, r"prm_kwargs: sampler: got 'hf', expected a Generator"),
         ({"prm_kwargs": '{"completions": 9}'}, "prm_kwargs: .*unexpected keyword argument 'completions'"),
         ({"prm_placement": "offload"}, "prm_placement: got 'offload' beside prm 'vine'"),
         ({"gold_fraction": 0}, "gold_fraction: got 0.0 beside prm 'vine'"),

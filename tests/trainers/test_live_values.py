@@ -310,10 +310,8 @@ def test_mistakes_are_named_before_anything_is_generated(tmp_path):
         trainer_with(tmp_path, LiveMonteCarloScorer(2), dataset=tiny_dataset(8, solution=[None] * 8))
     for settings, said in (
         ({"num_completions": -1}, "num_completions: got -1, expected a whole number of at least 1"),
-        ({"num_completions": 2.5}, "num_completions: got 2.5"),
         ({"max_steps": 0}, "max_steps: got 0"),
         ({"batch_size": 0}, "batch_size: got 0"),
-        ({"sampler": "hf"}, "sampler: got 'hf', expected a Generator"),
     ):
         with pytest.raises(ValueError, match=said):
             LiveMonteCarloScorer(**settings)

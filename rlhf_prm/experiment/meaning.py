@@ -22,7 +22,7 @@ def meaning(summary: dict[str, Any]) -> list[str]:
     sentences = [_gained(own - plain, _error(own, plain, problems))]
     if top is not None:
         sentences.append(_possible(own - plain, top - plain, _error(top, plain, problems)))
-    sentences.append("This is one build and one seed: docs/ablation.md has the comparison over several.")
+    sentences.append("This is one build and one seed: docs/dense_rewards.md has several.")
     return sentences
 
 

@@ -98,7 +98,7 @@ def learning_rates(done: Done, logged: list[float]) -> None:
 
 
 def rollouts_of_an_update(done: Done) -> None:
-    """As many completions as the config says, in whole groups, from prompts with the config's system turn."""
+    """As many completions as the config says, in whole groups, after the config's system message."""
     for update in range(1, UPDATES + 1):
         [file] = (done.folder / "completions").glob(f"*_{update:05d}.parquet")
         table = pd.read_parquet(file)
@@ -106,7 +106,8 @@ def rollouts_of_an_update(done: Done) -> None:
         group = done.yaml["num_generations"]
         assert all(count % group == 0 for count in table["prompt"].map(str).value_counts())
         assert all(len(scores) > 0 for scores in table["step_scores"])
-        assert SYSTEM_TURN in str(table["prompt"].iloc[0]) or done.yaml["system_prompt"] in str(table["prompt"].iloc[0])
+        for prompt in table["prompt"]:
+            assert (prompt[0]["role"], prompt[0]["content"]) == ("system", done.yaml["system_prompt"])
 
 
 def solutions_of_an_update(done: Done, state: dict[str, Any]) -> None:

@@ -96,4 +96,6 @@ def tiny_config(output_dir, config_class=ProcessGRPOConfig, **settings: Any):
         beta=0.0,
         disable_tqdm=True,
     )
+    if config_class is ProcessGRPOConfig:
+        defaults["method"] = "immediate"  # pays from the first batch on; the default method has to earn its trust first
     return config_class(**(defaults | settings))

@@ -375,5 +375,5 @@ def test_the_accuracy_of_training_rollouts_is_a_share_of_verdicts(tmp_path):
     seen.rollouts = replace(
         seen.rollouts, outcome_rewards=seen.rollouts.outcome_rewards + 1, verdicts=seen.rollouts.outcome_rewards
     )
-    _, _, outcome = MadeUpRun(tmp_path, steps=lambda u: 2, accuracy=lambda u: 0.5).guard._measure(seen)
+    _, _, outcome = MadeUpRun(tmp_path, steps=lambda u: 2, accuracy=lambda u: 0.5).guard._measure([seen])
     assert outcome == 0.25

@@ -155,7 +155,7 @@ MUTATIONS = [
     ),
     ("methods/vine.py", "[start[:, None], values[:, :-1]]", "[0 * start[:, None], values[:, :-1]]"),
     ("methods/trusted.py", "slope * (rho - caution * error)", "slope * rho"),
-    ("methods/trusted.py", "process_weight * trust * scores", "process_weight * scores"),
+    ("methods/trusted.py", "process_weight * trust * credit", "process_weight * credit"),
     # trust
     (T, "counted = (known & mixed[:, None]).float()", "counted = known.float()"),
     (T, "freedom = counted.sum(1).sub(1).clamp(min=0).sum()", "freedom = counted.sum()"),

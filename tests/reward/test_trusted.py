@@ -86,12 +86,13 @@ def test_advantages_by_hand():
 
 
 def test_trust_is_the_cautious_slope_of_the_correlation_by_hand():
-    # ρ = .2/√.4 and se = .9/√2 as above. An unverified batch adds nothing: a step's advantage is w·τ·p, p = 1.
+    # ρ = .2/√.4 and se = .9/√2 as above. An unverified batch adds nothing: a step's advantage is ±w·τ, 1 against 0.
     memory = after([(*PAIR, [1.0, 0.0]), ([[0.3], [0.1]], [[1], [1]], [0.0, 1.0])])
-    probe = rollouts_of([([[1.0], [1.0]], [[1], [1]], [NAN, NAN])])
+    probe = rollouts_of([([[1.0], [0.0]], [[1], [1]], [NAN, NAN])])
     rho, error = 0.2 / math.sqrt(0.4), 0.9 / math.sqrt(2)
     advantages, _ = trusted(probe, memory, process_weight=0.5, slope=2.0, caution=0.25)
-    assert advantages.flatten().tolist() == pytest.approx([0.5 * 2 * (rho - 0.25 * error)] * 2)
+    wanted = 0.5 * 2 * (rho - 0.25 * error)
+    assert advantages.flatten().tolist() == pytest.approx([wanted, -wanted])
     assert not trusted(probe, memory, slope=2.0, caution=0.5)[0].any()  # ρ < caution·se
 
 

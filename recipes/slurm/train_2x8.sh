@@ -13,7 +13,7 @@
 set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: sbatch $0 RECIPE.py [--config FILE.yaml …]" >&2; exit 2; }
 
-HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # not head, which may end scontrol by a broken pipe
 export HEAD
 export OMP_NUM_THREADS=8 TOKENIZERS_PARALLELISM=false
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" # compute nodes seldom see the internet: download on the login node first

@@ -49,15 +49,15 @@ def test_held_out_solutions_have_exact_labels(small_world):
 
 def test_every_label_source_labels_the_same_solutions(by_source):
     assert len({world.policy_path for world in by_source.values()}) == 1
-    assert len({world.prm_path for world in by_source.values()}) == 4
+    assert len({world.prm_path for world in by_source.values()}) == len(by_source) == 5
     solutions = rows_of(by_source["gold"], "solutions")
     steps = {row["prompt"]: row["steps"] for row in solutions}
     assert len(solutions) == 100
     for source, world in by_source.items():
         labelled = rows_of(world)
-        assert (len(labelled) == 100) == (source != "consensus") and len(labelled) > 20
+        assert (len(labelled) == 100) == (source not in ("consensus", "confirmed")) and len(labelled) > 20
         assert all(row["completions"] == steps[row["prompt"]] for row in labelled)
-        assert {row["source"] for row in labelled} == {"monte_carlo" if source == "mc" else source}
+        assert {row["source"] for row in labelled} == {{"mc": "monte_carlo", "confirmed": "judge"}.get(source, source)}
 
 
 def test_gold_labels_are_the_checkers(by_source):
@@ -80,7 +80,7 @@ def test_sources_share_what_they_have_in_common(by_source):
     shared = {name: {world.stages[name].path for world in by_source.values() if name in world.stages} for name in
               ("policy", "solutions", "monte_carlo", "judge", "labels", "prm")}  # fmt: skip
     assert {name: len(paths) for name, paths in shared.items()} == {
-        "policy": 1, "solutions": 1, "monte_carlo": 1, "judge": 1, "labels": 4, "prm": 4,
+        "policy": 1, "solutions": 1, "monte_carlo": 1, "judge": 1, "labels": 5, "prm": 5,
     }  # fmt: skip
     assert by_source["mc"].cached["monte_carlo"] and not by_source["mc"].cached["prm"]
 

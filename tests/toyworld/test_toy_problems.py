@@ -71,7 +71,7 @@ def test_accuracies_counted_by_hand():
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"label_source": "human"}, "consensus, mc, judge, gold"),
+        ({"label_source": "human"}, "consensus, confirmed, mc, judge, gold"),
         ({"gold_fraction": 1.5}, "between 0 and 1"),
         ({"mc_completions": 0}, "mc_completions"),
         ({"prm_rows": 0}, "prm_rows"),

@@ -22,6 +22,7 @@ RL = {
     "eval_every": 1,
     "eval_every_limit": 8,
     "use_vllm": False,
+    "method": "immediate",  # a random policy is never right, so the default method would trust no PRM and learn nothing
 }
 SMOKE = {"save_strategy": "steps", "eval_every": 1, "eval_every_limit": 8, "max_completion_length": 16}
 # What a launch file for GPUs is changed in.

@@ -28,8 +28,8 @@ def trusted(
     Use when: nobody knows how good the PRM is: a PRM that says nothing about the outcome gets no weight.
 
     Known failure: ρ compares rollouts of the present policy. A line about which the PRM is always mistaken looks alike
-    in all of them and is not seen; with few verified prompts such errors win. A policy that is never right earns the PRM
-    no trust: it needs another method for its start.
+    in all of them and is not seen; with few verified prompts such errors win. A policy that is never right earns the
+    PRM no trust: it needs another method for its start.
 
     Source: this project
     """

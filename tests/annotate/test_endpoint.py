@@ -112,7 +112,7 @@ def test_a_host_that_was_never_there_ends_the_run_in_seconds():
 
 def test_null_in_an_answer_is_said():
     with Server(["null"], probability=1.0) as server:
-        generator = EndpointGenerator("m", [server.url], **QUICK | {"deadline": 1.5})
+        generator = EndpointGenerator("m", [server.url], **QUICK | {"deadline": 1.5, "timeout": 5.0})
         with pytest.raises(EndpointError, match="garbage: null among the 2 texts"):
             generator.generate(["a"], 2, seed=0)
         chat = [{"role": "user", "content": "</paragraph_1>"}]  # a reasoning model that ran out of tokens

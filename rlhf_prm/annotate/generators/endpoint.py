@@ -208,7 +208,8 @@ class EndpointGenerator:
             try:
                 return await self._attempt(client, host, request, stop, min(left, self.timeout))
             except _Retry as failure:
-                newest = f"{host.url}: {failure}"
+                cut_short = str(failure) == "timeout" and left < self.timeout  # by the deadline, not by the host
+                newest = newest if cut_short and attempt > 1 else f"{host.url}: {failure}"
                 self.hosts.failed(host, failure.after)
                 self._warn_of_an_outage(newest)
             wait = random.uniform(0, min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 16)))

@@ -33,10 +33,10 @@ import transformers
 from filelock import FileLock, Timeout
 
 from rlhf_prm.evaluation.samples import scored
-from rlhf_prm.intervals import difference_interval, difference_p_value, holm_adjusted, mean_interval
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.statistics import difference_interval, difference_p_value, holm_adjusted, mean_interval
 from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
 from rlhf_prm.toyworld.hostile import HOSTILE, HostileScorer
 from rlhf_prm.toyworld.oracle import OracleScorer

@@ -46,13 +46,13 @@ from gpu_models import (
 )
 from transformers import PrinterCallback, Qwen2ForCausalLM, TrainerCallback
 
-from rlhf_prm.experiment.run_folder import versions
 from rlhf_prm.plan import RunPlan, memory_by_part
 from rlhf_prm.plan.memory import PHASES, RESERVE_BYTES
 from rlhf_prm.plan.memory import peak_bytes as planned_bytes
 from rlhf_prm.prm import PRMScorer
-from rlhf_prm.trainers.config import ProcessGRPOConfig
-from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.config import ProcessGRPOConfig
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.runs.folder import versions
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PRM_DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32

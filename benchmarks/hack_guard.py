@@ -14,7 +14,7 @@ from methods import hardware
 
 from rlhf_prm.ablation.config import load_config
 from rlhf_prm.ablation.launch import CellRun, cell_runs
-from rlhf_prm.intervals import mean_interval
+from rlhf_prm.statistics import mean_interval
 
 MARGIN = 0.02  # how far below outcome-only a run may end that was caught and rolled back
 

@@ -29,7 +29,7 @@ from methods import hardware
 from rlhf_prm.ablation.config import AblationConfig, load_config
 from rlhf_prm.ablation.launch import cell_runs
 from rlhf_prm.ablation.table import value_at
-from rlhf_prm.intervals import difference_interval, share_interval
+from rlhf_prm.statistics import difference_interval, share_interval
 
 CONFIG = "recipes/configs/ablation_null.yaml"
 RESULTS = Path(__file__).parent / "results"

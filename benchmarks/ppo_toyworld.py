@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlhf_prm.experiment.run_folder import versions
 from rlhf_prm.prm import load_prm
+from rlhf_prm.rl.config import ProcessGRPOConfig
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.ppo import ProcessPPOTrainer
+from rlhf_prm.rl.ppo_config import ProcessPPOConfig
+from rlhf_prm.rl.token_budget import TokenBudget
+from rlhf_prm.runs.folder import versions
 from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
-from rlhf_prm.trainers.config import ProcessGRPOConfig
-from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
-from rlhf_prm.trainers.ppo import ProcessPPOTrainer
-from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
-from rlhf_prm.trainers.token_budget import TokenBudget
 
 COMMON = dict(
     per_device_train_batch_size=32,

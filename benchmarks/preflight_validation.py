@@ -32,8 +32,8 @@ import numpy as np
 from methods import RESULTS, hardware
 from scipy.stats import rankdata
 
-from rlhf_prm.intervals import share_interval
 from rlhf_prm.preflight.verdict import KINDS, RULE, Condition, VerdictRule
+from rlhf_prm.statistics import share_interval
 
 CLASSES = KINDS[:3]
 # (measure, at least): what may become a condition. Measures that need step labels are left out: a user has none.

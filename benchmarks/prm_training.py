@@ -24,12 +24,12 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 
-from rlhf_prm.stepwise import to_dataset
+from rlhf_prm.prm_training.config import PRMConfig
+from rlhf_prm.prm_training.trainer import PRMTrainer
+from rlhf_prm.step_data import to_dataset
 from rlhf_prm.toyworld.label_stages import ROWS, read_lines
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.world import ToyWorld, build_world
-from rlhf_prm.trainers.prm import PRMTrainer
-from rlhf_prm.trainers.prm_config import PRMConfig
 
 BATCH, MICRO_BATCH, TARGET, EVERY = 64, 16, 0.6, 50
 RESULTS = Path(__file__).parent / "results" / "prm_training.json"

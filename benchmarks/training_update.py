@@ -18,14 +18,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reward import MathVerifier
-from rlhf_prm.data import load_prompts
-from rlhf_prm.experiment.run_folder import versions
 from rlhf_prm.prm import load_prm
+from rlhf_prm.prompts import load_prompts
+from rlhf_prm.rl.config import ProcessGRPOConfig
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.rollout_scoring import RolloutScoring
+from rlhf_prm.runs.folder import versions
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.tiny import tiny_random_models
-from rlhf_prm.trainers.config import ProcessGRPOConfig
-from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
-from rlhf_prm.trainers.rollout_scoring import RolloutScoring
 
 PARTS = {"_generate": "generation", "_calculate_rewards": "scoring", "training_step": "update"}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from trl import ModelConfig, get_peft_config
 
-from rlhf_prm.experiment.arguments import RecipeArguments, parse
-from rlhf_prm.experiment.errors import user_errors
-from rlhf_prm.experiment.rl import check_settings, run_and_compare
-from rlhf_prm.experiment.sources import Sources, load_sources
-from rlhf_prm.trainers.config import ProcessGRPOConfig
-from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
-from rlhf_prm.trainers.master_weights import refuse_low_precision
+from rlhf_prm.rl.config import ProcessGRPOConfig
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.master_weights import refuse_low_precision
+from rlhf_prm.runs.arguments import RecipeArguments, parse
+from rlhf_prm.runs.errors import user_errors
+from rlhf_prm.runs.sources import Sources, load_sources
+from rlhf_prm.runs.train import check_settings, run_and_compare
 
 ARGUMENTS = (RecipeArguments, ProcessGRPOConfig, ModelConfig)
 TOY_WORLD = Path(__file__).parent / "configs" / "grpo_toyworld.yaml"

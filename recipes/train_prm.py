@@ -9,13 +9,13 @@ from pathlib import Path
 
 from trl import ModelConfig, get_peft_config
 
-from rlhf_prm.experiment.arguments import parse
-from rlhf_prm.experiment.checkpoints import checkpoint_to_resume
-from rlhf_prm.experiment.errors import disk_errors, ready_folder, user_errors
-from rlhf_prm.experiment.prm import PRMRecipeArguments, load_prm_sources, quality
-from rlhf_prm.trainers.master_weights import refuse_low_precision
-from rlhf_prm.trainers.prm import PRMTrainer
-from rlhf_prm.trainers.prm_config import PRMConfig
+from rlhf_prm.prm_training.config import PRMConfig
+from rlhf_prm.prm_training.trainer import PRMTrainer
+from rlhf_prm.rl.master_weights import refuse_low_precision
+from rlhf_prm.runs.arguments import parse
+from rlhf_prm.runs.checkpoints import checkpoint_to_resume
+from rlhf_prm.runs.errors import disk_errors, ready_folder, user_errors
+from rlhf_prm.runs.prm import PRMRecipeArguments, load_prm_sources, quality
 
 ARGUMENTS = (PRMRecipeArguments, PRMConfig, ModelConfig)
 TOY_WORLD = Path(__file__).parent / "configs" / "train_prm_toyworld.yaml"

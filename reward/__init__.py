@@ -25,7 +25,7 @@ PUBLIC = {
     ),
     "dotted": ("resolve",),
     "methods": ("METHODS", "Method"),
-    "outcome_terms": ("format_reward", "length_penalty", "outcome_reward"),
+    "reward_functions": ("format_reward", "length_penalty", "outcome_reward"),
     "ppo": ("clipped_value_loss", "explained_variance", "kl_penalty", "masked_sums", "token_rewards", "whitened"),
     "rollouts": ("StepRollouts", "filled_scores"),
     "schedules": ("scheduled",),

@@ -22,8 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rlhf_prm.evaluation.command",
         "measure a PRM: ProcessBench, best-of-n, PRMBench, MR-Ben, RMB, search",
     ),
-    "ablate": ("rlhf_prm.ablation.cli", "run a grid of methods and settings over seeds, and compare"),
-    "report": ("rlhf_prm.report.cli", "write the HTML page of a run, or of several runs compared"),
+    "ablate": ("rlhf_prm.ablation.command", "run a grid of methods and settings over seeds, and compare"),
+    "report": ("rlhf_prm.report.command", "write the HTML page of a run, or of several runs compared"),
 }
 
 

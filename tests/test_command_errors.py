@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from rlhf_prm.annotate.generators.hf import HFGenerator
 from rlhf_prm.cli import main
+from rlhf_prm.generation.hf import HFGenerator
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.scorer import PRMScorer
 from tests.evaluation.conftest import tiny_config, tiny_tokenizer

@@ -4,7 +4,6 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BELOW_TRAINERS = ("rlhf_prm/prm", "rlhf_prm/annotate", "rlhf_prm/evaluation", "rlhf_prm/report")
 
 
 def imported(path: Path) -> set[str]:
@@ -26,20 +25,54 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
     ]
 
 
+FLOORS = (
+    ("steps", "statistics", "command_line", "progress"),
+    ("columns", "step_data"),
+    ("prompts", "generation", "guard", "report"),
+    ("prm", "ablation"),
+    ("rl", "annotate"),
+    ("evaluation", "plan"),
+    ("prm_training",),
+    ("toyworld",),
+    ("preflight",),
+    ("runs",),
+)
+TRL = {"rl", "runs"}
+
+
+def room(path: Path) -> str:
+    """The package or module of rlhf_prm that a file belongs to."""
+    return path.relative_to(ROOT / "rlhf_prm").parts[0].removesuffix(".py")
+
+
 def test_reward_is_a_leaf():
     assert offenders("reward", "trl", "transformers", "accelerate", "datasets", "deepspeed", "rlhf_prm") == []
 
 
-def test_only_trainers_recipes_and_toyworld_import_trl():
-    for folder in BELOW_TRAINERS:
-        assert offenders(folder, "trl", "rlhf_prm.trainers") == []
+def test_every_room_stands_on_a_floor():
+    rooms = {room(path) for path in (ROOT / "rlhf_prm").rglob("*.py")}
+    assert rooms - {"__init__", "cli"} == {name for floor in FLOORS for name in floor}
 
 
-def test_preflight_stands_on_the_measuring_parts_and_nothing_below_imports_it():
-    above = ("trl", *(f"rlhf_prm.{name}" for name in ("trainers", "experiment", "ablation", "report", "plan")))
-    assert offenders("rlhf_prm/preflight", *above) == []
-    below = ("reward", *BELOW_TRAINERS, "rlhf_prm/plan", "rlhf_prm/toyworld", "rlhf_prm/trainers")
-    assert [found for folder in below for found in offenders(folder, "rlhf_prm.preflight")] == []
+def test_rooms_import_only_what_is_below_them():
+    floor = {name: index for index, names in enumerate(FLOORS) for name in names}
+    found = []
+    for path in sorted((ROOT / "rlhf_prm").rglob("*.py")):
+        own = room(path)
+        for name in imported(path):
+            other = name.split(".")[1] if name.startswith("rlhf_prm.") else None
+            if own in floor and other in floor and other != own and floor[other] >= floor[own]:
+                found.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert found == []
+
+
+def test_only_training_imports_trl():
+    found = {
+        room(path)
+        for path in (ROOT / "rlhf_prm").rglob("*.py")
+        if any(n.split(".")[0] == "trl" for n in imported(path))
+    }
+    assert found == TRL
 
 
 def test_nothing_imports_recipes():

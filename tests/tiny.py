@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
 
 from reward.verifier import Verdict
-from rlhf_prm.trainers.config import ProcessGRPOConfig
+from rlhf_prm.rl.config import ProcessGRPOConfig
 
 WORDS = ["<pad>", "<eos>", "<unk>", "\n\n", *(f" {word}" for word in "abcdefg+-=0123456789")]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlhf_prm.ablation.config import AblationConfig, Cell
 from rlhf_prm.ablation.launch import CellRun, failures
-from rlhf_prm.intervals import Interval, difference_interval, difference_p_value, holm_adjusted, mean_interval
+from rlhf_prm.statistics import Interval, difference_interval, difference_p_value, holm_adjusted, mean_interval
 
 FEWEST_SEEDS = 5
 Labels = tuple[tuple[str, str], ...]

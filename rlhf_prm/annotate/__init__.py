@@ -1,11 +1,12 @@
 """Building step labels: sampling, Monte-Carlo estimation, LLM-as-a-judge, consensus filtering."""
 
 from rlhf_prm.annotate.consensus import ConsensusReport, consensus
-from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.annotate.judge import JudgeSettings, judge
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings, monte_carlo
-from rlhf_prm.annotate.tasks import GenerationError, RejectedRow, Rejection
-from rlhf_prm.annotate.templates import PromptTemplate
+from rlhf_prm.annotate.tasks import RejectedRow, Rejection
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.requests import GenerationError
+from rlhf_prm.generation.templates import PromptTemplate
 
 __all__ = [
     "ConsensusReport",

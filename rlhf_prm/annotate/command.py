@@ -11,7 +11,7 @@ from rlhf_prm.annotate.estimate import Estimate, assumed, estimate, table
 from rlhf_prm.annotate.pipeline import Pipeline
 from rlhf_prm.annotate.stages import JudgeStage, Stage
 from rlhf_prm.command_line import positive, reason, separator
-from rlhf_prm.stepwise import read_rows, to_dataset
+from rlhf_prm.step_data import read_rows, to_dataset
 
 STAGES = {
     "sample": ["sample"],

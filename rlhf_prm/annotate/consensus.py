@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf_prm.annotate.tasks import Rejection
-from rlhf_prm.stepwise import StepLabels
+from rlhf_prm.step_data import StepLabels
 
 
 @dataclass

@@ -6,9 +6,10 @@ from itertools import islice
 from typing import Any
 
 from reward.verifier import Verdict, Verifier
-from rlhf_prm.annotate.generators import Generator
-from rlhf_prm.annotate.generators.endpoint import EndpointGenerator
-from rlhf_prm.annotate.tasks import Emit, Generate, GenerationError, RejectedRow, Rejection, Task, Verify
+from rlhf_prm.annotate.tasks import Emit, RejectedRow, Rejection, Task, Verify
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.endpoint import EndpointGenerator
+from rlhf_prm.generation.requests import Generate, GenerationError
 
 Sink = Callable[[Any, dict[str, Any]], None]
 """``sink(key, record)`` stores a part of the work of the task called ``key``."""
@@ -26,7 +27,7 @@ class _Live:
     def answer(self, value: Any) -> None:
         self._advance(lambda: self.task.send(value))
 
-    def reject(self, error: RejectedRow) -> None:
+    def reject(self, error: GenerationError) -> None:
         self._advance(lambda: self.task.throw(error))
 
     def _advance(self, resume: Callable[[], Any]) -> None:
@@ -39,7 +40,7 @@ class _Live:
             self.request = request
         except StopIteration as stop:
             self.done, self.result = True, stop.value
-        except RejectedRow as error:
+        except (RejectedRow, GenerationError) as error:
             self.done, self.result = True, Rejection(str(error))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.store import Shards
 from rlhf_prm.columns import gold_of, problem_of, steps_of
-from rlhf_prm.stepwise import read_records
+from rlhf_prm.step_data import read_records
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import Any
 
 from reward import resolve
 from rlhf_prm.annotate.drivers import run_batched
-from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.annotate.judge_forms import FORMS, JudgeForm, UnparseableAnswer
-from rlhf_prm.annotate.tasks import Emit, Generate, RejectedRow, Rejection, Task, unit_seed
-from rlhf_prm.stepwise import StepLabels
+from rlhf_prm.annotate.tasks import Emit, RejectedRow, Rejection, Task
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.requests import Generate, unit_seed
+from rlhf_prm.step_data import StepLabels
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import Any
 
 from reward.verifier import Verdict, Verifier
 from rlhf_prm.annotate.drivers import run_batched
-from rlhf_prm.annotate.generators import Generator
-from rlhf_prm.annotate.tasks import Emit, Generate, RejectedRow, Rejection, Task, Verify, unit_seed
-from rlhf_prm.annotate.templates import PromptTemplate
-from rlhf_prm.stepwise import StepLabels
+from rlhf_prm.annotate.tasks import Emit, RejectedRow, Rejection, Task, Verify
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.requests import Generate, unit_seed
+from rlhf_prm.generation.templates import PromptTemplate
+from rlhf_prm.step_data import StepLabels
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rlhf_prm.annotate.generators.endpoint import EndpointGenerator, Usage
+from rlhf_prm.generation.endpoint import EndpointGenerator, Usage
 from rlhf_prm.progress import Bar
 
 

@@ -4,26 +4,11 @@ A task yields one request at a time, is sent its answer, and returns its result.
 in batches on an in-process generator, or concurrently on endpoints. So every labelling method is written once.
 """
 
-import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-Prompt = str | list[dict[str, str]]
-"""Raw text to continue, or chat messages to answer."""
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Answer: ``n`` continuations of ``prompt`` (``list[str]``).
-
-    Requests of one ``group`` begin alike: an endpoint's prefix cache serves them best on one host.
-    """
-
-    prompt: Prompt
-    n: int
-    seed: int
-    group: str = ""
+from rlhf_prm.generation.requests import Generate
 
 
 @dataclass(frozen=True)
@@ -48,18 +33,8 @@ class RejectedRow(ValueError):
     """This row cannot be labelled, and why; the others go on."""
 
 
-class GenerationError(RejectedRow):
-    """The generator cannot serve this prompt (too long, refused by the server)."""
-
-
 @dataclass(frozen=True)
 class Rejection:
     """The result of a task that raised ``RejectedRow``."""
 
     reason: str
-
-
-def unit_seed(seed: int, *parts: str | int) -> int:
-    """A seed in [0, 2³¹) for one unit of work: the same on every machine and in every order of execution."""
-    digest = hashlib.blake2b("\x1f".join(map(str, (seed, *parts))).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from reward.verifier import Verifier
-from rlhf_prm.annotate.config import GeneratorConfig
-from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
 from rlhf_prm.command_line import add_columns, loading, number, positive
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.config import GeneratorConfig
 from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import WatchedScorer
-from rlhf_prm.stepwise import SUFFIXES, read_all
+from rlhf_prm.step_data import SUFFIXES, read_all
 
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
@@ -101,7 +101,7 @@ def policy_from(args: argparse.Namespace) -> tuple[Generator, Callable[[str], st
 
 def problems_from(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Problems and gold solutions of ``--problems``; rows without gold are left out."""
-    from rlhf_prm.data import load_prompts
+    from rlhf_prm.prompts import load_prompts
 
     if args.problems is None:
         raise ValueError("--problems is needed to sample from a policy: a file with problems and gold answers")

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS, solution_score
 from rlhf_prm.evaluation.samples import SampledProblem
-from rlhf_prm.metrics import bootstrap_interval
+from rlhf_prm.statistics import bootstrap_interval
 
 MOST_SUBSETS = 2000
 

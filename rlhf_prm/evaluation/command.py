@@ -15,7 +15,7 @@ from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_thres
 from rlhf_prm.evaluation.rmb import load_rmb, rmb
 from rlhf_prm.evaluation.samples import SampledProblem, policy_samples, read_sample_rows, scored, verified_samples
 from rlhf_prm.evaluation.step_search import SearchSettings, compare_search
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
 
 Results = Mapping[str, Mapping[str, Any]]

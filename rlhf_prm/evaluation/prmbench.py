@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_prm.evaluation.rows import read_items, text, texts, whole
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW
 from rlhf_prm.prm.protocol import StepScorer
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
 MOST_STEPS = 1000  # more than any solution has: a larger number is no step
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_prm.evaluation.rows import read_items, text, texts, whole
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
 from rlhf_prm.prm.protocol import StepScorer
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW, predicted_first_error
 
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 TUNING_SUBSET = "gsm8k"

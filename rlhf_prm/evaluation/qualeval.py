@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from rlhf_prm.annotate.generators import Generator
-from rlhf_prm.metrics import bootstrap_interval
+from rlhf_prm.generation import Generator
+from rlhf_prm.statistics import bootstrap_interval
 
 NAMING_PROMPT = (
     "Here are {count} mathematics problems.\n\n{problems}\n\nName {categories} categories (topics or skills) that "

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlhf_prm.stepwise import read_all
+from rlhf_prm.step_data import read_all
 
 Item = TypeVar("Item")
 

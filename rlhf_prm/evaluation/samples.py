@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from reward.verifier import Verifier
-from rlhf_prm.annotate.generators import Generator
-from rlhf_prm.annotate.tasks import unit_seed
 from rlhf_prm.columns import SAMPLES_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
 from rlhf_prm.evaluation.rows import read_items, whole
 from rlhf_prm.evaluation.rows import texts as texts_in
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reward.verifier import Verifier
-from rlhf_prm.annotate.generators import Generator
 from rlhf_prm.evaluation.aggregation import solution_score
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW
+from rlhf_prm.generation import Generator
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.progress import Bar
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
 
 CountTokens = Callable[[str], int]

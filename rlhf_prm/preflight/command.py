@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf_prm.command_line import add_columns, add_separator, check_can_write, loading, number, positive
 from rlhf_prm.evaluation import arguments as shared
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
 ORACLE = "oracle"  # as --prm: the toy world's exact labels
 
@@ -150,7 +150,7 @@ def _drawn(args: argparse.Namespace) -> Any:
 
 
 def _from_policy(args: argparse.Namespace, verifier: Any, splitter: Any) -> Any:
-    from rlhf_prm.annotate.config import GeneratorConfig
+    from rlhf_prm.generation.config import GeneratorConfig
     from rlhf_prm.preflight import sources
 
     config = GeneratorConfig(

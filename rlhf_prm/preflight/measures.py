@@ -14,11 +14,11 @@ import numpy as np
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS, solution_score
 from rlhf_prm.evaluation.best_of_n import problem_values
 from rlhf_prm.evaluation.samples import SampledProblem
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW
 from rlhf_prm.preflight.against_labels import flawed_process, step_labels
 from rlhf_prm.preflight.credit import positional_credit, summed_credit
 from rlhf_prm.preflight.drifts import drift
 from rlhf_prm.preflight.within_groups import Measures, auroc_within, auroc_within_positions, correlation_within, ratio
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
 
 def preflight_measures(

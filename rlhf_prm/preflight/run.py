@@ -11,7 +11,6 @@ from rlhf_prm.evaluation.audit.lines import AuditLine
 from rlhf_prm.evaluation.audit.measures import resplitting
 from rlhf_prm.evaluation.audit.probes import PAYS, PROBES, ProbeTexts, probe_line
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW
 from rlhf_prm.preflight.drifts import mean_score_by_position
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.preflight.verdict import RULE, Verdict, VerdictRule, verdict
@@ -19,6 +18,7 @@ from rlhf_prm.preflight.warning import warn_if_no_better_than_chance
 from rlhf_prm.preflight.within_groups import Measures
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.progress import Bar
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
 PROBLEMS_PER_CALL = 32  # of the scorer: often enough for a progress bar
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward.verifier import Verifier
-from rlhf_prm.annotate.config import GeneratorConfig
-from rlhf_prm.annotate.generators import Generator
-from rlhf_prm.annotate.tasks import unit_seed
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
 from rlhf_prm.evaluation.samples import SampledProblem, checked_samples, read_sample_rows, verified_samples
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.config import GeneratorConfig
+from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 
@@ -69,7 +69,7 @@ def drawn_prompts(
     Raises:
         ValueError: nothing there, a column is missing, or no row has a gold answer.
     """
-    from rlhf_prm.data import load_prompts
+    from rlhf_prm.prompts import load_prompts
 
     rows = load_prompts(dataset, columns=columns, split=split)
     known = [i for i, gold in enumerate(rows["solution"]) if gold is not None and gold.strip()]

@@ -11,8 +11,8 @@ from rlhf_prm.columns import PROBLEM_COLUMNS, RESPONSE_COLUMNS, STEPS_COLUMNS, p
 from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
 from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import Bar
+from rlhf_prm.step_data import read_records
 from rlhf_prm.steps import StepSplitter
-from rlhf_prm.stepwise import read_records
 
 TEXT_COLUMNS = (*RESPONSE_COLUMNS, "solution")
 

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rlhf_prm.intervals import Interval, mean_interval, share_interval
 from rlhf_prm.report.runs import Run
 from rlhf_prm.report.sampling import POSITIONS, SCORE_BINS, Gathered
 from rlhf_prm.report.svg import Chart, Limit, Series, bar_chart, line_chart, path_chart
+from rlhf_prm.statistics import Interval, mean_interval, share_interval
 
 POINTS, PATH_POINTS, GROUPS_PER_POINT = 40, 12, 16
 Curve = dict[float, Interval]

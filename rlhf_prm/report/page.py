@@ -7,7 +7,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rlhf_prm.intervals import share_interval
 from rlhf_prm.report.charts import (
     Subject,
     hacking_charts,
@@ -21,6 +20,7 @@ from rlhf_prm.report.gallery import gallery
 from rlhf_prm.report.runs import Run, read_run
 from rlhf_prm.report.sampling import gather
 from rlhf_prm.report.styles import styles_of
+from rlhf_prm.statistics import share_interval
 
 BUDGET = 3_000_000  # characters of rollouts; with the charts the page stays below 5 MB
 Part = dict[str, Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_prm.annotate.tasks import Rejection
-from rlhf_prm.stepwise import StepLabels
+from rlhf_prm.step_data import StepLabels
 from rlhf_prm.toyworld import labels
 from rlhf_prm.toyworld.problems import Problem
 from rlhf_prm.toyworld.settings import ToyWorldSettings

@@ -8,8 +8,8 @@ from rlhf_prm.evaluation.audit.page import write_audit_page
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.metrics import first_error, predicted_first_error
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.statistics import first_error, predicted_first_error
 from rlhf_prm.toyworld.problems import FILLERS, SEPARATOR
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier, final_answer
 from rlhf_prm.toyworld.world import ToyWorld

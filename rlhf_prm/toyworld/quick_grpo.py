@@ -17,18 +17,18 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, get_scheduler, set_seed
 
 from reward import step_to_token
-from rlhf_prm.annotate.tasks import unit_seed
+from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.rl.live_values import LiveMonteCarloScorer, PolicyAccess
+from rlhf_prm.rl.policy_sampling import GeneratorSampler
+from rlhf_prm.rl.rollout_scoring import RolloutScoring, step_rollouts
+from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.evaluate import evaluate_policy
 from rlhf_prm.toyworld.problems import SEPARATOR
 from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 from rlhf_prm.toyworld.world import ToyWorld
-from rlhf_prm.trainers.live_values import LiveMonteCarloScorer, PolicyAccess
-from rlhf_prm.trainers.policy_sampling import GeneratorSampler
-from rlhf_prm.trainers.rollout_scoring import RolloutScoring, step_rollouts
-from rlhf_prm.trainers.step_advantages import StepAdvantages
 
 
 @dataclass(frozen=True)

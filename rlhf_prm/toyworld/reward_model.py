@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PrinterCallback, ProgressCallback
 
-from rlhf_prm.stepwise import to_dataset
-from rlhf_prm.trainers.prm import PRMTrainer
-from rlhf_prm.trainers.prm_config import PRMConfig
-from rlhf_prm.trainers.prm_stopping import stopping_metric
+from rlhf_prm.prm_training.config import PRMConfig
+from rlhf_prm.prm_training.stopping import stopping_metric
+from rlhf_prm.prm_training.trainer import PRMTrainer
+from rlhf_prm.step_data import to_dataset
 
 TRAINING = "training.json"
 MICRO_BATCH = 16  # rows of like length that go through the model together

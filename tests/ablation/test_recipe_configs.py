@@ -6,9 +6,9 @@ import pytest
 
 from reward import METHODS
 from rlhf_prm.ablation.config import load_config
+from rlhf_prm.guard.guard import ACTIONS
+from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.toyworld.settings import ToyWorldSettings
-from rlhf_prm.trainers.callbacks import ACTIONS
-from rlhf_prm.trainers.step_advantages import StepAdvantages
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("ablation_*.yaml"))

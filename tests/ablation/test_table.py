@@ -10,7 +10,7 @@ from rlhf_prm.ablation.launch import cell_runs
 from rlhf_prm.ablation.markdown import markdown
 from rlhf_prm.ablation.page import write_page
 from rlhf_prm.ablation.table import build_table
-from rlhf_prm.intervals import difference_interval, difference_p_value, holm_adjusted
+from rlhf_prm.statistics import difference_interval, difference_p_value, holm_adjusted
 
 
 def finish(config: AblationConfig, values: dict[str, list[float]]):

@@ -3,7 +3,7 @@
 import re
 
 from reward.verifier import Verdict
-from rlhf_prm.annotate.tasks import GenerationError
+from rlhf_prm.generation.requests import GenerationError
 
 
 class ScriptedGenerator:

@@ -11,7 +11,7 @@ from annotate_server import Server
 
 from rlhf_prm.annotate.config import read_config
 from rlhf_prm.annotate.pipeline import Pipeline
-from rlhf_prm.annotate.tasks import unit_seed
+from rlhf_prm.generation.requests import unit_seed
 
 KILLS = 20
 PROBLEMS = 16

@@ -9,11 +9,11 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from rlhf_prm.annotate.generators.endpoint import EndpointGenerator
 from rlhf_prm.annotate.progress import Progress
-from rlhf_prm.annotate.templates import ChatTemplate
 from rlhf_prm.cli import main
-from rlhf_prm.stepwise import read_rows
+from rlhf_prm.generation.endpoint import EndpointGenerator
+from rlhf_prm.generation.templates import ChatTemplate
+from rlhf_prm.step_data import read_rows
 
 WORDS = ["<pad>", "<eos>", "\\boxed{1}", "\\boxed{2}", "then", "so"]
 

@@ -1,7 +1,7 @@
 """Consensus filtering on hand-worked pairs."""
 
 from rlhf_prm.annotate import Rejection, consensus
-from rlhf_prm.stepwise import StepLabels, labels_from_first_error
+from rlhf_prm.step_data import StepLabels, labels_from_first_error
 
 
 def mc(*soft):

@@ -14,11 +14,11 @@ from annotate_server import FAULTS, Server
 from rlhf_prm.annotate import GenerationError, Generator, MonteCarloSettings, Rejection, monte_carlo
 from rlhf_prm.annotate.config import read_config
 from rlhf_prm.annotate.drivers import run_batched, run_concurrent
-from rlhf_prm.annotate.generators.endpoint import EndpointError, EndpointGenerator, retry_after
-from rlhf_prm.annotate.generators.hosts import Hosts
 from rlhf_prm.annotate.monte_carlo import monte_carlo_task
 from rlhf_prm.annotate.pipeline import Pipeline
-from rlhf_prm.annotate.tasks import Generate
+from rlhf_prm.generation.endpoint import EndpointError, EndpointGenerator, retry_after
+from rlhf_prm.generation.hosts import Hosts
+from rlhf_prm.generation.requests import Generate
 
 QUICK = {"first_wait": 0.01, "longest_wait": 0.05, "timeout": 0.4, "deadline": 30.0}
 PROMPTS = [f"problem {i}" for i in range(20)]
@@ -275,7 +275,7 @@ def test_a_verifier_that_fails_ends_the_run():
 
 
 def test_an_outage_is_said_while_it_lasts(monkeypatch, caplog):
-    monkeypatch.setattr("rlhf_prm.annotate.generators.endpoint._QUIET", 0)
+    monkeypatch.setattr("rlhf_prm.generation.endpoint._QUIET", 0)
     generator = EndpointGenerator("m", [closed_port()], **QUICK | {"deadline": 1.0})
     generator.reached = True  # it was there when the run began
     with pytest.raises(EndpointError):

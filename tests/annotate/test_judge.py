@@ -10,7 +10,8 @@ from annotate_fakes import ScriptedGenerator
 from rlhf_prm.annotate import JudgeSettings, Rejection, judge
 from rlhf_prm.annotate.judge import Vote, judge_task, labels_from_votes
 from rlhf_prm.annotate.judge_forms import FORMS, UnparseableAnswer
-from rlhf_prm.annotate.tasks import Generate, RejectedRow
+from rlhf_prm.annotate.tasks import RejectedRow
+from rlhf_prm.generation.requests import Generate
 
 OUTPUTS = [json.loads(line) for line in (Path(__file__).parent / "judge_outputs.jsonl").read_text().splitlines()]
 STEPS = ["one", "two", "three"]

@@ -5,7 +5,7 @@ from annotate_fakes import BoxVerifier, ScriptedGenerator
 
 from rlhf_prm.annotate import MonteCarloSettings, Rejection, monte_carlo
 from rlhf_prm.annotate.monte_carlo import StepEstimate, monte_carlo_task
-from rlhf_prm.annotate.tasks import Generate, unit_seed
+from rlhf_prm.generation.requests import Generate, unit_seed
 
 SETTINGS = MonteCarloSettings(num_completions=4, separator="|")
 STEPS = ["a", "b", "c", "[7]"]

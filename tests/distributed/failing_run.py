@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
+from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
 from tests.distributed.scripted_run import trainer_of
 
 

@@ -15,11 +15,11 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from rlhf_prm.guard.guard import HackGuard
+from rlhf_prm.guard.last_good import LastGood
+from rlhf_prm.guard.rules import Rule
 from rlhf_prm.prm import load_prm
-from rlhf_prm.trainers.alarms import Rule
-from rlhf_prm.trainers.callbacks import HackGuard
-from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
-from rlhf_prm.trainers.last_good import LastGood
+from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
 from tests.distributed.scripted_run import completion, trainer_of
 
 WASTED = 2  # updates between keeping and putting back
@@ -129,7 +129,7 @@ def roll_back(algorithm: str, folder: Path, good: int, scorer=None) -> dict:
 
         algorithm, adapter = "grpo", LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     if algorithm == "memory":
-        algorithm, settings["method"] = "grpo", "tests.trainers.counting_method.counting"
+        algorithm, settings["method"] = "grpo", "tests.rl.counting_method.counting"
     if algorithm == "reuse":
         algorithm, settings["num_iterations"] = "grpo", 4
     trainer = trainer_of(algorithm, folder, scorer, callback.rollouts, one_prompt, adapter, **settings)

@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 
 from rlhf_prm.prm import load_prm
-from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
-from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
-from rlhf_prm.trainers.live_values import LiveMonteCarloScorer
-from rlhf_prm.trainers.ppo import ProcessPPOTrainer
-from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
+from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.live_values import LiveMonteCarloScorer
+from rlhf_prm.rl.ppo import ProcessPPOTrainer
+from rlhf_prm.rl.ppo_config import ProcessPPOConfig
 from tests.tiny import WORDS, DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
 ROLLOUTS = 8  # per update, over all ranks

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlhf_prm.metrics import bootstrap_interval, expected_calibration_error, first_error, predicted_first_error
+from rlhf_prm.statistics import bootstrap_interval, expected_calibration_error, first_error, predicted_first_error
 
 
 def test_first_error():

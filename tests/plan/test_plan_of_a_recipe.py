@@ -64,9 +64,9 @@ def test_flags_override_the_recipe(capsys):
 
 
 def test_defaults_are_those_of_the_trainers():
-    from rlhf_prm.trainers.config import ProcessGRPOConfig
-    from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
-    from rlhf_prm.trainers.prm_config import PRMConfig
+    from rlhf_prm.prm_training.config import PRMConfig
+    from rlhf_prm.rl.config import ProcessGRPOConfig
+    from rlhf_prm.rl.ppo_config import ProcessPPOConfig
 
     for config, defaults in (
         (ProcessGRPOConfig, RL_DEFAULTS),

@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
-from rlhf_prm.stepwise import labels_from_first_error, write_rows
+from rlhf_prm.step_data import labels_from_first_error, write_rows
 from tests.prm.prm_checkpoints import QWEN_SPLIT
 
 DATA = Path(__file__).resolve().parents[2] / "recipes" / "data"

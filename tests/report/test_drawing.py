@@ -13,12 +13,12 @@ from rlhf_prm.ablation.config import AblationConfig
 from rlhf_prm.ablation.launch import cell_runs
 from rlhf_prm.ablation.page import write_page
 from rlhf_prm.ablation.table import build_table
-from rlhf_prm.intervals import Interval
 from rlhf_prm.report import styles, write_comparison, write_report
 from rlhf_prm.report.charts import Subject, bounded, lines
 from rlhf_prm.report.runs import Run, read_run
 from rlhf_prm.report.sampling import Gathered
 from rlhf_prm.report.svg import CHARACTER, Limit, Series, bar_chart, line_chart
+from rlhf_prm.statistics import Interval
 from tests.report.made_up import write_run
 
 LEGEND = re.compile(r'<li><svg viewBox="0 0 28 10"[^>]*><path class="line c(\w+)"[^>]*/></svg>([^<]+)</li>')

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlhf_prm.intervals import share_interval
 from rlhf_prm.report.charts import evaluated
 from rlhf_prm.report.runs import read_run
 from rlhf_prm.report.sampling import SHOWN_BATCHES, SHOWN_GROUPS, evenly_spaced, gather
+from rlhf_prm.statistics import share_interval
 from tests.report.made_up import write_run
 
 

@@ -1,7 +1,7 @@
 """The judge's labels where the verifier does not contradict them: every case by hand."""
 
 from rlhf_prm.annotate.tasks import Rejection
-from rlhf_prm.stepwise import labels_from_first_error
+from rlhf_prm.step_data import labels_from_first_error
 from rlhf_prm.toyworld.labels import confirmed_labels
 
 PROMPT = "Left to right, mod 10: 7 Add 3 Times 4"

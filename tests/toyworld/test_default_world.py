@@ -6,8 +6,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.metrics import first_error, predicted_first_error
 from rlhf_prm.prm import load_prm
+from rlhf_prm.statistics import first_error, predicted_first_error
 from rlhf_prm.toyworld import ToyWorldSettings, build_world
 from rlhf_prm.toyworld.checker import step_labels
 from rlhf_prm.toyworld.label_stages import read_lines

@@ -6,14 +6,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reward.verifier import Verdict
+from rlhf_prm.rl.live_values import LiveMonteCarloScorer, PolicyAccess
+from rlhf_prm.rl.policy_sampling import GeneratorSampler
+from rlhf_prm.rl.rollout_scoring import RolloutScoring
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.problems import SEPARATOR
 from rlhf_prm.toyworld.quick_grpo import Regime, quick_grpo
 from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
-from rlhf_prm.trainers.live_values import LiveMonteCarloScorer, PolicyAccess
-from rlhf_prm.trainers.policy_sampling import GeneratorSampler
-from rlhf_prm.trainers.rollout_scoring import RolloutScoring
 
 
 def test_quick_grpo_on_live_values(small_world):

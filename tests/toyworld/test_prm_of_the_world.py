@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.metrics import first_error, predicted_first_error
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+from rlhf_prm.statistics import first_error, predicted_first_error
 from rlhf_prm.toyworld.checker import step_labels
 from rlhf_prm.toyworld.label_stages import read_lines
 from rlhf_prm.toyworld.problems import FILLERS, Problem

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from reward import step_to_token
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.toyworld.oracle import OracleScorer
 from rlhf_prm.toyworld.quick_grpo import Regime, policy_loss, quick_grpo
-from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
 

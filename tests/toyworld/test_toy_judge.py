@@ -5,7 +5,7 @@ import pytest
 from rlhf_prm.annotate.judge import judge
 from rlhf_prm.annotate.judge_forms import FORMS, parse_analyses
 from rlhf_prm.annotate.tasks import Rejection
-from rlhf_prm.metrics import first_error
+from rlhf_prm.statistics import first_error
 from rlhf_prm.toyworld.checker import step_facts, step_labels, step_verdicts
 from rlhf_prm.toyworld.demonstrator import Demonstrator
 from rlhf_prm.toyworld.judge import FallibleJudge

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from reward import MathVerifier
-from reward.answers.extract import MAX_TEXT, final_answer, gold_answer
-from reward.answers.judge import judge
-from reward.answers.quick import quick_status
+from reward.verifier.answers.extract import MAX_TEXT, final_answer, gold_answer
+from reward.verifier.answers.judge import judge
+from reward.verifier.answers.quick import quick_status
 
 HERE = Path(__file__).parent
 

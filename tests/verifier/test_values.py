@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward.answers.algebra import same_expression
-from reward.answers.evaluate import Evaluator, Undefined
-from reward.answers.grammar import parse
-from reward.answers.judge import judge, readable
-from reward.answers.shapes import Scalar
-from reward.answers.tokens import Unreadable, tokenize
-from reward.answers.values import same_value
+from reward.verifier.answers.algebra import same_expression
+from reward.verifier.answers.evaluate import Evaluator, Undefined
+from reward.verifier.answers.grammar import parse
+from reward.verifier.answers.judge import judge, readable
+from reward.verifier.answers.shapes import Scalar
+from reward.verifier.answers.tokens import Unreadable, tokenize
+from reward.verifier.answers.values import same_value
 
 NUMBERS = st.fractions(min_value=-200, max_value=200, max_denominator=60)
 

@@ -102,6 +102,6 @@ def test_a_closed_verifier_says_so():
 
 
 def test_workers_do_not_load_torch():
-    code = "import sys, reward.worker_process, reward.answers.judge; print('torch' in sys.modules)"
+    code = "import sys, reward.verifier.worker, reward.verifier.answers.judge; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

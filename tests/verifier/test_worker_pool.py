@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from reward.verifier import GIB, MathVerifier, default_workers
-from reward.worker_pool import PoolSettings, WorkerPool
+from reward.verifier.pool import PoolSettings, WorkerPool
 
 
 @pytest.fixture

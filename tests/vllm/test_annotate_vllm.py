@@ -10,9 +10,9 @@ import torch
 import toy_adder
 
 from rlhf_prm.annotate.config import read_config
-from rlhf_prm.annotate.generators.vllm import VLLMGenerator
 from rlhf_prm.annotate.pipeline import Pipeline
-from rlhf_prm.stepwise import read_rows
+from rlhf_prm.generation.vllm import VLLMGenerator
+from rlhf_prm.step_data import read_rows
 from tests.distributed.launch import free_port
 from tests.vllm.serving import ON_CPU, serving
 

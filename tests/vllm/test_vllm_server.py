@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf_prm.prm import load_prm
-from rlhf_prm.trainers.config import ProcessGRPOConfig
-from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.config import ProcessGRPOConfig
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from tests.distributed.launch import ROOT, free_port
 from tests.tiny import DigitVerifier, tiny_config, tiny_dataset, tiny_tokenizer
 from tests.vllm.serving import serving

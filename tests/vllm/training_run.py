@@ -16,11 +16,11 @@ import vllm._custom_ops
 from trl.generation import vllm_generation
 
 from rlhf_prm.prm import load_prm
-from rlhf_prm.trainers.config import ProcessGRPOConfig
-from rlhf_prm.trainers.cpu_ranks import prepare_cpu_ranks
-from rlhf_prm.trainers.grpo import ProcessGRPOTrainer
-from rlhf_prm.trainers.ppo import ProcessPPOTrainer
-from rlhf_prm.trainers.ppo_config import ProcessPPOConfig
+from rlhf_prm.rl.config import ProcessGRPOConfig
+from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.ppo import ProcessPPOTrainer
+from rlhf_prm.rl.ppo_config import ProcessPPOConfig
 from tests.distributed.launch import free_port
 from tests.tiny import DigitVerifier, tiny_config, tiny_dataset, tiny_tokenizer
 from tests.vllm.store_transfer import StoreClient, send_through_the_store

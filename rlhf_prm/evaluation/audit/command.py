@@ -14,7 +14,7 @@ from rlhf_prm.evaluation.poem import agreement, agreement_warnings, poem_ranking
 from rlhf_prm.evaluation.processbench import load_processbench
 from rlhf_prm.evaluation.qualeval import accuracy_by_category, assign_categories, named_categories, scored_affinity
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW, predicted_first_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.evaluation.audit.lines import RULES, AuditLine
 from rlhf_prm.evaluation.best_of_n import problem_values
 from rlhf_prm.evaluation.samples import SampledProblem, rescored
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW, bootstrap_interval, predicted_first_error
 from rlhf_prm.prm.protocol import StepScorer
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW, bootstrap_interval, predicted_first_error
 
 RESAMPLES = 300
 
@@ -201,7 +201,7 @@ def resplitting(samples: Sequence[SampledProblem], scorer: StepScorer) -> AuditL
 
 def outcome_separation(samples: Sequence[SampledProblem], threshold: float = WRONG_AT_OR_BELOW) -> AuditLine:
     """AUROC of the lowest step score against the verifier, and how many wrong answers pass every step."""
-    from reward.hacking import auroc  # loads torch
+    from rlhf_prm.guard.detectors import auroc  # loads torch
 
     pairs = [
         (solution_score(scores, "min"), correct)

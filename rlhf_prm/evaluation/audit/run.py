@@ -8,8 +8,8 @@ from rlhf_prm.evaluation.audit import measures
 from rlhf_prm.evaluation.audit.lines import AuditLine
 from rlhf_prm.evaluation.audit.probes import PROBES, ProbeTexts, probe_line
 from rlhf_prm.evaluation.samples import SampledProblem, scored_where_missing
-from rlhf_prm.metrics import WRONG_AT_OR_BELOW, predicted_first_error
 from rlhf_prm.prm.protocol import StepScorer
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW, predicted_first_error
 
 
 @dataclass(frozen=True)

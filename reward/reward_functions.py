@@ -1,0 +1,116 @@
+"""Outcome rewards as plain TRL reward functions: the verifier's verdict, the format of the answer, the length.
+
+Each is also a term: hand TRL several of them with ``reward_weights``.
+"""
+
+import atexit
+import math
+import os
+import re
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from reward.verifier import MathVerifier, Verdict, status_fractions
+from reward.verifier.answers.extract import BOX, box_content
+
+CLOSING_REMARK = re.compile(r"(?:\\[\])]|[\s$.!*])*")
+_lock = threading.Lock()
+_shared: dict[int, MathVerifier] = {}  # by process id: a forked child must not use its parent's workers
+
+
+def shared_verifier() -> MathVerifier:
+    """The verifier that every reward function of this process uses; made on first use."""
+    with _lock:
+        if os.getpid() not in _shared:
+            _shared.clear()
+            _shared[os.getpid()] = MathVerifier()
+        return _shared[os.getpid()]
+
+
+@atexit.register
+def _close_shared() -> None:
+    if os.getpid() in _shared:
+        _shared[os.getpid()].close()
+
+
+def completion_texts(completions: list[str] | list[list[dict[str, str]]]) -> list[str]:
+    """The text of plain completions, or of the last message of conversational ones."""
+    return [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
+
+
+def gold_text(value: Any) -> str | None:
+    """A gold answer as the text a verifier reads; None where there is none (null, or NaN in a column of numbers).
+
+    Raises:
+        ValueError: neither text nor a number, such as a list of answers.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, int | float | Decimal):
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    kind = type(value).__name__
+    raise ValueError(f"solution: got {value!r} ({kind}), expected a gold answer as text, a number or null")
+
+
+def outcome_reward(
+    completions: list[str] | list[list[dict[str, str]]],
+    solution: list[Any],
+    log_extra: Callable[[str, list], None] | None = None,
+    log_metric: Callable[[str, float], None] | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    """1.0 for a right final answer, 0.0 for any other, None where the gold cannot be used.
+
+    A TRL reward function: the dataset's ``solution`` column comes as ``solution``. Logs ``verifier/<status>_frac``.
+    """
+    verdicts = shared_verifier().verify(completion_texts(completions), [gold_text(gold) for gold in solution])
+    log_verdicts(verdicts, log_extra, log_metric)
+    return [verdict.reward for verdict in verdicts]
+
+
+def log_verdicts(
+    verdicts: list[Verdict],
+    log_extra: Callable[[str, list], None] | None,
+    log_metric: Callable[[str, float], None] | None,
+) -> None:
+    """Hand statuses and answers to TRL's completions table and metrics, where the trainer offers them."""
+    if log_extra is not None:
+        log_extra("verifier_status", [verdict.status for verdict in verdicts])
+        log_extra("answer", [verdict.answer or "" for verdict in verdicts])
+    if log_metric is not None:
+        for name, value in status_fractions(verdicts).items():
+            log_metric(name, value)
+
+
+def well_formed(text: str) -> bool:
+    r"""Whether a text has exactly one ``\boxed``, closed, not empty, and followed by nothing but delimiters."""
+    boxes = [match.end() for match in BOX.finditer(text)]
+    found = box_content(text, boxes[0]) if len(boxes) == 1 else None
+    return found is not None and bool(found[0].strip()) and CLOSING_REMARK.fullmatch(text, found[1] + 1) is not None
+
+
+def format_reward(completions: list[str] | list[list[dict[str, str]]], **kwargs: Any) -> list[float]:
+    """1.0 where the answer is present, once, at the end; else 0.0. A TRL reward function."""
+    return [float(well_formed(text)) for text in completion_texts(completions)]
+
+
+def length_penalty(free: int, limit: int) -> Callable[..., list[float]]:
+    """A TRL reward function: 0 up to ``free`` tokens, then linearly down to −1 at ``limit`` tokens and beyond.
+
+    The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13) with L_max = limit and L_cache = limit − free.
+
+    Raises:
+        ValueError: not 0 ≤ free < limit.
+    """
+    if not 0 <= free < limit:
+        raise ValueError(f"got free={free}, limit={limit} tokens: expected 0 ≤ free < limit")
+
+    def overlong(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+        return [-min(1.0, max(0.0, (len(ids) - free) / (limit - free))) for ids in completion_ids]
+
+    overlong.__name__ = "length_penalty"
+    return overlong

@@ -1,0 +1,30 @@
+"""What a generator is asked: the prompt, how many continuations, from which seed; and the error of a refusal."""
+
+import hashlib
+from dataclasses import dataclass
+
+Prompt = str | list[dict[str, str]]
+"""Raw text to continue, or chat messages to answer."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Answer: ``n`` continuations of ``prompt`` (``list[str]``).
+
+    Requests of one ``group`` begin alike: an endpoint's prefix cache serves them best on one host.
+    """
+
+    prompt: Prompt
+    n: int
+    seed: int
+    group: str = ""
+
+
+class GenerationError(ValueError):
+    """The generator cannot serve this prompt (too long, refused by the server); others may go on."""
+
+
+def unit_seed(seed: int, *parts: str | int) -> int:
+    """A seed in [0, 2³¹) for one unit of work: the same on every machine and in every order of execution."""
+    digest = hashlib.blake2b("\x1f".join(map(str, (seed, *parts))).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1

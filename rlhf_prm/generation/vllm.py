@@ -1,0 +1,55 @@
+"""In-process vLLM: continuous batching, and one prefix cache for all the steps of a solution."""
+
+from typing import Any
+
+from rlhf_prm.generation.prompts import prompt_ids, prompt_seeds
+from rlhf_prm.generation.requests import Prompt
+
+
+class VLLMGenerator:
+    """``Generator`` on ``vllm.LLM``, with prefix caching on.
+
+    Args:
+        model: folder or Hub name.
+        max_tokens, temperature, top_p: sampling.
+        engine: further keywords of ``vllm.LLM`` (``tensor_parallel_size``, ``gpu_memory_utilization``, …).
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        max_tokens: int = 1024,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        **engine: Any,
+    ):
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise ValueError(f"the vllm backend cannot be imported ({error}); install rlhf-prm[vllm]") from error
+        self.llm = LLM(model, **({"enable_prefix_caching": True} | engine))
+        self.tokenizer = self.llm.get_tokenizer()
+        self.limit = self.llm.llm_engine.model_config.max_model_len
+        self.max_tokens, self.temperature, self.top_p = max_tokens, temperature, top_p
+
+    def generate(
+        self, prompts: list[Prompt], n: int, *, seed: int | list[int] | None = None, stop: list[str] | None = None
+    ) -> list[list[str]]:
+        """See ``Generator``."""
+        from vllm import SamplingParams
+
+        ids = [prompt_ids(self.tokenizer, prompt, self.limit) for prompt in prompts]
+        params = [
+            SamplingParams(
+                n=n,
+                seed=row_seed,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                max_tokens=min(self.max_tokens, self.limit - len(row)),
+                stop=stop,
+            )
+            for row, row_seed in zip(ids, prompt_seeds(seed, len(prompts)), strict=True)
+        ]
+        outputs = self.llm.generate([{"prompt_token_ids": row} for row in ids], params, use_tqdm=False)
+        return [[answer.text for answer in output.outputs] for output in outputs]

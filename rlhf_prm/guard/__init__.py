@@ -1,0 +1,1 @@
+"""Catching reward hacking while it happens: measures, rules, the callback, and the weights to go back to."""

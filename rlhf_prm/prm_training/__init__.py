@@ -1,0 +1,1 @@
+"""Training a process reward model: data, losses, two stages, when to stop."""

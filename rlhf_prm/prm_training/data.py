@@ -1,0 +1,110 @@
+"""From stepwise-supervision rows to the padded batches that PRMTrainer learns from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from rlhf_prm.statistics import first_error
+
+IGNORE = -100  # transformers' padding of labels
+Encoder = Callable[
+    [str, list[str]], tuple[list[int], list[int]]
+]  # problem, steps → token ids, index of each step's end
+
+
+def encode_row(
+    row: Mapping[str, Any], encode: Encoder, *, drop_after_error: bool, max_length: int | None, soft: bool
+) -> dict[str, Any]:
+    """Token ids, the positions of the step ends, and the labels there.
+
+    A label of None, and every step past the end of ``labels``, is unlabelled: read by the model, not learnt from.
+    Steps after the first wrong one are cut off when ``drop_after_error``; so is whatever is past ``max_length`` tokens,
+    a step at a time. A row may end up with no step at all.
+
+    Raises:
+        ValueError: more labels than steps, or a labelled step without a soft label where they are learnt from.
+    """
+    steps, labels = list(row["completions"]), list(row["labels"])
+    if len(labels) > len(steps):
+        raise ValueError(f"got {len(labels)} labels for {len(steps)} steps of {row['prompt'][:80]!r}")
+    error = first_error([label is None or label for label in labels])
+    kept = error + 1 if drop_after_error and error >= 0 else len(steps)
+    steps, labels = steps[:kept], labels[:kept]
+    rendered = encode(row["prompt"], steps)
+    fitting = [end for end in rendered.ends if max_length is None or end < max_length]
+    labels = (labels + [None] * len(steps))[: len(fitting)]
+    encoded = {  # not "labels": datasets would cast them to the booleans that the column held before
+        "input_ids": rendered.ids[:max_length],
+        "step_ends": fitting,
+        "step_labels": [IGNORE if label is None else int(label) for label in labels],
+    }
+    if soft:
+        encoded["soft_labels"] = _soft_labels(row, labels)
+    return encoded | {"length": len(encoded["input_ids"])}
+
+
+def _soft_labels(row: Mapping[str, Any], labels: list[Any]) -> list[float]:
+    given = list(row.get("soft_labels") or [])
+    given += [None] * (len(labels) - len(given))
+    if any(label is not None and value is None for label, value in zip(labels, given, strict=False)):
+        raise ValueError(
+            f"loss 'mse' learns soft_labels, but a labelled step of {row['prompt'][:80]!r} has none: annotate with "
+            "Monte-Carlo estimation, or train with loss 'ce' on the hard labels"
+        )
+    return [0.0 if label is None else float(value) for label, value in zip(labels, given, strict=False)]
+
+
+def encode_dataset(
+    dataset: Dataset, encode: Encoder, name: str, num_proc: int | None = None, **options: Any
+) -> Dataset:
+    """Every row through :func:`encode_row`; rows without a labelled step left are dropped.
+
+    Raises:
+        ValueError: a column is missing, or nothing is left to learn from.
+    """
+    if missing := {"prompt", "completions", "labels"} - set(dataset.column_names):
+        raise ValueError(
+            f"the {name} dataset lacks {', '.join(sorted(missing))}: expected stepwise-supervision rows with prompt, "
+            f"completions (one string per step) and labels (one per step), got {', '.join(dataset.column_names)}"
+        )
+    encoded = dataset.map(
+        lambda row: encode_row(row, encode, **options),
+        remove_columns=dataset.column_names,
+        desc=f"Tokenizing {name}",
+        num_proc=num_proc,
+    )
+    usable = encoded.filter(lambda row: any(label != IGNORE for label in row["step_labels"]))
+    if len(usable) == 0:
+        raise ValueError(f"no row of the {name} dataset has a labelled step within max_length={options['max_length']}")
+    return usable
+
+
+def by_length(encoded: Dataset) -> Dataset:
+    """Encoded rows in the order of their token counts."""
+    lengths = list(encoded["length"])
+    return encoded.select(sorted(range(len(lengths)), key=lengths.__getitem__))
+
+
+@dataclass
+class StepCollator:
+    """Pads on the right: tokens to (B, T), step ends and labels to (B, K)."""
+
+    pad_token_id: int
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = {
+            "input_ids": _padded([row["input_ids"] for row in rows], self.pad_token_id),
+            "attention_mask": _padded([[1] * len(row["input_ids"]) for row in rows], 0),
+            "step_ends": _padded([row["step_ends"] for row in rows], 0),
+            "labels": _padded([row["step_labels"] for row in rows], IGNORE),
+        }
+        if "soft_labels" in rows[0]:
+            batch["soft_labels"] = _padded([row["soft_labels"] for row in rows], 0.0)
+        return batch
+
+
+def _padded(rows: list[list[Any]], value: float | int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)

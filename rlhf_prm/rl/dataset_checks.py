@@ -1,0 +1,59 @@
+"""Datasets a trainer could not learn from, found before a model is loaded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trl import GRPOConfig
+
+from reward.reward_functions import gold_text
+
+
+def check_datasets(
+    args: GRPOConfig, train_dataset: Any, eval_dataset: Any, *, verified: bool, needs_gold: bool
+) -> None:
+    """Every row count and column the trainer will ask for; a streamed dataset is checked for columns only.
+
+    Args:
+        eval_dataset: one dataset, a mapping of them, or None.
+        verified: a verifier will read the ``solution`` column.
+        needs_gold: nothing but the verdict on gold answers gives a signal.
+
+    Raises:
+        ValueError: no training dataset, an empty one, one too small for a generation batch, a column that is not
+            there, a gold answer that is no text and no number, or no gold answer at all where nothing else is learned.
+    """
+    if train_dataset is None:
+        raise ValueError("train_dataset: got None, expected a dataset with a `prompt` column")
+    _check_columns("train_dataset", train_dataset, verified)
+    held_out = eval_dataset if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
+    for name, dataset in held_out.items():
+        if dataset is not None:
+            _check_columns(f"eval_dataset {name}".strip(), dataset, verified)
+    if not hasattr(train_dataset, "__len__"):
+        return
+    prompts = args.generation_batch_size // args.num_generations
+    if len(train_dataset) < prompts:
+        raise ValueError(
+            f"train_dataset: got {len(train_dataset)} prompts, expected at least the {prompts} of one generation batch "
+            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}); with "
+            "fewer not one update would be done"
+        )
+    if verified and needs_gold and all(gold_text(gold) is None for gold in train_dataset["solution"]):
+        raise ValueError(
+            f"train_dataset: got no gold answer in {len(train_dataset)} rows of `solution`, expected some: "
+            "outcome-only training learns from nothing else"
+        )
+
+
+def _check_columns(label: str, dataset: Any, verified: bool) -> None:
+    if hasattr(dataset, "__len__") and not len(dataset):
+        raise ValueError(f"{label}: got no rows, expected at least one prompt")
+    columns = getattr(dataset, "column_names", None)
+    if not columns:
+        return
+    if "prompt" not in columns:
+        raise ValueError(f"{label}: got columns {columns}, expected `prompt` with texts or messages; rename yours")
+    if verified and "solution" not in columns:
+        raise ValueError(f"{label}: got columns {columns}, expected `solution` with the gold answer; rename yours")
+    if verified and hasattr(dataset, "__len__"):
+        gold_text(dataset[0]["solution"])  # a column has one type, so the first row tells

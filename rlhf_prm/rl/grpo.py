@@ -1,0 +1,297 @@
+"""ProcessGRPOTrainer: TRL's GRPO with token advantages from step scores and a verifier."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from jaxtyping import Float
+from torch import Tensor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOTrainer
+from trl.data_utils import is_conversational
+
+from reward import StepRollouts, outcome_reward, step_to_token
+from reward.reward_functions import gold_text
+from reward.verifier import STATUSES, Verifier
+from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.rl.config import ProcessGRPOConfig
+from rlhf_prm.rl.dataset_checks import check_datasets
+from rlhf_prm.rl.environments import only_the_policys_tokens, refuse_environments
+from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
+from rlhf_prm.rl.rollout_metrics import rollout_metrics
+from rlhf_prm.rl.rollout_scoring import (
+    UNVERIFIED,
+    RolloutScoring,
+    ScoredRollout,
+    step_rollouts,
+    with_statuses,
+)
+from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
+from rlhf_prm.rl.step_advantages import StepAdvantages
+
+STATUS_COLUMN = "verifier_status"
+# Of TRL's completions table, which reward functions may add to.
+OWN_COLUMNS = ("steps", "step_scores", "step_advantages", "outcome_reward", STATUS_COLUMN)
+MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """The newest generation batch over all ranks: what was sampled, what it scored, what it was given.
+
+    ``step_advantages`` is (B, K), beside ``rollouts.step_mask``; ``rows`` has the texts, ``update`` is the global step.
+    """
+
+    rows: list[ScoredRollout]
+    rollouts: StepRollouts
+    step_advantages: Tensor
+    mode: str
+    update: int
+
+
+class ProcessGRPOTrainer(GRPOTrainer):
+    """GRPO whose advantages are per token, made from PRM step scores and the verifier's outcome.
+
+    Overrides two methods of ``trl.GRPOTrainer``: ``_calculate_rewards`` also splits, scores and verifies the
+    completions; ``_generate_and_score_completions`` replaces the advantages. Two more see to it that what TRL weighs by
+    sequence fits advantages of tokens (``sequence_ratios``), and two carry the memory of a method that has one (see
+    ``StepAdvantages``) through checkpoints. Everything else is TRL's.
+
+    Args:
+        model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
+            Dataset columns: ``prompt`` (text or messages), ``solution`` (the gold answer; None = no gold, such prompts
+            learn from the process alone), optionally ``problem`` (what the PRM reads; otherwise the prompt, or its last
+            user message).
+        step_scorer: the PRM. Needed by every method but "outcome". One that asks the policy itself has ``attach``, and
+            ``score_rollouts`` in place of ``score`` (``rollout_scoring.RolloutScorer``).
+        verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions, and
+            its verdict is what "correct" means, whatever else is paid.
+        reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome. Without
+            a ``verifier``, one that reports ``verifier_status`` by ``log_extra`` (``reward.outcome_reward`` does) gives
+            the verdicts; without that, an outcome above 0.5 is correct.
+
+    Attributes:
+        process_scale: float in [0, 1]; shrinks what the method adds to outcome-only (see ``StepAdvantages``).
+        last_rollouts: the newest ``ScoredBatch``.
+
+    Raises:
+        ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, a dataset that
+            nothing can be learned from (``check_datasets``), low-precision weights without float32 copies
+            (``check_master_weights``), TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that
+            gives an ``env_mask``.
+    """
+
+    _tag_names = ("trl", "grpo", "process-supervision")
+    _name = "Process GRPO"
+
+    def __init__(
+        self,
+        model,
+        args: ProcessGRPOConfig,
+        *,
+        step_scorer: StepScorer | None = None,
+        verifier: Verifier | None = None,
+        reward_funcs=None,
+        train_dataset=None,
+        **trl_arguments: Any,
+    ) -> None:
+        refuse_environments(trl_arguments)
+        if trl_arguments.get("rollout_func"):
+            trl_arguments["rollout_func"] = only_the_policys_tokens(trl_arguments["rollout_func"])
+        self.step_advantages = StepAdvantages(args.method, args.method_kwargs)
+        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
+        _check_sources(args.method, step_scorer, verifier, reward_funcs)
+        check_datasets(
+            args,
+            train_dataset,
+            trl_arguments.get("eval_dataset"),
+            verified=verifier is not None or outcome_reward in reward_funcs,
+            needs_gold=args.learns_from_outcome_only and not reward_funcs,
+        )
+        if isinstance(model, str) and trl_arguments.get("peft_config") is None:
+            refuse_low_precision((args.model_init_kwargs or {}).get("dtype"), args, args.learning_rate)
+        if verifier is not None:
+            reward_funcs = [_VerifierReward(self), *reward_funcs]
+        self.process_scale = 1.0
+        self.last_rollouts: ScoredBatch | None = None
+        self._rows: list[ScoredRollout] = []
+        self._first_batch_seen = False
+        self._outcome_rewards: Tensor | None = None
+        super().__init__(
+            model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
+        )
+        if self.optimizer is None:  # a caller's own may keep copies unseen
+            check_master_weights(self.model, args, args.learning_rate)
+        self.scoring = RolloutScoring(args.splitter(), self._tokenizer, step_scorer, verifier)
+        logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
+        if hasattr(step_scorer, "attach"):
+            step_scorer.attach(self)
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """As TRL's; the completions are split, scored and verified first."""
+        if self.scoring.verifier is not None and "solution" not in inputs[0]:  # a stream may not name its columns
+            raise ValueError(f"dataset: got columns {sorted(inputs[0])}, expected `solution` with the gold answer")
+        self._rows = self.scoring(
+            prompts=[_text(prompt) for prompt in prompts],
+            problems=[row.get("problem") or _text(row["prompt"]) for row in inputs],
+            solutions=[gold_text(row.get("solution")) for row in inputs],
+            completion_ids=completion_ids_list,
+            policy_prompts=prompts,
+        )
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._take_reported_verdicts()
+        weighted = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1)
+        unscorable = rewards_per_func.isnan().all(dim=1)
+        self._outcome_rewards = weighted.masked_fill(unscorable, torch.nan)
+        return rewards_per_func
+
+    def _take_reported_verdicts(self) -> None:
+        """What reward functions have reported under names of ours: the verdicts, taken over; else a mistake.
+
+        Left to TRL, two would write to one column and one metric.
+        """
+        columns, metrics = self._pending_extra_logs, self._pending_metrics
+        statuses = columns.pop(STATUS_COLUMN, None)
+        for column in OWN_COLUMNS:
+            if column in columns:
+                raise ValueError(
+                    f"log_extra: got column {column!r}, which the trainer writes itself; expected another name"
+                )
+        if statuses is None:
+            return
+        for status in STATUSES:  # the trainer counts them over all ranks
+            metrics.pop(f"verifier/{status}_frac", None)
+        if self.scoring.verifier is None:
+            self._rows = with_statuses(self._rows, statuses)
+        elif not self._first_batch_seen:
+            warnings.warn(
+                f"a reward function reports {STATUS_COLUMN} beside verifier=: verifier= decides what is correct, and "
+                "both are paid",
+                stacklevel=2,
+            )
+
+    def _generate_and_score_completions(self, inputs):
+        """As TRL's, with ``advantages`` (B,) replaced by (B, T)."""
+        output = super()._generate_and_score_completions(inputs)
+        mode = "train" if self.model.training else "eval"
+        rows: list[ScoredRollout] = gather_object(self._rows)
+        num_generations = self.num_generations if mode == "train" else self.num_generations_eval
+        rollouts = step_rollouts(rows, self._outcome_rewards, num_generations)
+        first = self.accelerator.process_index * len(inputs)
+        step_advantages, output["advantages"] = self._advantages(output, rollouts, slice(first, first + len(inputs)))
+        self.last_rollouts = ScoredBatch(rows, rollouts, step_advantages, mode, self.state.global_step)
+        self._warn_without_separator(rows)
+        self._log_rollouts(mode)
+        return output
+
+    get_off_policy_mask = staticmethod(off_policy_mask)
+
+    def _compute_loss(self, model, inputs):
+        """As TRL's, with GSPO-token's ratios in place of one ratio per sequence."""
+        with gspo_token(self, inputs) as inputs:
+            return super()._compute_loss(model, inputs)
+
+    def _advantages(
+        self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice
+    ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "B T"]]:
+        """Step advantages of all ranks, and this rank's token advantages: every token takes its step's, others 0."""
+        step_advantages = self.step_advantages(
+            rollouts, self.state.global_step, self.process_scale, remember=self.model.training
+        )
+        mask = output["completion_mask"]
+        tokens = step_to_token(step_advantages[local], rollouts.step_lengths[local], mask.size(1))
+        return step_advantages, tokens * mask
+
+    def _log_rollouts(self, mode: str) -> None:
+        """Our metrics beside TRL's, and the dense advantages in TRL's completions table."""
+        batch = self.last_rollouts
+        for name, value in rollout_metrics(batch.rollouts, batch.rows, batch.step_advantages).items():
+            self._metrics[mode][name].append(value)
+        for name, value in self.scoring.seconds.items():
+            self._metrics[mode][f"{name}/seconds"].append(value)
+        for name in ("forwards", "completions", "tokens", "duplicates"):
+            if name in self.scoring.scorer_stats:
+                self._metrics[mode][f"prm/{name}"].append(self.scoring.scorer_stats[name])
+        lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask
+        means = (batch.step_advantages * lengths).sum(1) / lengths.sum(1).clamp(min=1)
+        logged = self._logs["advantages"]  # TRL has just appended its scalar ones
+        for _ in range(min(len(batch.rows), len(logged))):
+            logged.pop()
+        logged.extend(means.tolist())
+        extra = self._logs["extra"]
+        extra["steps"].extend(row.steps for row in batch.rows)
+        extra["step_scores"].extend(row.scores for row in batch.rows)
+        extra["step_advantages"].extend(
+            row[: len(scored.steps)] for row, scored in zip(batch.step_advantages.tolist(), batch.rows, strict=True)
+        )
+        extra["outcome_reward"].extend(batch.rollouts.outcome_rewards.tolist())
+        extra[STATUS_COLUMN].extend(None if row.status == UNVERIFIED else row.status for row in batch.rows)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """As TRL's, with what the method remembers beside the trainer's state."""
+        if self.step_advantages.has_memory and self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            # First, so that no checkpoint that is otherwise whole lacks it.
+            torch.save(self.step_advantages.state_dict(), folder / MEMORY_FILE)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As TRL's; the one place that is passed on resuming under every backend, so the memory comes back here."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or not self.step_advantages.has_memory:
+            return
+        file = Path(checkpoint) / MEMORY_FILE
+        if not file.exists():
+            raise ValueError(
+                f"resume_from_checkpoint: got {checkpoint} without {MEMORY_FILE}, in which method "
+                f"{self.step_advantages.name!r} keeps its memory; expected a checkpoint of a run with this method"
+            )
+        self.step_advantages.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+
+    def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
+        """Once, on the first batch."""
+        splitter, self._first_batch_seen, seen = self.scoring.splitter, True, self._first_batch_seen
+        if not seen and not any(splitter.occurs_in(row.text) for row in rows):
+            wanted = f"pattern {splitter.pattern!r}" if splitter.pattern else f"separator {splitter.separator!r}"
+            warnings.warn(
+                f"the step {wanted} occurs in none of the first {len(rows)} completions, so each is one step; "
+                f"set step_separator or step_pattern. First completion: {rows[0].text[:80]!r}",
+                stacklevel=2,
+            )
+
+
+class _VerifierReward:
+    """The verifier's rewards as a TRL reward function; the trainer has collected them when TRL asks."""
+
+    __name__ = "verifier"
+
+    def __init__(self, trainer: ProcessGRPOTrainer) -> None:
+        self.trainer = trainer
+
+    def __call__(self, **_: Any) -> list[float | None]:
+        return [row.reward for row in self.trainer._rows]
+
+
+def _check_sources(method: str, step_scorer, verifier, reward_funcs: list) -> None:
+    if step_scorer is None and method != "outcome":
+        raise ValueError(f"method {method!r} needs step scores: pass step_scorer=load_prm(…), or method='outcome'")
+    if verifier is None and not reward_funcs:
+        raise ValueError("no outcome: pass verifier=MathVerifier(), a verifier of your own, or reward_funcs")
+
+
+def _text(prompt) -> str:
+    """What the PRM reads of a prompt: the text, or the last user message."""
+    if not is_conversational({"prompt": prompt}):
+        return prompt
+    content = next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _not_about_unlabelled(record: logging.LogRecord) -> bool:
+    """TRL warns at every unscorable row; prompts without a gold answer are counted as verifier/unlabelled_frac."""
+    return not str(record.msg).startswith("All reward functions returned None")

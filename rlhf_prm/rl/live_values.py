@@ -1,0 +1,215 @@
+"""LiveMonteCarloScorer: the value of every step prefix, from fresh completions of the policy in training (VinePPO)."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from reward.reward_functions import gold_text
+from reward.verifier import Verifier
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.requests import unit_seed
+from rlhf_prm.rl.policy_sampling import Continuation, GeneratorSampler, Prefix, PrefixSampler, TrainerSampler
+from rlhf_prm.rl.rollout_scoring import PolicyRollout, check_statuses, verdict_value
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LiveValueStats:
+    """What a live scorer has done since it was made, on this rank."""
+
+    calls: int = 0
+    prefixes: int = 0  # sampled from
+    duplicates: int = 0  # prefixes that an equal one in the same call spared the sampling
+    completions: int = 0
+    tokens: int = 0  # sampled
+    unscored_steps: int = 0  # past max_steps, or of rollouts that the verifier cannot judge: NaN
+
+
+@dataclass(frozen=True)
+class PolicyAccess:
+    """What a live scorer needs of the policy in training and of what judges it.
+
+    ``prompt_ids`` gives the tokens of prompts as the policy reads them; ``seed`` a new seed for every call;
+    ``training`` tells whether the rollouts at hand are trained on.
+    """
+
+    sampler: PrefixSampler
+    verifier: Verifier
+    prompt_ids: Callable[[list[Any]], list[list[int]]]
+    max_completion_length: int
+    seed: Callable[[], int]
+    training: Callable[[], bool] = lambda: True
+
+
+class LiveMonteCarloScorer:
+    """Step scores that are Monte-Carlo values of the policy that is being trained: V_k, as in VinePPO (2410.01679).
+
+    V_k is the share of ``num_completions`` fresh completions from the end of step k that the verifier finds correct.
+    The last step has the verdict on the rollout itself. A rollout that cannot be judged (no gold answer, a bad one)
+    has NaN everywhere, and nothing is sampled for it. Equal prefixes are sampled once. A completion that the verifier
+    cannot judge is left out of the mean.
+
+    The trainer that it is given to attaches it to its policy. It then samples as the trainer does, with transformers'
+    ``generate``, up to ``max_completion_length`` tokens of prefix and continuation together.
+
+    Args:
+        num_completions: K, completions per prefix.
+        max_steps: only the ends of the first so many steps are sampled from, later steps but the last have NaN;
+            None = all.
+        batch_size: most completions that ``generate`` samples together.
+        sampler: samples in place of ``generate``: a ``Generator`` that is the policy in training and follows its
+            weights. Its temperature and length are its own.
+        in_evaluation: sample in held-out evaluations too, where values are only logged; otherwise all steps but the
+            last have NaN there.
+
+    Raises:
+        ValueError: a number below 1, a sampler that cannot generate.
+    """
+
+    def __init__(
+        self,
+        num_completions: int = 9,
+        *,
+        max_steps: int | None = 25,
+        batch_size: int = 64,
+        sampler: Generator | None = None,
+        in_evaluation: bool = False,
+    ) -> None:
+        for name, value in (
+            ("num_completions", num_completions),
+            ("max_steps", max_steps),
+            ("batch_size", batch_size),
+        ):
+            nothing = name == "max_steps" and value is None
+            if not nothing and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}: got {value!r}, expected a whole number of at least 1")
+        if sampler is not None and not hasattr(sampler, "generate"):
+            raise ValueError(f"sampler: got {sampler!r}, expected a Generator of the policy in training, or None")
+        self.num_completions, self.max_steps, self.batch_size = num_completions, max_steps, batch_size
+        self.sampler, self.in_evaluation = sampler, in_evaluation
+        self.policy: PolicyAccess | None = None
+        self.stats = LiveValueStats()
+
+    def attach(self, trainer: Any) -> None:
+        """Takes the policy, the verifier and the sampling settings of a GRPO or PPO trainer.
+
+        Raises:
+            ValueError: no verifier, no gold answer in the training data, a policy that reads images, no
+                ``max_completion_length``.
+        """
+        verifier = trainer.scoring.verifier
+        if verifier is None:
+            raise ValueError("live Monte-Carlo values: got no verifier=, expected one that judges the completions")
+        refuse_without_gold(trainer.train_dataset)
+        if trainer._is_vlm:
+            raise ValueError("live Monte-Carlo values: got a policy that reads images, expected one of text only")
+        if trainer.max_completion_length is None:
+            raise ValueError("max_completion_length: got None, expected the most tokens of a completion")
+        if trainer.use_vllm and self.sampler is None:
+            logger.warning("live Monte-Carlo values are sampled by transformers' generate, not by vLLM, which is slow")
+        tokenizer = trainer._tokenizer
+        template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
+        self.policy = PolicyAccess(
+            sampler=TrainerSampler(trainer, self.batch_size)
+            if self.sampler is None
+            else GeneratorSampler(self.sampler, tokenizer, template),
+            verifier=verifier,
+            prompt_ids=lambda prompts: trainer._tokenize_prompts(prompts)[0],
+            max_completion_length=trainer.max_completion_length,
+            seed=_SeedsOfUpdates(trainer),
+            training=lambda: trainer.model.training,
+        )
+
+    def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
+        """Not to be had: a value needs the rollout's tokens and gold answer (``score_rollouts``)."""
+        raise ValueError(
+            "live Monte-Carlo values: got texts of steps, expected rollouts of the policy in training; they exist in a "
+            "GRPO or PPO run only (use a PRM to score texts)"
+        )
+
+    def score_rollouts(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
+        """V_k for all steps of every rollout; see ``RolloutScorer``.
+
+        Raises:
+            ValueError: it is not attached to a policy.
+        """
+        if self.policy is None:
+            raise ValueError("live Monte-Carlo values: got no policy, expected attach(trainer) to be called first")
+        scores = [[*[math.nan] * (len(rollout.lengths) - 1), rollout.verdict] for rollout in rollouts]
+        if self.in_evaluation or self.policy.training():
+            wanted, index = self._prefixes(rollouts)
+            values = self._values(list(wanted), list(wanted.values()))
+            for (row, step), number in index.items():
+                scores[row][step] = values[number]
+            self.stats.duplicates += len(index) - len(wanted)
+        self.stats.calls += 1
+        self.stats.unscored_steps += sum(math.isnan(score) for row in scores for score in row)
+        return scores
+
+    def _prefixes(
+        self, rollouts: list[PolicyRollout]
+    ) -> tuple[dict[tuple[tuple[int, ...], tuple[int, ...], str], Prefix], dict[tuple[int, int], int]]:
+        """(tokens of prompt and completion, gold answer) → prefix, all different; and (rollout, step) → its number."""
+        wanted: dict[tuple[tuple[int, ...], tuple[int, ...], str], Prefix] = {}
+        numbers: dict[tuple, int] = {}
+        index: dict[tuple[int, int], int] = {}
+        judged = [row for row, rollout in enumerate(rollouts) if not math.isnan(rollout.verdict)]
+        prompts = self.policy.prompt_ids([rollouts[row].prompt for row in judged]) if judged else []
+        for row, prompt_ids in zip(judged, prompts, strict=True):
+            rollout = rollouts[row]
+            for step, end in enumerate(list(accumulate(rollout.lengths))[:-1][: self.max_steps]):
+                key = tuple(prompt_ids), tuple(rollout.completion_ids[:end]), rollout.solution
+                if key not in wanted:
+                    limit = max(1, self.policy.max_completion_length - end)
+                    wanted[key] = Prefix(rollout.prompt, key[0], key[1], limit)
+                index[row, step] = numbers.setdefault(key, len(numbers))
+        return wanted, index
+
+    def _values(self, keys: Sequence[tuple[Any, Any, str]], prefixes: list[Prefix]) -> list[float]:
+        """The value of every prefix."""
+        found = self.policy.sampler.continuations(prefixes, self.num_completions, self.policy.seed())
+        flat: list[Continuation] = [one for row in found for one in row]
+        self.stats.prefixes += len(prefixes)
+        self.stats.completions += len(flat)
+        self.stats.tokens += sum(one.tokens for one in flat)
+        if not flat:
+            return []
+        solutions = [solution for (_, _, solution), row in zip(keys, found, strict=True) for _ in row]
+        verdicts = self.policy.verifier.verify([one.text for one in flat], solutions)
+        check_statuses([verdict.status for verdict in verdicts])
+        values = [verdict_value(verdict.reward, verdict.status) for verdict in verdicts]
+        n = self.num_completions
+        return [_mean(values[first : first + n]) for first in range(0, len(values), n)]
+
+
+class _SeedsOfUpdates:
+    """A seed for every call: of the run's seed, the update, the rank, and how many calls the update has had."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer, self.update, self.calls = trainer, -1, 0
+
+    def __call__(self) -> int:
+        update = self.trainer.state.global_step
+        self.update, self.calls = update, self.calls + 1 if update == self.update else 0
+        rank = self.trainer.accelerator.process_index
+        return unit_seed(self.trainer.args.seed, "live values", update, rank, self.calls)
+
+
+def refuse_without_gold(dataset: Any) -> None:
+    """Raises a ValueError where a training set that can be looked through has no gold answer: no value is known."""
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "column_names"):
+        return
+    if all(gold_text(gold) is None for gold in dataset["solution"]):
+        raise ValueError(
+            f"live Monte-Carlo values: got no gold answer in {len(dataset)} rows of `solution`, expected some, as "
+            "completions are verified against them"
+        )
+
+
+def _mean(values: list[float]) -> float:
+    told = [value for value in values if not math.isnan(value)]
+    return sum(told) / len(told) if told else math.nan

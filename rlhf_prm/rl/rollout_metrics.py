@@ -1,0 +1,39 @@
+"""The numbers logged about one batch of scored rollouts, under process/…, advantage/… and verifier/…."""
+
+import math
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from reward import StepRollouts
+from reward.verifier import STATUSES
+from rlhf_prm.guard.detectors import process_auroc
+from rlhf_prm.rl.rollout_scoring import UNLABELLED, UNVERIFIED, ScoredRollout
+
+
+def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_advantages: Tensor) -> dict[str, float]:
+    """Metric name → value over the whole batch; NaN where there is nothing to measure.
+
+    ``process/step_score/mean`` is over steps, ``process/step_score/min`` the mean over rollouts of the lowest;
+    ``process/auroc`` ranks the rollouts that have a score by their lowest one against the verdicts (the outcomes where
+    nobody verifies); ``advantage/frac_zero`` is the share of rollouts that teach nothing. ``verifier/<status>_frac``
+    are left out where nobody verifies.
+    """
+    scores = [[score for score in row.scores if not math.isnan(score)] for row in rows]
+    lowest = torch.tensor([min(row) if row else math.nan for row in scores], device=rollouts.step_scores.device)
+    every = [score for row in scores for score in row]
+    steps = sum(len(row.steps) for row in rows)
+    masked = step_advantages * rollouts.step_mask
+    metrics = {
+        "process/step_score/mean": sum(every) / len(every) if every else math.nan,
+        "process/step_score/min": lowest.nanmean().item(),
+        "process/num_steps/mean": steps / len(rows),
+        "process/unscored_frac": 1 - len(every) / steps,
+        "process/auroc": process_auroc(rollouts, among=~lowest.isnan()),
+        "advantage/frac_zero": (masked == 0).all(dim=1).float().mean().item(),
+    }
+    counts = Counter(row.status for row in rows)
+    if not counts[UNVERIFIED]:
+        metrics |= {f"verifier/{status}_frac": counts[status] / len(rows) for status in (*STATUSES, UNLABELLED)}
+    return metrics

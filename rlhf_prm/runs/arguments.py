@@ -1,0 +1,177 @@
+"""The arguments of the RL recipes, beside TRL's own."""
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import TrlParser
+
+from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
+
+OF_ONES_OWN = ("dataset", "model_name_or_path", "train_data")  # arguments that leave the embedded toy world
+NO_BASELINE = ("", "none", "null")
+
+
+@dataclass
+class RecipeArguments:
+    """Where policy data, PRM and verifier come from, and what a run is compared with.
+
+    Without a dataset the recipe runs the embedded toy world: policy, problems and PRM are built locally.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    world_settings: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Toy world: JSON of ToyWorldSettings, e.g. '{\"filler\": true}'."}
+    )
+    stage_cache: str = field(default="runs/cache", metadata={"help": "Toy world: folder of the cached stages."})
+    dataset: str | None = field(default=None, metadata={"help": "Hub name or local .jsonl/.parquet/.csv of problems."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_split: str = field(default="train", metadata={"help": "Split to train on."})
+    dataset_limit: int | None = field(default=None, metadata={"help": "Train on the first so many problems only."})
+    eval_dataset: str | None = field(default=None, metadata={"help": "Held-out problems, for before and after."})
+    eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
+    eval_limit: int | None = field(
+        default=None, metadata={"help": "Evaluate on the first so many problems (toy world: 2048)."}
+    )
+    columns: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": 'JSON, our column → theirs: \'{"prompt": "question", "solution": "answer"}\'.'}
+    )
+    chat: bool = field(default=False, metadata={"help": "Wrap text prompts into a user message."})
+    system_prompt: str | None = field(default=None, metadata={"help": "System message before it."})
+    gold_fraction: float = field(
+        default=1.0, metadata={"help": "Share of training problems that keep their gold answer."}
+    )
+    prm: str | None = field(
+        default=None,
+        metadata={
+            "help": "PRM: Hub name or local folder; vine = live Monte-Carlo values of the policy. Toy world: its own "
+            "PRM by default; oracle = its exact labels."
+        },
+    )
+    prm_family: str = field(default="auto", metadata={"help": "How the PRM is read; auto recognises the public ones."})
+    prm_placement: str = field(default="replicate", metadata={"help": "replicate, zero3, offload or server."})
+    prm_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON of further keywords of load_prm, of LiveMonteCarloScorer for vine, of the oracle "
+            "random_flips and systematic_flips."
+        },
+    )
+    verifier: str = field(default="math", metadata={"help": "math, or the dotted path of a verifier class."})
+    verifier_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "JSON of its keywords."})
+    baseline: str | None = field(
+        default=None, metadata={"help": "A method trained on the same seed for comparison, e.g. outcome; none = none."}
+    )
+    ceiling: bool = field(
+        default=False,
+        metadata={"help": "Toy world: also train the run's method on exact step labels, the best any PRM could do."},
+    )
+    eval_every: int = field(default=0, metadata={"help": "Updates between evaluations on the way; 0 = none."})
+    eval_every_limit: int = field(default=256, metadata={"help": "Problems for each evaluation on the way."})
+    check_prm: bool = field(
+        default=False, metadata={"help": "Toy world, one process: measure and audit the PRM on held-out problems too."}
+    )
+    guard: str = field(
+        default="off", metadata={"help": "HackGuard's action at an alarm: off, warn, anneal, rollback or stop."}
+    )
+    guard_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "JSON of further keywords of HackGuard."}
+    )
+    token_budget: int | None = field(
+        default=None, metadata={"help": "End the training after so many generated tokens."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("world_settings", "columns", "prm_kwargs", "verifier_kwargs", "guard_kwargs"):
+            setattr(self, name, _mapping(name, getattr(self, name)))
+        if (self.baseline or "").lower() in NO_BASELINE:  # as typed on a command line
+            self.baseline = None
+        if not 0.0 <= self.gold_fraction <= 1.0:
+            raise ValueError(f"gold_fraction: got {self.gold_fraction}, expected a share between 0 and 1")
+        if self.ceiling and self.dataset is not None:
+            raise ValueError("ceiling: got true beside a dataset; exact step labels are known in the toy world only")
+        if self.eval_every < 0:
+            raise ValueError(f"eval_every: got {self.eval_every}, expected 0 (never) or a number of updates")
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping given as YAML, as JSON on the command line, or not at all."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name}: got {value!r}, expected a JSON object ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: got {value!r}, expected a mapping")
+    return value
+
+
+def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
+    """The dataclasses from the command line over ``--config file.yaml``.
+
+    Without ``--config`` the recipe runs the embedded toy world with ``default_config``; but where an argument names a
+    model or data of one's own, the defaults are those of the trainers: the toy world's settings suit nothing else.
+    Standard output says which of the three it was.
+
+    Raises:
+        ValueError: no such file, or keys and values nobody knows.
+    """
+    prepare_cpu_ranks()
+    arguments = [part for argument in sys.argv[1:] for part in _separated(argument)]
+    path, told = _configuration(arguments, default_config)
+    if path is not None and "--config" not in arguments:
+        arguments = ["--config", str(path), *arguments]
+    parser = TrlParser(dataclasses, allow_abbrev=False)
+    parser.print_usage = lambda file=None: None  # two hundred arguments would bury the error
+    try:
+        *parsed, unknown_keys, unknown = parser.parse_args_and_config(
+            arguments, return_remaining_strings=True, separate_remaining_strings=True
+        )
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {path}: not YAML: {error}") from error
+    known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
+    _refuse_unknown(unknown, known, "")
+    _refuse_unknown(unknown_keys, known, f" in {path}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"settings: {told}", flush=True)
+    return tuple(parsed)
+
+
+def _separated(argument: str) -> list[str]:
+    """``--config=file`` as two arguments, which is the form TRL's parser looks for."""
+    return ["--config", argument.removeprefix("--config=")] if argument.startswith("--config=") else [argument]
+
+
+def _configuration(arguments: Sequence[str], default_config: Path) -> tuple[Path | None, str]:
+    """The YAML file in use, if any, and how to call it."""
+    names = {
+        argument.split("=")[0].lstrip("-").replace("-", "_") for argument in arguments if argument.startswith("--")
+    }
+    if "config" in names:
+        given = list(arguments[arguments.index("--config") + 1 :])
+        if not given or not Path(given[0]).is_file():
+            raise ValueError(f"--config: no file at {given[0] if given else 'the end of the line'}")
+        return Path(given[0]), f"{given[0]} and the command line"
+    if own := sorted(names.intersection(OF_ONES_OWN)):
+        return None, f"the trainers' defaults and the command line (--{own[0]} without --config)"
+    return default_config, f"{default_config}, of the embedded toy world, and the command line"
+
+
+def _refuse_unknown(remaining: Sequence[str], known: Sequence[str], where: str) -> None:
+    if not remaining:
+        return
+    name = remaining[0].split("=")[0].lstrip("-")
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ValueError(
+        f"unknown argument {name!r}{where}" + (f"; did you mean {near[0]!r}?" if near else "; see --help for all")
+    )

@@ -1,0 +1,263 @@
+"""Where the parts of an RL run come from: the embedded toy world, or models and data of one's own."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from trl import ModelConfig
+
+from reward import resolve
+from reward.verifier import MathVerifier, Verifier
+from rlhf_prm.prm import load_prm
+from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prompts import keep_gold, load_prompts
+from rlhf_prm.rl.live_values import LiveMonteCarloScorer, refuse_without_gold
+from rlhf_prm.runs.arguments import RecipeArguments
+from rlhf_prm.runs.errors import loading
+
+TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
+ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
+LIVE_VALUES = "vine"  # no PRM: Monte-Carlo values of the policy in training
+VERIFIERS: dict[str, Callable[..., Verifier]] = {"math": MathVerifier}
+
+
+@dataclass
+class Sources:
+    """Everything a trainer needs.
+
+    ``policy_path`` loads a fresh policy with ``policy()``, so that a baseline starts from the same weights.
+    ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the
+    trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many
+    held-out problems an evaluation without a limit is over. Where steps can be checked exactly, ``check_prm(page)``
+    measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels.
+    """
+
+    policy_path: str
+    model_kwargs: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase
+    step_scorer: StepScorer | None
+    verifier: Verifier
+    train_dataset: Dataset
+    eval_dataset: Dataset | None = None
+    evaluate: Callable[[PreTrainedModel, int | None], dict[str, float]] | None = None
+    check_prm: Callable[[Path], dict[str, Any]] | None = None
+    exact_scorer: StepScorer | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    eval_problems: int = 0
+
+    def policy(self) -> PreTrainedModel:
+        """A fresh copy of the policy."""
+        with loading("model_name_or_path", self.policy_path):
+            return AutoModelForCausalLM.from_pretrained(self.policy_path, **self.model_kwargs)
+
+    def __enter__(self) -> "Sources":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the verifier's workers, where it has any."""
+        close = getattr(self.verifier, "close", None)
+        if close:
+            close()
+
+
+def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sources:
+    """The toy world where no dataset is named, otherwise the models and data the arguments name.
+
+    Raises:
+        ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
+    """
+    if recipe.prm == LIVE_VALUES:
+        _check_live_values(recipe)
+    if recipe.gold_fraction == 0.0:
+        _refuse_outcome_baseline(recipe)
+    if recipe.dataset is None:
+        for name, given in (
+            ("model_name_or_path", model_args.model_name_or_path),
+            ("eval_dataset", recipe.eval_dataset),
+            ("columns", recipe.columns),
+        ):
+            if given:
+                raise ValueError(
+                    f"dataset: got nothing beside {name} {given!r}, expected the problems to train on (without any of "
+                    "the two the recipe runs the embedded toy world, which makes its own policy and problems)"
+                )
+        return _toy_world(recipe, seed)
+    return _named(recipe, model_args, seed)
+
+
+def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
+    from rlhf_prm.toyworld import ToyWorldSettings, build_world, evaluate_policy
+    from rlhf_prm.toyworld.oracle import OracleScorer
+    from rlhf_prm.toyworld.prm_check import check_prm
+    from rlhf_prm.toyworld.verifier import ExactMatchVerifier
+
+    settings = {"seed": seed, "gold_fraction": recipe.gold_fraction, **recipe.world_settings}
+    try:
+        world_settings = ToyWorldSettings(**settings)
+    except TypeError as error:
+        raise ValueError(f"world_settings: {error}") from error
+    own_prm = recipe.prm is None
+    oracle = _oracle(recipe, world_settings.seed) if recipe.prm == ORACLE else None
+    world = build_world(world_settings, recipe.stage_cache, with_prm=own_prm)
+    tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
+
+    def evaluate(model: PreTrainedModel, limit: int | None) -> dict[str, float]:
+        prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
+        return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
+
+    scorer = oracle or _step_scorer(recipe, str(world.prm_path if own_prm else recipe.prm))
+
+    def check(page: Path) -> dict[str, Any]:
+        return check_prm(world, scorer, page)
+
+    return Sources(
+        policy_path=str(world.policy_path),
+        model_kwargs={"dtype": "float32"},
+        tokenizer=tokenizer,
+        step_scorer=scorer,
+        verifier=ExactMatchVerifier(),
+        train_dataset=world.train_dataset,
+        evaluate=evaluate,
+        check_prm=None if recipe.prm == LIVE_VALUES else check,
+        exact_scorer=OracleScorer(seed=world_settings.seed),
+        seconds=dict(world.seconds),
+        eval_problems=min(recipe.eval_limit or len(world.eval_dataset), len(world.eval_dataset)),
+    )
+
+
+def _oracle(recipe: RecipeArguments, seed: int) -> StepScorer:
+    """The toy world's exact labels, with as many errors in them as ``prm_kwargs`` asks for."""
+    from rlhf_prm.toyworld.oracle import OracleScorer
+
+    for name, default in (("prm_family", "auto"), ("prm_placement", "replicate")):
+        if getattr(recipe, name) != default:
+            raise ValueError(
+                f"{name}: got {getattr(recipe, name)!r} with prm {ORACLE!r}, which is no model; leave it out"
+            )
+    accepted = ("random_flips", "systematic_flips")
+    for name, value in recipe.prm_kwargs.items():
+        if name not in accepted:
+            raise ValueError(f"prm_kwargs: the oracle has no keyword {name!r}; it has {', '.join(accepted)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"prm_kwargs: {name}: got {value!r}, expected a share between 0 and 1")
+    try:
+        return OracleScorer(seed=seed, **recipe.prm_kwargs)
+    except ValueError as error:
+        raise ValueError(f"prm_kwargs: {error}") from error
+
+
+def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sources:
+    if recipe.prm == ORACLE:
+        raise ValueError(
+            f"prm: got {ORACLE!r} with dataset {recipe.dataset!r}, but it knows the labels of the toy world only; "
+            "expected a Hub name or a folder"
+        )
+    columns, chat = recipe.columns, {"chat": recipe.chat, "system_prompt": recipe.system_prompt}
+    train = load_prompts(
+        recipe.dataset,
+        columns=columns,
+        config=recipe.dataset_config,
+        split=recipe.dataset_split,
+        limit=recipe.dataset_limit,
+        **chat,
+    )
+    train = keep_gold(train, recipe.gold_fraction, seed)
+    if all(gold is None for gold in train["solution"]):
+        _refuse_outcome_baseline(recipe)
+    if recipe.prm == LIVE_VALUES:
+        refuse_without_gold(train)
+    held_out = recipe.eval_dataset and load_prompts(
+        recipe.eval_dataset,
+        columns=columns,
+        config=recipe.dataset_config,
+        split=recipe.eval_split,
+        limit=recipe.eval_limit,
+        **chat,
+    )
+    verifier = _verifier(recipe)
+    policy_path, prm = model_args.model_name_or_path, recipe.prm
+    if policy_path is None:
+        raise ValueError("model_name_or_path: got nothing, expected the policy's Hub name or folder")
+    if policy_path == TINY_RANDOM:
+        from rlhf_prm.toyworld.tiny import tiny_random_models
+
+        policy_path, tiny_prm = tiny_random_models([str(row) for row in train["problem"]], recipe.stage_cache, seed)
+        prm = tiny_prm if prm == TINY_RANDOM else prm
+    with loading("model_name_or_path", policy_path):
+        tokenizer = AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left")
+    scorer = prm and _step_scorer(recipe, str(prm))
+    return Sources(
+        policy_path=str(policy_path),
+        model_kwargs={
+            "dtype": model_args.dtype,
+            "revision": model_args.model_revision,
+            "attn_implementation": model_args.attn_implementation,
+        },
+        tokenizer=tokenizer,
+        step_scorer=scorer or None,
+        verifier=verifier,
+        train_dataset=train,
+        eval_dataset=held_out or None,
+        eval_problems=len(held_out or []),
+    )
+
+
+def _step_scorer(recipe: RecipeArguments, name: str) -> StepScorer:
+    return _live_values(recipe) if recipe.prm == LIVE_VALUES else _prm(recipe, name)
+
+
+def _live_values(recipe: RecipeArguments) -> LiveMonteCarloScorer:
+    try:
+        return LiveMonteCarloScorer(**recipe.prm_kwargs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"prm_kwargs: {error}") from error
+
+
+def _check_live_values(recipe: RecipeArguments) -> None:
+    """What the arguments tell, before a model is made or loaded."""
+    _live_values(recipe)
+    for name, given, default in (
+        ("prm_family", recipe.prm_family, "auto"),
+        ("prm_placement", recipe.prm_placement, "replicate"),
+    ):
+        if given != default:
+            raise ValueError(
+                f"{name}: got {given!r} beside prm {LIVE_VALUES!r}, which is no model but completions of the policy "
+                f"itself; expected {name} to be left out"
+            )
+    if recipe.gold_fraction == 0.0:
+        raise ValueError(
+            f"gold_fraction: got 0.0 beside prm {LIVE_VALUES!r}, expected some gold answers to verify completions "
+            "against"
+        )
+
+
+def _prm(recipe: RecipeArguments, name: str) -> StepScorer:
+    own = {"name_or_path", "family", "placement"}  # arguments of the recipe by themselves
+    accepted = [keyword for keyword in inspect.signature(load_prm).parameters if keyword not in own]
+    unknown = sorted(set(recipe.prm_kwargs) - set(accepted))
+    if unknown:
+        raise ValueError(f"prm_kwargs: load_prm has no keyword {unknown[0]!r}; it has {', '.join(accepted)}")
+    with loading("prm", name):
+        return load_prm(name, family=recipe.prm_family, placement=recipe.prm_placement, **recipe.prm_kwargs)
+
+
+def _verifier(recipe: RecipeArguments) -> Verifier:
+    made = resolve(recipe.verifier, VERIFIERS, "verifier")
+    try:
+        return made(**recipe.verifier_kwargs)
+    except TypeError as error:
+        raise ValueError(f"verifier_kwargs: {error}") from error
+
+
+def _refuse_outcome_baseline(recipe: RecipeArguments) -> None:
+    """Called where no training problem has a gold answer; the baseline would fail after the whole main run."""
+    if recipe.baseline == "outcome":
+        raise ValueError(
+            f"baseline: got {recipe.baseline!r} for training problems without a gold answer (gold_fraction "
+            f"{recipe.gold_fraction}), from which it learns nothing; expected another method, or none (--baseline '')"
+        )

@@ -1,0 +1,343 @@
+"""Stepwise supervision: one row per solution, one label per step, as TRL's former stepwise type with two more columns.
+
+    {"prompt": str, "completions": [str], "labels": [bool], "soft_labels": [float], "source": str}
+
+``completions`` are the steps; ``labels[k]`` says whether step k is correct; ``soft_labels[k]`` ∈ [0, 1] is how sure its
+source was (the hit rate of Monte-Carlo completions, the share of a judge's votes; 0 or 1 where the source only gives a
+verdict); ``source`` says who labelled. The three lists have equal lengths.
+"""
+
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_prm.statistics import first_error
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+COLUMNS = ("prompt", "completions", "labels", "soft_labels", "source")
+
+
+@dataclass(frozen=True)
+class StepLabels:
+    """What one source says of one solution's steps.
+
+    Args:
+        labels: True = correct, for the steps that were looked at: all of them, or those up to the first wrong one.
+        soft_labels: the same steps in [0, 1].
+        source: "monte_carlo", "judge", "consensus", "human", …
+
+    Raises:
+        ValueError: the two lists differ in length.
+    """
+
+    labels: list[bool]
+    soft_labels: list[float]
+    source: str
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.soft_labels):
+            raise ValueError(
+                f"got {len(self.labels)} labels and {len(self.soft_labels)} soft labels, expected one of each per step"
+            )
+
+    @property
+    def first_error(self) -> int:
+        """0-based index of the first wrong step; −1 where there is none."""
+        return first_error(self.labels)
+
+    def row(self, prompt: str, steps: list[str]) -> dict[str, Any]:
+        """The stepwise row. Steps that were not looked at come after a wrong one: label False, soft label 0.
+
+        Raises:
+            ValueError: more labels than steps, or steps without a label although none was found wrong.
+        """
+        missing = len(steps) - len(self.labels)
+        if missing < 0 or (missing and self.first_error < 0):
+            raise ValueError(f"{len(self.labels)} labels for {len(steps)} steps and first error {self.first_error}")
+        return {
+            "prompt": prompt,
+            "completions": list(steps),
+            "labels": self.labels + [False] * missing,
+            "soft_labels": self.soft_labels + [0.0] * missing,
+            "source": self.source,
+        }
+
+
+def labels_from_first_error(first_error: int, num_steps: int, source: str) -> StepLabels:
+    """Labels up to and including the first wrong step (0-based; −1 = all ``num_steps`` are correct).
+
+    Raises:
+        ValueError: ``first_error`` is outside [−1, num_steps).
+    """
+    if not -1 <= first_error < num_steps:
+        raise ValueError(f"first_error: got {first_error}, expected −1 or an index below the {num_steps} steps")
+    labels = [True] * num_steps if first_error < 0 else [True] * first_error + [False]
+    return StepLabels(labels, [float(label) for label in labels], source)
+
+
+def check_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The row itself, if it is a well-formed stepwise row.
+
+    Raises:
+        ValueError: a column is missing, has no steps, or the lists differ in length.
+    """
+    missing = [column for column in COLUMNS if row.get(column) is None]
+    if missing:
+        raise ValueError(f"stepwise row: {', '.join(missing)} missing, expected the columns {', '.join(COLUMNS)}")
+    lengths = {column: len(row[column]) for column in COLUMNS[1:4]}
+    if len(set(lengths.values())) != 1 or not lengths["completions"]:
+        raise ValueError(f"stepwise row: got lengths {lengths}, expected one label and soft label per step, ≥ 1 step")
+    return row
+
+
+def processbench_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """ProcessBench: ``label`` is the 0-based first error, −1 = none."""
+    steps = record["steps"]
+    return [labels_from_first_error(record["label"], len(steps), "human").row(record["problem"], steps)]
+
+
+def math_shepherd_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Math-Shepherd: steps end with "ки" in ``input`` and with + or − in ``label``; the first begins with "Step 1:"."""
+    pieces = record["input"].split("ки")
+    labels, rest = [], record["label"]
+    for piece in pieces[:-1]:
+        mark = rest[len(piece) : len(piece) + 1]
+        if not rest.startswith(piece) or mark not in ("+", "-"):
+            raise ValueError(f"input and label differ before step mark {len(labels) + 1}: {rest[:60]!r}")
+        labels.append(mark == "+")
+        rest = rest[len(piece) + 1 :]
+    problem, found, first = pieces[0].rpartition("Step 1:")
+    if not found or pieces[-1].strip() or rest.strip():
+        raise ValueError("expected a problem, then steps from 'Step 1:' on, each ended by 'ки'")
+    steps = [step.strip() for step in [found + first, *pieces[1:-1]]]
+    return [StepLabels(labels, [float(x) for x in labels], "math-shepherd").row(problem.strip(), steps)]
+
+
+def prm800k_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """PRM800K: the labelled path, and one more row for every rated alternative to one of its steps, which ends it.
+
+    The path takes each step's chosen completion, or the labeller's own (correct by construction); where there is
+    neither, it breaks off and only the alternatives give rows. Ratings −1 are wrong, 0 and 1 correct. Screening and
+    quality-control records give no rows.
+    """
+    if record.get("is_quality_control_question") or record.get("is_initial_screening_question"):
+        return []
+    path: list[tuple[str, bool]] = []
+    branches: list[list[tuple[str, bool]]] = []
+    for step in record["label"]["steps"]:
+        rated = [(c["text"], c["rating"] >= 0) for c in step["completions"] or [] if c["rating"] is not None]
+        chosen, human = step["chosen_completion"], step["human_completion"]
+        if chosen is not None and step["completions"][chosen]["rating"] is not None:
+            taken = (step["completions"][chosen]["text"], step["completions"][chosen]["rating"] >= 0)
+        else:
+            taken = (human["text"], True) if human else None
+        branches += [[*path, other] for other in rated if other != taken]
+        if taken is None:
+            break
+        path.append(taken)
+    else:
+        branches.insert(0, path)
+    return [
+        StepLabels([good for _, good in chain], [float(good) for _, good in chain], "human").row(
+            record["question"]["problem"], [text.strip() for text, _ in chain]
+        )
+        for chain in branches
+        if chain
+    ]
+
+
+def math_aps_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """OmegaPRM trees (2406.06592, as in OpenR's MATH-APS): prefixes with Monte-Carlo values; one row per leaf.
+
+    A prefix's parent is the longest other prefix it begins with; the shortest is the problem. Step correct = value > 0.
+    """
+    values = {p["solution_prefix"]: float(p["mc_value"]) for p in record["reasoning_steps"]}
+    prefixes = sorted(values, key=len)
+    parents = {
+        text: max((other for other in prefixes if other != text and text.startswith(other)), key=len, default=None)
+        for text in prefixes
+    }
+    if list(parents.values()).count(None) != 1:
+        raise ValueError("expected prefixes that all begin with the shortest, the problem")
+    rows = []
+    for leaf in (text for text in prefixes if text not in parents.values()):
+        chain = [leaf]
+        while parents[chain[0]] is not None:
+            chain.insert(0, parents[chain[0]])
+        steps = [after[len(before) :].strip() for before, after in itertools.pairwise(chain)]
+        soft = [values[text] for text in chain[1:]]
+        if steps:
+            rows.append(StepLabels([v > 0 for v in soft], soft, "math-aps").row(chain[0].strip(), steps))
+    return rows
+
+
+READERS: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
+    "stepwise": lambda record: [{column: record[column] for column in COLUMNS}],
+    "processbench": processbench_rows,
+    "math-shepherd": math_shepherd_rows,
+    "prm800k": prm800k_rows,
+    "math-aps": math_aps_rows,
+}
+_SIGNATURES = {
+    "stepwise": {"prompt", "completions", "labels"},
+    "processbench": {"problem", "steps", "label"},
+    "math-shepherd": {"input", "label"},
+    "prm800k": {"question", "label"},
+    "math-aps": {"question", "reasoning_steps"},
+}
+
+
+def read_rows(
+    path: str | Path, format: str = "auto", rejected: list[tuple[str, str]] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Stepwise rows of a JSONL or parquet file in one of the public formats.
+
+    Args:
+        format: a name in ``READERS``, or "auto": told by the columns of each record.
+        rejected: takes (``file:line``, reason) of the records that cannot be read; without it they raise.
+
+    Raises:
+        ValueError: the file name, or a record that cannot be read and is not set aside.
+    """
+    for where, record in read_records(path):
+        try:
+            if isinstance(record, Exception):
+                raise record
+            rows = [check_row(row) for row in READERS[_format_of(record, format)](record)]
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
+            if rejected is None:
+                raise ValueError(f"{where}: {reason}") from error
+            rejected.append((where, reason))
+            continue
+        yield from rows
+
+
+def _format_of(record: dict[str, Any], format: str) -> str:
+    if format != "auto":
+        if format not in READERS:
+            raise ValueError(f"format {format!r}: expected auto or one of {', '.join(READERS)}")
+        return format
+    for name, columns in _SIGNATURES.items():
+        if columns <= record.keys():
+            return name
+    raise ValueError(f"columns {', '.join(sorted(record))} are of no known format ({', '.join(READERS)})")
+
+
+def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    """(``file:line``, record) of a .jsonl, .jsonl.gz, .json or .parquet file; a broken line gives a ``ValueError``.
+
+    A .json file holds one list of objects, or lines of them.
+
+    Raises:
+        ValueError: the file is missing, a folder, of another kind, or damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(SUFFIXES))
+        raise ValueError(f"{path} is a folder, expected one file; in it there are {', '.join(inside[:8]) or 'none'}")
+    if not path.is_file():
+        raise ValueError(f"no file {path}")
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{path}: expected a {', '.join(SUFFIXES)} file")
+    if path.suffix == ".parquet":
+        yield from ((f"{path.name}:{i}", record) for i, record in enumerate(_parquet_records(path), 1))
+        return
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as lines:
+        if path.suffix == ".json" and lines.read(4096).lstrip()[:1] == b"[":
+            lines.seek(0)
+            yield from _list_records(path.name, lines.read())
+            return
+        lines.seek(0)
+        try:
+            for i, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{path.name}:{i}", _record(line)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is damaged ({error})") from error
+
+
+def _parquet_records(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is no readable parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _list_records(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    try:
+        records = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON ({error})") from error
+    for i, record in enumerate(records, 1):
+        good = isinstance(record, dict)
+        yield f"{name}:{i}", record if good else ValueError(f"got a {type(record).__name__}, expected an object")
+
+
+def read_all(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
+    """(``file:line``, record) of every record of a file.
+
+    Raises:
+        ValueError: as ``read_records``; a record cannot be read, or there is none.
+    """
+    records = []
+    for where, record in read_records(path):
+        if isinstance(record, ValueError):
+            raise ValueError(f"{where}: {record}") from record
+        records.append((where, record))
+    if not records:
+        raise ValueError(f"{path} has no rows, expected at least one JSON object")
+    return records
+
+
+def _record(line: bytes) -> dict[str, Any] | ValueError:
+    try:
+        record = json.loads(line)
+    except ValueError as error:  # not JSON, or not UTF-8
+        return ValueError(f"not JSON ({error})")
+    return record if isinstance(record, dict) else ValueError(f"got a {type(record).__name__}, expected an object")
+
+
+def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write stepwise rows to a .jsonl or .parquet file, each one checked; the number written.
+
+    The file appears complete or not at all.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    if path.suffix == ".parquet":
+        dataset = to_dataset(rows)
+        dataset.to_parquet(str(partial))
+        count = len(dataset)
+    else:
+        with open(partial, "w", encoding="utf-8") as out:
+            for row in rows:
+                out.write(json.dumps(check_row(row), ensure_ascii=False) + "\n")
+                count += 1
+    partial.replace(path)
+    return count
+
+
+def to_dataset(rows: Iterable[dict[str, Any]]):
+    """A ``datasets.Dataset`` of stepwise rows, each one checked (``.push_to_hub(name)`` publishes it)."""
+    from datasets import Dataset, Features, List, Value
+
+    features = Features(
+        prompt=Value("string"),
+        completions=List(Value("string")),
+        labels=List(Value("bool")),
+        soft_labels=List(Value("float64")),
+        source=Value("string"),
+    )
+    checked = [check_row(row) for row in rows]
+    return Dataset.from_dict({column: [row[column] for row in checked] for column in COLUMNS}, features=features)

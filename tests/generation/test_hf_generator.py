@@ -1,0 +1,82 @@
+"""HF generation: exact sampling from the model's distribution, every row from its own seed."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from rlhf_prm.annotate import GenerationError, Generator
+from rlhf_prm.generation.hf import HFGenerator
+
+WORDS = ["<pad>", "<eos>", *"abcdefgh"]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=24,
+        eos_token_id=1,
+        pad_token_id=0,
+        initializer_range=0.5,
+    )
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+    return Qwen2ForCausalLM(config).eval(), fast
+
+
+def test_is_a_generator_and_shapes_up(parts):
+    generator = HFGenerator(*parts, max_new_tokens=5)
+    assert isinstance(generator, Generator)
+    texts = generator.generate(["a b", "c"], 3, seed=1)
+    assert [len(row) for row in texts] == [3, 3]
+    assert generator.generate(["a b", "c"], 3, seed=1) == texts != generator.generate(["a b", "c"], 3, seed=2)
+
+
+def test_a_row_depends_on_its_seed_not_on_its_neighbours(parts):
+    whole = HFGenerator(*parts, max_new_tokens=6, batch_size=64).generate(["a b c", "d", "e f"], 4, seed=[7, 8, 9])
+    assert HFGenerator(*parts, max_new_tokens=6, batch_size=2).generate(["d", "a b c"], 4, seed=[8, 7]) == [
+        whole[1],
+        whole[0],
+    ]
+    assert len(set(whole[0])) > 1
+
+
+def test_samples_follow_the_softmax(parts):
+    model, tokenizer = parts
+    ids = tokenizer("a b c", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        wanted = (model(ids).logits[0, -1] / 1.5).softmax(-1)
+    generator = HFGenerator(*parts, max_new_tokens=1, temperature=1.5, batch_size=4000)
+    (texts,) = generator.generate(["a b c"], 4000, seed=3)
+    counts = torch.zeros(len(WORDS))
+    for text in texts:
+        counts[WORDS.index(text) if text else 1] += 1
+    probabilities = wanted.clone()
+    probabilities[1] += probabilities[0]  # both special tokens decode to nothing
+    probabilities[0] = 0
+    standard_errors = (probabilities * (1 - probabilities) / 4000).sqrt() + 1e-4
+    assert ((counts / 4000 - probabilities).abs() < 5 * standard_errors).all()
+
+
+def test_greedy_and_stop(parts):
+    greedy = HFGenerator(*parts, max_new_tokens=8, temperature=0.0)
+    ((first, second),) = greedy.generate(["a"], 2)
+    assert first == second and first
+    word = first.split()[-1]
+    ((cut,),) = greedy.generate(["a"], 1, stop=[word])
+    assert word not in cut and first.startswith(cut)
+
+
+def test_a_prompt_beyond_the_context_is_refused(parts):
+    with pytest.raises(GenerationError, match="30 tokens, the model's context 24"):
+        HFGenerator(*parts).generate(["a " * 30], 1)
+    (texts,) = HFGenerator(*parts, max_new_tokens=100).generate(["a " * 20], 2, seed=0)
+    assert all(len(text.split()) <= 4 for text in texts)

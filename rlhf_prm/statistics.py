@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 
 class Interval(NamedTuple):
@@ -28,6 +27,8 @@ def mean_interval(values: Sequence[float | int], confidence: float = 0.95) -> In
     mean = float(kept.mean())
     if kept.size == 1:
         return Interval(mean, math.nan, math.nan)
+    from scipy import stats  # loads slowly; a command's --help must not wait for it
+
     half = float(stats.t.ppf(0.5 + confidence / 2, kept.size - 1) * kept.std(ddof=1) / math.sqrt(kept.size))
     return Interval(mean, mean - half, mean + half)
 
@@ -36,6 +37,8 @@ def share_interval(hits: float | int, total: int, confidence: float = 0.95) -> I
     """Wilson's score interval of a share ``hits / total`` (Wilson 1927): inside [0, 1], sound near 0 and 1."""
     if total <= 0:
         return Interval(math.nan, math.nan, math.nan)
+    from scipy import stats  # loads slowly; a command's --help must not wait for it
+
     z = float(stats.norm.ppf(0.5 + confidence / 2))
     share = hits / total
     centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
@@ -75,6 +78,8 @@ def difference_p_value(differences: Sequence[float | int]) -> float:
         return math.nan
     if np.ptp(kept) == 0.0:
         return 1.0 if kept[0] == 0.0 else 0.0
+    from scipy import stats  # loads slowly; a command's --help must not wait for it
+
     return float(stats.ttest_1samp(kept, 0.0).pvalue)
 
 

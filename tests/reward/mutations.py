@@ -1,6 +1,6 @@
 """Ways to get the maths wrong: (file, right text, wrong text). Each right text stands exactly once in its file."""
 
-C, S, R, H, T = "credit.py", "shaping.py", "rollouts.py", "hacking.py", "trust.py"
+C, S, R, H, T = "credit.py", "shaping.py", "rollouts.py", "../rlhf_prm/guard/detectors.py", "trust.py"
 
 MUTATIONS = [
     # returns

@@ -88,7 +88,7 @@ class RecipeArguments:
         default=None, metadata={"help": "JSON of further keywords of HackGuard."}
     )
     token_budget: int | None = field(
-        default=None, metadata={"help": "End the training after so many generated tokens."}
+        default=None, metadata={"help": "End the training after so many generated tokens, live values' included."}
     )
 
     def __post_init__(self) -> None:

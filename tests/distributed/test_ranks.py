@@ -78,6 +78,7 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
             assert result["zero_stage"] == (int(config[-1]) if "zero" in config else None)
             check_numbers(part, result, expected[part if part.endswith(("prm", "live")) else part.partition("-")[0]])
     few, many = (rank["grpo-live"] for rank in ranks)
+    assert few["scorer_tokens"] == many["scorer_tokens"] == few["tokens"] + many["tokens"]
     assert few["prefixes"] != many["prefixes"] and min(few["completions"], many["completions"]) > 0
     if "grpo-prm" in parts:
         few, many = (rank["grpo-prm"] for rank in ranks)

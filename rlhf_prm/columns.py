@@ -84,6 +84,14 @@ def steps_of(
     )
 
 
+def text_of_steps(record: Mapping[str, Any], text_columns: Sequence[str] = RESPONSE_COLUMNS) -> str | None:
+    """The text that ``steps_of`` cuts; None where the row has a list of steps."""
+    lists = [record[column] for column in STEPS_COLUMNS if isinstance(record.get(column), list)]
+    text = value_of(record, None, text_columns)
+    listed = any(all(isinstance(step, str) for step in steps) for steps in lists)
+    return text if isinstance(text, str) and not listed else None
+
+
 def gold_of(record: Mapping[str, Any], named: str | None = None) -> str | None:
     """The gold answer as text; None where there is none (null, blank, or NaN in a column of numbers).
 

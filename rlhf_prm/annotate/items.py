@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.store import Shards
-from rlhf_prm.columns import gold_of, problem_of, steps_of
+from rlhf_prm.columns import gold_of, problem_of, steps_of, text_of_steps
 from rlhf_prm.step_data import read_records
 
 
@@ -22,13 +22,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """One solution of a problem, in steps."""
+    """One solution of a problem, in steps; ``text`` is what they were cut from, None where they came as a list."""
 
     id: str
     number: int
     prompt: str
     solution: str
     steps: list[str]
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def given_solutions(config: AnnotateConfig) -> Iterator[Solution | BadRow]:
         row_id = f"{number:07d}"
         try:
             prompt, gold = _prompt_and_gold(config, record)
-            yield Solution(row_id, number, prompt, gold, steps_of(record, config.splitter))
+            yield Solution(row_id, number, prompt, gold, steps_of(record, config.splitter), text_of_steps(record))
         except ValueError as error:
             yield BadRow(row_id, number, f"{where}: {error}")
 
@@ -74,7 +75,7 @@ def sampled_solutions(config: AnnotateConfig, samples: list[Shards]) -> Iterator
             number = int(record["id"].split(".")[0])
             for i, response in enumerate(record["responses"]):
                 steps = config.splitter.split(response) if response.strip() else []
-                yield Solution(f"{record['id']}.{i}", number, record["prompt"], record["solution"], steps)
+                yield Solution(f"{record['id']}.{i}", number, record["prompt"], record["solution"], steps, response)
         shard += 1
         found = shard <= max(store.last_shard() for store in samples)
 

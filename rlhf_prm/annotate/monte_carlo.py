@@ -28,7 +28,7 @@ class MonteCarloSettings:
         num_completions: n, completions per step prefix.
         threshold: a step is correct when its hit rate is above it.
         stop_at_first_miss: stop at the first step that is not correct; False estimates every step.
-        separator: joins the steps of a prefix, and ends it.
+        separator: joins the steps of a prefix, and ends it, where the text they were cut from is not known.
         seed: of all sampling.
 
     What is written are hits, so ``threshold`` and ``stop_at_first_miss`` can be changed afterwards:
@@ -69,6 +69,7 @@ def monte_carlo_task(
     solution: str,
     settings: MonteCarloSettings,
     known: Sequence[StepEstimate] = (),
+    prefixes: Sequence[str] | None = None,
 ) -> Task:
     """The labelling of one solution; goes on after the ``known`` estimates of its first steps.
 
@@ -78,6 +79,8 @@ def monte_carlo_task(
         key: names the solution; its seeds follow from it.
         prompt: what the policy saw before its first step, rendered.
         solution: the gold answer.
+        prefixes: the solution's own text up to the end of each step, what ends the step included; by default the steps
+            joined by ``settings.separator``.
 
     Raises:
         RejectedRow: no steps, or the gold answer cannot be read.
@@ -87,11 +90,14 @@ def monte_carlo_task(
     estimates = list(known)
     while not is_complete(estimates, len(steps), settings):
         k = len(estimates)
-        done = settings.separator.join(steps[: k + 1])
-        if k == len(steps) - 1:
-            texts = [done]
+        last = k == len(steps) - 1
+        if prefixes is not None:
+            prefix = prefixes[k]
         else:
-            prefix = done + settings.separator
+            prefix = settings.separator.join(steps[: k + 1]) + settings.separator * (not last)
+        if last:
+            texts = [prefix]
+        else:
             seed = unit_seed(settings.seed, "monte_carlo", key, k)
             completions = yield Generate(prompt + prefix, settings.num_completions, seed, group=prompt)
             texts = [prefix + completion for completion in completions]

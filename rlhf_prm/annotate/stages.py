@@ -86,20 +86,24 @@ class MonteCarloStage:
         if config.completer is None and not config.policies:
             raise ValueError("monte_carlo: expected a completer or a policy (--model) to continue the steps")
         self.model = config.completer or config.policies[0]
-        self.how = config.monte_carlo_settings
+        self.how, self.splitter = config.monte_carlo_settings, config.splitter
         self._template: Callable[[str], str] | None = None
         self.settings = {
             **source,
             "completer": self.model.results_depend_on(),
             "monte_carlo": self.how.records_depend_on(),
+            "prefixes": "own text",  # an older version joined the steps by the separator
             "verifier": config.verifier,
             "shard_size": config.shard_size,
         }
 
     def task(self, row: Solution, records: Records) -> Task:
         self._template = self._template or self.model.prompt_template()
-        prompt = self._template(row.prompt)
-        return monte_carlo_task(row.id, prompt, row.steps, row.solution, self.how, self._estimates(records))
+        prompt, known = self._template(row.prompt), self._estimates(records)
+        prefixes = None
+        if row.text is not None:
+            prefixes = [row.text[:end] for _, end in self.splitter.spans(row.text)]
+        return monte_carlo_task(row.id, prompt, row.steps, row.solution, self.how, known, prefixes)
 
     def is_done(self, row: Solution, records: Records) -> bool:
         return bool(records) and is_complete(self._estimates(records), len(row.steps), self.how)

@@ -30,6 +30,7 @@ PRM_DEFAULTS = {
     "gradient_checkpointing": False,
 }
 CRITICS = {"own": "own", "shared": "shared", "detached": "shared"}  # a detached head stands on the policy's trunk too
+NO_MODEL = ("vine",)  # values of `prm` that are no model: live Monte-Carlo values of the policy
 Settings = dict[str, Any]
 
 
@@ -111,7 +112,7 @@ def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
     adapters = _adapters(settings, shape)
     return _micro_batches(settings, gpus) | {
         "policy": shape,
-        "prm": model_shape(settings["prm"]) if settings.get("prm") else None,
+        "prm": prm_shape(settings.get("prm")),
         "critic": CRITICS[settings["critic"]] if ppo else "none",
         "reference": settings["beta"] > 0 and not adapters,  # with adapters the reference is the frozen policy itself
         "prm_placement": settings.get("prm_placement", "replicate"),
@@ -130,6 +131,11 @@ def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
             )
         },
     }, names
+
+
+def prm_shape(name: str | None) -> ModelShape | None:
+    """The shape of a PRM; None where a run has no PRM or measures live values in place of one."""
+    return model_shape(name) if name and name not in NO_MODEL else None
 
 
 def _micro_batches(settings: Settings, gpus: int) -> Settings:

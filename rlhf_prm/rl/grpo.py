@@ -44,6 +44,7 @@ class ScoredBatch:
     """The newest generation batch over all ranks: what was sampled, what it scored, what it was given.
 
     ``step_advantages`` is (B, K), beside ``rollouts.step_mask``; ``rows`` has the texts, ``update`` is the global step.
+    ``scorer_tokens`` were sampled to score it, over all ranks: by live Monte-Carlo values.
     """
 
     rows: list[ScoredRollout]
@@ -51,6 +52,7 @@ class ScoredBatch:
     step_advantages: Tensor
     mode: str
     update: int
+    scorer_tokens: int = 0
 
 
 class ProcessGRPOTrainer(GRPOTrainer):
@@ -183,7 +185,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
         rollouts = step_rollouts(rows, self._outcome_rewards, num_generations)
         first = self.accelerator.process_index * len(inputs)
         step_advantages, output["advantages"] = self._advantages(output, rollouts, slice(first, first + len(inputs)))
-        self.last_rollouts = ScoredBatch(rows, rollouts, step_advantages, mode, self.state.global_step)
+        sampled = sum(gather_object([self.scoring.sampled_tokens]))
+        self.last_rollouts = ScoredBatch(rows, rollouts, step_advantages, mode, self.state.global_step, sampled)
         self._warn_without_separator(rows)
         self._log_rollouts(mode)
         return output

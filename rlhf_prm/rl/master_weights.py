@@ -69,3 +69,39 @@ def check_master_weights(model: nn.Module, args: TrainingArguments, learning_rat
             if not quantized:
                 raise
             warnings.warn(f"adapters on a quantized model: {error}", stacklevel=3)
+
+
+def refuse_other_precision(args: TrainingArguments) -> None:
+    """Raise where DeepSpeed was launched in a precision that the settings do not ask for; elsewhere warn.
+
+    DeepSpeed would refuse it too, but only once the models are loaded. Without DeepSpeed transformers follows the
+    launch file.
+
+    Raises:
+        ValueError: ``mixed_precision`` of the launch is bf16 or fp16, and the settings have neither.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("bf16", "fp16") or args.bf16 or args.fp16:
+        return
+    what = f"{launched}: got false in the settings and mixed_precision: {launched} in the launch file"
+    if args.deepspeed_plugin is not None:
+        raise ValueError(
+            f"{what}; DeepSpeed needs the same in both: add --{launched} true, or launch with mixed_precision: 'no'"
+        )
+    warnings.warn(f"{what}: the launch file decides, so the arithmetic is done in {launched}", stacklevel=2)
+
+
+def one_dtype_for_zero3(model: nn.Module) -> None:
+    """Casts what ZeRO-3 has not partitioned yet to the dtype of what it partitioned while it was loaded.
+
+    A value head or an adapter is made after the weights of the checkpoint, in float32. ZeRO-3 puts all that it trains
+    into one buffer, but casts nothing where a part is partitioned already. The optimizer steps float32 copies of all
+    of it. Does nothing where nothing is partitioned.
+    """
+    partitioned = {p.dtype for p in model.parameters() if hasattr(p, "ds_id") and p.is_floating_point()}
+    if len(partitioned) != 1:
+        return
+    [dtype] = partitioned
+    for parameter in model.parameters():
+        if not hasattr(parameter, "ds_id") and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)

@@ -29,7 +29,7 @@ from rlhf_prm.rl.critic import (
 )
 from rlhf_prm.rl.environments import refuse_environments
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
-from rlhf_prm.rl.master_weights import has_master_weights
+from rlhf_prm.rl.master_weights import has_master_weights, one_dtype_for_zero3
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
 
 
@@ -68,6 +68,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         if trunk is not None and source is not None:
             check_vocabulary(trunk, source, self._tokenizer)
         self.value_tap = ValueTap(self.model, self._critic(trunk, args))
+        one_dtype_for_zero3(self.model)
         if args.sync_ref_model:
             theirs = self.pop_callback(SyncRefModelCallback)
             self.add_callback(SyncReferenceToPolicy(theirs.ref_model, theirs.accelerator))

@@ -61,7 +61,7 @@ class RolloutScorer(Protocol):
     """A step scorer that needs more of a rollout than its text: this method is called in place of ``score``.
 
     The verifier is waited for first. All ranks call it equally often. A trainer calls ``attach(trainer)`` of a scorer
-    that has it once, when it has been built itself.
+    that has it once, when it has been built itself. Where it keeps ``stats``, ``stats.tokens`` are those it sampled.
     """
 
     def score_rollouts(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
@@ -165,6 +165,11 @@ class RolloutScoring:
         if got != wanted:
             raise ValueError(f"step_scorer: got {got} scores, expected one per step: {wanted}")
         return scores
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens that the scorer had the policy sample for the newest call."""
+        return int(self.scorer_stats.get("tokens", 0)) if hasattr(self.step_scorer, "score_rollouts") else 0
 
     def _counted(self) -> dict[str, float]:
         stats = getattr(self.step_scorer, "stats", None)  # running totals, where the scorer keeps them

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 class TokenBudget(TrainerCallback):
     """Logs ``generated_tokens``, all completion tokens so far, and ends the training once they reach ``budget``.
 
-    Every batch generated for training counts, on all ranks; held-out evaluations do not. The count is part of a
+    Every batch generated for training counts, on all ranks, and what live Monte-Carlo values sampled to score it;
+    held-out evaluations do not. The count is part of a
     checkpoint (``token_budget.json``), and a resumed run goes on from it.
 
     Args:
@@ -53,7 +54,8 @@ class TokenBudget(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         """Count what was generated for this update."""
         self._batches.look(self.trainer)
-        self.tokens += sum(int(batch.rollouts.token_counts.sum()) for batch in self._batches.taken())
+        for batch in self._batches.taken():
+            self.tokens += int(batch.rollouts.token_counts.sum()) + batch.scorer_tokens
         # TRL logs the mean of a metric's list: the newest count stands there alone.
         self.trainer._metrics["train"]["generated_tokens"][:] = [self.tokens]
         if self.budget is not None and self.tokens >= self.budget:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers import TrainingArguments
 from trl import TrlParser
 
 from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
+from rlhf_prm.rl.master_weights import refuse_other_precision
 
 OF_ONES_OWN = ("dataset", "model_name_or_path", "train_data")  # arguments that leave the embedded toy world
 NO_BASELINE = ("", "none", "null")
@@ -86,7 +88,7 @@ class RecipeArguments:
         default=None, metadata={"help": "JSON of further keywords of HackGuard."}
     )
     token_budget: int | None = field(
-        default=None, metadata={"help": "End the training after so many generated tokens."}
+        default=None, metadata={"help": "End the training after so many generated tokens, live values' included."}
     )
 
     def __post_init__(self) -> None:
@@ -124,7 +126,7 @@ def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
     Standard output says which of the three it was.
 
     Raises:
-        ValueError: no such file, or keys and values nobody knows.
+        ValueError: no such file, keys and values nobody knows, or another precision than DeepSpeed was launched in.
     """
     prepare_cpu_ranks()
     arguments = [part for argument in sys.argv[1:] for part in _separated(argument)]
@@ -144,6 +146,9 @@ def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
     _refuse_unknown(unknown_keys, known, f" in {path}")
     if os.environ.get("RANK", "0") == "0":
         print(f"settings: {told}", flush=True)
+    for part in parsed:
+        if isinstance(part, TrainingArguments):
+            refuse_other_precision(part)
     return tuple(parsed)
 
 

@@ -120,7 +120,7 @@ def quick_grpo(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        tokens += sum(map(len, completions))
+        tokens += sum(map(len, completions)) + scoring.sampled_tokens
     seconds = time.perf_counter() - start
     measured = evaluate_policy(policy, tokenizer, world.eval_dataset["prompt"], max_new_tokens=limit)
     memory = {name: float(value) for name, value in advantages.memory.items() if value.ndim == 0}

@@ -1,10 +1,18 @@
 """Monte-Carlo labels against hand-worked ones."""
 
+import json
+
 import pytest
 from annotate_fakes import BoxVerifier, ScriptedGenerator
 
 from rlhf_prm.annotate import MonteCarloSettings, Rejection, monte_carlo
+from rlhf_prm.annotate.config import AnnotateConfig
+from rlhf_prm.annotate.items import given_solutions, sampled_solutions
 from rlhf_prm.annotate.monte_carlo import StepEstimate, monte_carlo_task
+from rlhf_prm.annotate.stages import MonteCarloStage
+from rlhf_prm.annotate.store import Shards, StageStore
+from rlhf_prm.annotate.tasks import Verify
+from rlhf_prm.generation.config import GeneratorConfig
 from rlhf_prm.generation.requests import Generate, unit_seed
 
 SETTINGS = MonteCarloSettings(num_completions=4, separator="|")
@@ -97,3 +105,50 @@ def test_settings_say_what_is_wrong():
         MonteCarloSettings(num_completions=0)
     with pytest.raises(ValueError, match="threshold: got 1"):
         MonteCarloSettings(threshold=1.0)
+
+
+def prompts_asked_for(task) -> list[str]:
+    """The prompts that a task generates from; every completion is correct."""
+    prompts, answer = [], None
+    try:
+        while True:
+            request = task.send(answer)
+            answer = None
+            if isinstance(request, Generate):
+                prompts.append(request.prompt)
+                answer = ["[7]"] * request.n
+            elif isinstance(request, Verify):
+                answer = BoxVerifier().verify(request.completions, ["7"] * len(request.completions))
+    except StopIteration:
+        return prompts
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"response": " Step 1: a.\nStep 2: b.\n\n\nStep 3: [7]"}, [" Step 1: a.\n", " Step 1: a.\nStep 2: b.\n\n\n"]),
+        ({"steps": ["a", "b", "[7]"], "response": "not these"}, ["a\n\n", "a\n\nb\n\n"]),
+    ],
+)
+def test_a_prefix_is_the_solutions_own_text(tmp_path, row, asked):
+    """Steps that a pattern cut are not joined by a separator that the policy never wrote; a list of steps is."""
+    path = tmp_path / "solutions.jsonl"
+    path.write_text(json.dumps({"problem": "P?", "answer": "7"} | row) + "\n")
+    completer = GeneratorConfig(model="m", template="plain")
+    config = AnnotateConfig(
+        out=str(tmp_path), solutions=str(path), completer=completer, step_pattern=r"\n+", num_completions=2
+    )
+    [solution] = given_solutions(config)
+    assert len(solution.steps) == 3
+    stage = MonteCarloStage(config, {})
+    prompt = completer.prompt_template()("P?")
+    assert prompts_asked_for(stage.task(solution, [])) == [prompt + prefix for prefix in asked]
+
+
+def test_sampled_responses_keep_their_text(tmp_path):
+    record = {"id": "0000000.0", "prompt": "P", "solution": "7", "responses": ["a;\nb", " "]}
+    with StageStore(tmp_path, {}, 10) as store:
+        store.append(0, record)
+    config = AnnotateConfig(out="", problems="x", step_pattern=";\n")
+    first, blank = sampled_solutions(config, [Shards(tmp_path, 10)])
+    assert (first.steps, first.text) == (["a", "b"], "a;\nb") and blank.steps == []

@@ -75,10 +75,12 @@ def trainer_of(algorithm: str, folder: Path, scorer=None, rollouts=scripted, dat
 def run(algorithm: str, folder: Path, scorer=None, resume: bool = False, **settings) -> dict:
     """Trains and gives the numbers that must not depend on the ranks."""
     trainer = trainer_of(algorithm, folder, scorer, **settings)
-    advantages, generate = [], trainer._generate_and_score_completions
+    advantages, generate, scorer_tokens = [], trainer._generate_and_score_completions, 0
 
     def keep(inputs):
+        nonlocal scorer_tokens
         output = generate(inputs)
+        scorer_tokens += trainer.last_rollouts.scorer_tokens
         advantages.append(trainer.last_rollouts.step_advantages.tolist())
         return output
 
@@ -90,6 +92,7 @@ def run(algorithm: str, folder: Path, scorer=None, resume: bool = False, **setti
     return {
         "logs": [{name: entry[name] for name in named if name in entry} for entry in logs],
         "step_advantages": advantages,
+        "scorer_tokens": scorer_tokens,
         "world_size": trainer.accelerator.num_processes,
         "type": str(trainer.accelerator.distributed_type),
         "backend": dist.get_backend() if dist.is_initialized() else None,
@@ -124,7 +127,8 @@ def run_with_live_values(algorithm: str, folder: Path) -> dict:
     """
     scorer = LiveMonteCarloScorer(2, batch_size=2)
     result = run(algorithm, folder / f"{algorithm}-live", scorer, method="vine", top_k=1)
-    return result | {"prefixes": scorer.stats.prefixes, "completions": scorer.stats.completions}
+    stats = scorer.stats
+    return result | {"prefixes": stats.prefixes, "completions": stats.completions, "tokens": stats.tokens}
 
 
 def main() -> None:

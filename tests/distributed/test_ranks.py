@@ -13,8 +13,12 @@ from tests.distributed.launch import free_port, launch, rank_results
 from tests.distributed.scripted_run import run, run_with_live_values, run_with_prm
 from tests.prm.prm_checkpoints import qwen_prm
 
+DEADLINE = 1200  # seconds: eight trainings in one launch take one to three minutes where nothing else runs
+pytestmark = pytest.mark.timeout(DEADLINE + 300)
 SCRIPT = "tests/distributed/scripted_run.py"
-FSDP2_SCRIPT = "tests/distributed/fsdp2_run.py"
+FSDP2_DEADLINE = 1200  # seconds: eight trainings in one launch take one to three minutes where nothing else runs
+pytestmark = pytest.mark.timeout(DEADLINE + 300)
+SCRIPT = "tests/distributed/fsdp2_run.py"
 
 
 def fsdp2_config(folder: Path) -> Path:
@@ -61,7 +65,9 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
     parts = ["grpo", "ppo", "grpo-resume", "ppo-resume", "ppo-sampled", "grpo-live"]
     parts += ["grpo-prm", "ppo-prm"] if "zero" in config else []
     file, script = (fsdp2_config(tmp_path), FSDP2_SCRIPT) if config == "fsdp2" else (config, SCRIPT)
-    finished = launch(file, script, str(tmp_path), *parts, port=free_port(), TEST_PRM=str(folder / "prm"))
+    finished = launch(
+        file, script, str(tmp_path), *parts, port=free_port(), deadline=DEADLINE, TEST_PRM=str(folder / "prm")
+    )
     ranks = rank_results(tmp_path, finished)
     for rank in ranks:
         sampled = rank.pop("ppo-sampled")  # each rank draws its own, so there is nothing to compare with
@@ -72,6 +78,7 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
             assert result["zero_stage"] == (int(config[-1]) if "zero" in config else None)
             check_numbers(part, result, expected[part if part.endswith(("prm", "live")) else part.partition("-")[0]])
     few, many = (rank["grpo-live"] for rank in ranks)
+    assert few["scorer_tokens"] == many["scorer_tokens"] == few["tokens"] + many["tokens"]
     assert few["prefixes"] != many["prefixes"] and min(few["completions"], many["completions"]) > 0
     if "grpo-prm" in parts:
         few, many = (rank["grpo-prm"] for rank in ranks)

@@ -290,4 +290,8 @@ def test_command(capsys):
     text = capsys.readouterr().out
     assert "does not fit in 40 GB" in text and "zero_stage: 3" in text and "seconds per update" in text
     assert main(["plan", "--rollouts", "7"]) == 2
+    capsys.readouterr()
+    for more, zero in (([], 0), (["--zero", "3"], 3)):
+        assert main(["plan", "--policy", "1.5B", "--gpus", "1", "--json", *more]) == 0
+        assert json.loads(capsys.readouterr().out)["planned"]["zero"] == zero
     assert set(GPUS) >= {"h100", "a100-80"}

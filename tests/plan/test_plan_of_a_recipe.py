@@ -90,6 +90,16 @@ def test_ppo_and_peft_are_recognised(tmp_path):
     assert settings["adapter_parameters"] == lora_parameters(SHAPES["1.5B"], 8)
 
 
+def test_live_values_are_no_model(tmp_path, capsys):
+    (tmp_path / "vine.yaml").write_text("{model_name_or_path: Qwen/Qwen2.5-1.5B, prm: vine, method: vine}")
+    settings, names = recipe_settings(tmp_path / "vine.yaml", gpus=1)
+    assert settings["prm"] is None and names["prm"] == "vine"
+    for arguments in (["--config", str(tmp_path / "vine.yaml")], ["--policy", "1.5B", "--prm", "vine"]):
+        assert main(["plan", *arguments]) == 0
+        told = capsys.readouterr().out
+        assert "PRM none (live Monte-Carlo values)" in told and "not planned: the completions of live values" in told
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -91,7 +91,8 @@ PPO = Rehearsal("ppo_gsm8k_smoke", SMOKE | EVERY_UPDATE | PPO_MODELS)
 PPO_DDP = Rehearsal(PPO.config, PPO.overrides, launch_file="cpu_ddp", processes=2, slow=True)
 PPO_TWO_NODES = Rehearsal(
     PPO.config,
-    PPO.overrides | {"prm_placement": "zero3", "model_name_or_path": "{policy}"},
+    # The launch file computes in bfloat16, the config is for a CPU.
+    PPO.overrides | {"prm_placement": "zero3", "model_name_or_path": "{policy}", "bf16": True},
     launch_file="zero3_2x8",
     launch=TWO_ON_A_CPU,
     processes=2,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 from rlhf_prm.prm import load_prm
 from tests.rehearsal.published import SYSTEM_TURN
 from tests.rehearsal.runner import Done, masters, metrics_of, rehearse, saved_weights
-from tests.rehearsal.table import REINFORCEMENT, REWARD_MODELS, UPDATES, Rehearsal
+from tests.rehearsal.table import PPO_TWO_NODES, REINFORCEMENT, REWARD_MODELS, UPDATES, Rehearsal
 
 DEADLINE = 1200  # seconds for each of the two launches; all of it takes one to two minutes on an idle machine
 ELSEWHERE = ("max_steps", "output_dir", "report_to")  # what the runner sets, and what transformers makes a list of
@@ -55,6 +56,17 @@ def test_reward_model(rehearsal, made, tmp_path):
     solutions_of_an_update(done, state)
     ran_on_its_processes(done)
     the_prm_moved_and_scores(done)
+
+
+@pytest.mark.slow
+def test_a_launch_in_another_precision_is_refused_in_one_line(made, tmp_path):
+    """The CPU config has bf16: false, the launch file for GPUs has bf16: said before a model is loaded."""
+    overrides = {name: value for name, value in PPO_TWO_NODES.overrides.items() if name != "bf16"}
+    with pytest.raises(AssertionError) as refused:
+        rehearse(replace(PPO_TWO_NODES, overrides=overrides), made, tmp_path, deadline=DEADLINE)
+    output = str(refused.value)
+    assert "error: bf16: got false in the settings and mixed_precision: bf16 in the launch file" in output
+    assert "ValueError" not in output and "Loading weights" not in output
 
 
 def settings_are_the_shipped_ones(done: Done, used: dict[str, Any]) -> None:

@@ -9,7 +9,13 @@ import yaml
 from peft import LoraConfig
 
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
-from rlhf_prm.rl.master_weights import check_master_weights, has_master_weights, refuse_low_precision
+from rlhf_prm.rl.master_weights import (
+    check_master_weights,
+    has_master_weights,
+    one_dtype_for_zero3,
+    refuse_low_precision,
+    refuse_other_precision,
+)
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
@@ -129,3 +135,35 @@ def test_shipped_configs_step_float32(path):
     command = path.read_text().splitlines()[0]
     if settings.get("dtype", "float32") != "float32":
         assert "zero" in command, f"{path.name}: dtype {settings['dtype']} needs ZeRO, the command is {command}"
+
+
+def test_deepspeed_is_launched_in_the_precision_of_the_settings(arguments, monkeypatch, recwarn):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    args = arguments(deepspeed={})
+    args.bf16, args.fp16 = False, False
+    with pytest.raises(ValueError, match=r"bf16: got false in the settings and .* launch file; .* add --bf16 true"):
+        refuse_other_precision(args)
+    args.bf16 = True
+    refuse_other_precision(args)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    args.bf16 = False
+    refuse_other_precision(args)
+    assert not recwarn.list
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    args.deepspeed_plugin = None
+    with pytest.warns(UserWarning, match="the arithmetic is done in bf16"):
+        refuse_other_precision(args)
+
+
+def test_what_zero3_has_partitioned_gives_the_rest_its_dtype():
+    """A head made after the weights were partitioned in bfloat16: DeepSpeed fails on two dtypes in one buffer."""
+    trunk, head = torch.nn.Linear(3, 3).to(torch.bfloat16), torch.nn.Linear(3, 1)
+    model = torch.nn.ModuleDict({"trunk": trunk, "head": head})
+    value = head.weight.detach().clone()
+    one_dtype_for_zero3(model)  # nothing is partitioned
+    assert head.weight.dtype == torch.float32
+    for index, parameter in enumerate(trunk.parameters()):
+        parameter.ds_id = index
+    one_dtype_for_zero3(model)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    torch.testing.assert_close(head.weight.float(), value, atol=0, rtol=2**-8)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate.parallelism_config import ParallelismConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from rlhf_prm.rl.config import ProcessGRPOConfig
@@ -146,6 +147,8 @@ def test_truncated_completions_teach_nothing(tmp_path, kind):
         ({"use_transformers_paged": True, "bf16": True}, "casts the trained weights"),
         ({"vllm_importance_sampling_mode": "token"}, "vllm_importance_sampling_mode: got 'token'.*sequence_mask"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size"),
+        ({"parallelism_config": ParallelismConfig(cp_size=2)}, "does not support sequence-dim parallelism"),
+        ({"parallelism_config": ParallelismConfig(sp_size=2)}, "does not support sequence-dim parallelism"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

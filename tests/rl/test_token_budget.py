@@ -7,6 +7,7 @@ from transformers import TrainerCallback
 
 from rlhf_prm.guard.undisturbed import training_undisturbed
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.token_budget import TokenBudget
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
@@ -35,7 +36,7 @@ class Counting(ProcessGRPOTrainer):
         return output
 
 
-def trained(folder, budget=None, resume=None, **settings):
+def trained(folder, budget=None, resume=None, scorer=None, **settings):
     tokens, evaluate = TokenBudget(budget=budget), Evaluate()
     defaults = dict(gradient_accumulation_steps=4, steps_per_generation=1, num_generations_eval=1, max_steps=3)
     trainer = Counting(
@@ -44,7 +45,7 @@ def trained(folder, budget=None, resume=None, **settings):
         train_dataset=tiny_dataset(32),
         eval_dataset=tiny_dataset(4),
         processing_class=tiny_tokenizer(),
-        step_scorer=HashScorer(),
+        step_scorer=scorer or HashScorer(),
         verifier=DigitVerifier(),
         callbacks=[evaluate, tokens],
     )
@@ -96,6 +97,17 @@ def test_a_checkpoint_without_a_count_is_said(tmp_path, caplog):
     trained(tmp_path, max_steps=3, resume=str(tmp_path / "checkpoint-2"), **settings)
     told = f"checkpoint-2 has no token_budget.json: counting on from {sum(first.generated)} tokens"
     assert told in caplog.text
+
+
+@pytest.mark.parametrize("in_evaluation", [False, True])
+def test_completions_of_live_values_count_too(tmp_path, in_evaluation):
+    """What a held-out evaluation samples to value its steps does not."""
+    scorer = LiveMonteCarloScorer(2, in_evaluation=in_evaluation)
+    trainer, _ = trained(tmp_path, scorer=scorer, gradient_accumulation_steps=1, max_steps=2)
+    live = [int(row["prm/tokens"]) for row in trainer.state.log_history if "loss" in row]
+    assert len(live) == 2 and min(live) > 0
+    assert logged(trainer) == [sum(trainer.generated[:1]) + live[0], sum(trainer.generated) + sum(live)]
+    assert (scorer.stats.tokens > sum(live)) == in_evaluation
 
 
 def test_no_budget_below_one_token():

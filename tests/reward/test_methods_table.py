@@ -1,4 +1,4 @@
-"""The README's table of methods is the one generated from the docstrings."""
+"""The table of methods in docs/methods.md is the one generated from the docstrings."""
 
 import subprocess
 import sys
@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_readme_holds_the_generated_table():
-    _, _, after = (ROOT / "README.md").read_text().partition("<!-- methods -->\n")
+    _, _, after = (ROOT / "docs" / "methods.md").read_text().partition("<!-- methods -->\n")
     table, marker, _ = after.partition("\n<!-- /methods -->")
-    assert marker, "README.md lacks the markers <!-- methods --> and <!-- /methods -->"
+    assert marker, "docs/methods.md lacks the markers <!-- methods --> and <!-- /methods -->"
     assert table == methods_table(), "run `python -m reward.methods` and put its output between the markers"
 
 

@@ -146,7 +146,8 @@ def path_chart(
         }
         told = [[f"{s.name}, {name}", number(x), number(y)] for name, x, y in zip(names, s.x, s.y, strict=True)]
         source = ColumnDataSource(data)
-        path = plot.line("x", "y", source=source, line_alpha=0.5, tags=tags_of(s, "line"))
+        dash = look_of(s.style)[1]
+        path = plot.line("x", "y", source=source, line_alpha=0.5, line_dash=dash, tags=tags_of(s, "line"))
         dots = plot.scatter("x", "y", source=source, size="size", fill_alpha="alpha", tags=tags_of(s, "fill", "line"))
         add_hover(plot, dots, columns_of(["path", x_label, y_label], told))
         entries.append((s.name, [path, dots]))

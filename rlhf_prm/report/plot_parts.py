@@ -116,6 +116,8 @@ def plot_json(plot: figure, name: str) -> dict[str, Any]:
     """What BokehJS draws ``plot`` from. Bokeh counts its ids through the whole process; here they start anew after
     ``name``, which no other plot of the page has, so that the same run gives the same page."""
     ids: dict[str, str] = {}
+    for renderer in plot.select({"type": GlyphRenderer}):  # looks of what is selected, which our pages cannot do
+        renderer.nonselection_glyph = renderer.muted_glyph = None
 
     def renamed(part: Any) -> Any:
         if isinstance(part, dict):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bokeh.models import Line
 
 from reward import METHODS
 from rlhf_prm.ablation.config import AblationConfig
@@ -58,11 +59,17 @@ def entries(drawing: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
     for item in objects(drawing, "LegendItem"):
         shown = [glyphs[renderer["id"]] for renderer in item["renderers"]]
         found[item["label"]["value"]] = {
-            (colour, glyph["attributes"].get("line_dash", "solid") if glyph["name"] == "Line" else "")
+            (colour, str(glyph["attributes"].get("line_dash", [])) if glyph["name"] == "Line" else "")
             for glyph in shown
             for _, colour in glyph["attributes"]["tags"]
         }
     return found
+
+
+def looks_of(style: int | str) -> set[tuple[str, str]]:
+    """What ``entries`` tells of a line with this style and of its marks."""
+    colour, dash = styles.look_of(style)
+    return {(colour, str(Line(line_dash=dash).line_dash)), (colour, "")}
 
 
 def legends(page: Path) -> dict[str, set[tuple[str, str]]]:
@@ -105,15 +112,13 @@ def test_a_method_has_the_same_colour_on_every_page(tmp_path):
     for page in pages:
         told = legends(page)
         for method in ("immediate", "outcome", "pure", "vppo"):
-            colour, dash = styles.look_of(styles.style_of(method))
-            assert told.get(method, set()) <= {(colour, dash), (colour, "")}, (page.name, method, told)
+            assert told.get(method, set()) <= looks_of(styles.style_of(method)), (page.name, method, told)
     assert {"pure", "outcome", "vppo"} <= set(legends(pages[1])) & set(legends(pages[2]))
 
 
 def test_right_and_wrong_do_not_have_a_methods_colour(tmp_path):
     told = legends(write_report(write_run(tmp_path / "run", updates=4)))
-    assert told["correct"] == {("--good", "solid"), ("--good", "")}
-    assert told["incorrect"] == {("--bad", "dashed"), ("--bad", "")}
+    assert told["correct"] == looks_of("good") and told["incorrect"] == looks_of("bad")
 
 
 def test_every_colour_is_one_of_the_style_sheet_in_light_and_in_dark():

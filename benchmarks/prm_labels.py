@@ -26,11 +26,12 @@ from filelock import FileLock
 from rlhf_prm.evaluation.chance import chance_f1
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.preflight.within_groups import auroc_within
 from rlhf_prm.prm import load_prm
 from rlhf_prm.statistics import auroc, first_error, predicted_first_error
 from rlhf_prm.toyworld.checker import step_labels
-from rlhf_prm.toyworld.label_stages import ROWS, read_lines
+from rlhf_prm.toyworld.label_stages import ROWS
 from rlhf_prm.toyworld.prm_check import checked_samples
 from rlhf_prm.toyworld.reward_model import TRAINING
 from rlhf_prm.toyworld.settings import ToyWorldSettings
@@ -58,7 +59,7 @@ COLUMNS = {
 def measured(world: ToyWorld) -> dict[str, float]:
     """One PRM: its labels, its training, and its scores against exact labels."""
     samples = scored(checked_samples(world, PROBLEMS, SAMPLES), load_prm(world.prm_path))
-    labelled = read_lines(world.stages["labels"].path / ROWS)
+    labelled = read_json_lines(world.stages["labels"].path / ROWS)
     hits = [
         first_error(row["labels"]) == first_error(step_labels(row["prompt"], row["completions"])) for row in labelled
     ]

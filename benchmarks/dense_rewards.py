@@ -33,6 +33,7 @@ import transformers
 from filelock import FileLock, Timeout
 
 from rlhf_prm.evaluation.samples import scored
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
@@ -167,7 +168,7 @@ def work(cells: list[Cell], results: Path, cache: str) -> None:
 
 def rows_of(results: Path) -> list[dict[str, Any]]:
     """What has been finished so far."""
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    return read_json_lines(results, may_be_cut=True)
 
 
 def _name(one: Cell) -> str:

@@ -47,8 +47,7 @@ from gpu_models import (
 from transformers import PrinterCallback, Qwen2ForCausalLM, TrainerCallback
 
 from rlhf_prm.plan import RunPlan, memory_by_part
-from rlhf_prm.plan.memory import PHASES, RESERVE_BYTES
-from rlhf_prm.plan.memory import peak_bytes as planned_bytes
+from rlhf_prm.plan.memory import PHASES, RESERVE_BYTES, peak_bytes as planned_bytes
 from rlhf_prm.prm import PRMScorer
 from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer

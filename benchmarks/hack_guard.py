@@ -14,6 +14,7 @@ from methods import hardware
 
 from rlhf_prm.ablation.config import load_config
 from rlhf_prm.ablation.launch import CellRun, cell_runs
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.statistics import mean_interval
 
 MARGIN = 0.02  # how far below outcome-only a run may end that was caught and rolled back
@@ -21,7 +22,7 @@ MARGIN = 0.02  # how far below outcome-only a run may end that was caught and ro
 
 def alarms(run: CellRun) -> list[dict]:
     """The entries of the guard's log that were not cleared."""
-    entries = [json.loads(line) for line in (run.folder / "hack_guard.jsonl").read_text().splitlines()]
+    entries = read_json_lines(run.folder / "hack_guard.jsonl")
     return [entry for entry in entries if entry["verdict"] != "cleared"]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm import load_prm
 from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
@@ -115,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.results.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
+    done = read_json_lines(args.results, may_be_cut=True)
     for seed in args.seeds:
         world = build_world(ToyWorldSettings(seed=seed), args.cache)
         for name in args.runs:

@@ -30,10 +30,9 @@ from pathlib import Path
 
 import numpy as np
 from methods import RESULTS, hardware
-from scipy.stats import rankdata
 
 from rlhf_prm.preflight.verdict import KINDS, RULE, Condition, VerdictRule
-from rlhf_prm.statistics import share_interval
+from rlhf_prm.statistics import rank_correlation, share_interval
 
 CLASSES = KINDS[:3]
 # (measure, at least): what may become a condition. Measures that need step labels are left out: a user has none.
@@ -227,10 +226,7 @@ def predictors(pairs: Sequence[Pair]) -> list[dict[str, float | str]]:
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     kept = ~np.isnan(x)
-    x, y = x[kept], y[kept]
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    return rank_correlation(x[kept], y[kept])
 
 
 def validate(

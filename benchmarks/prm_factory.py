@@ -22,9 +22,9 @@ from rlhf_prm.evaluation.audit import AuditSettings, audit
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import scored
-from rlhf_prm.guard.detectors import auroc
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm import load_prm
-from rlhf_prm.statistics import first_error, predicted_first_error
+from rlhf_prm.statistics import auroc, first_error, predicted_first_error
 from rlhf_prm.toyworld.checker import step_labels
 from rlhf_prm.toyworld.prm_check import TEXTS, checked_samples
 from rlhf_prm.toyworld.settings import ToyWorldSettings
@@ -38,7 +38,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "prm_factory.md"
 
 def label_accuracy(world: ToyWorld) -> float:
     """Share of the PRM's training solutions whose first wrong step is where the exact checker says."""
-    rows = [json.loads(line) for line in (world.stages["labels"].path / "rows.jsonl").read_text().splitlines()][:ROWS]
+    rows = read_json_lines(world.stages["labels"].path / "rows.jsonl")[:ROWS]
     hits = [first_error(row["labels"]) == first_error(step_labels(row["prompt"], row["completions"])) for row in rows]
     if len(rows) < ROWS:
         raise ValueError(f"{world.settings.label_source} labels {len(rows)} solutions, {ROWS} are compared")

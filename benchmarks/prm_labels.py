@@ -26,11 +26,12 @@ from filelock import FileLock
 from rlhf_prm.evaluation.chance import chance_f1
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.guard.detectors import auroc
+from rlhf_prm.files import read_json_lines
+from rlhf_prm.preflight.within_groups import auroc_within
 from rlhf_prm.prm import load_prm
-from rlhf_prm.statistics import first_error, predicted_first_error
+from rlhf_prm.statistics import auroc, first_error, predicted_first_error
 from rlhf_prm.toyworld.checker import step_labels
-from rlhf_prm.toyworld.label_stages import ROWS, read_lines
+from rlhf_prm.toyworld.label_stages import ROWS
 from rlhf_prm.toyworld.prm_check import checked_samples
 from rlhf_prm.toyworld.reward_model import TRAINING
 from rlhf_prm.toyworld.settings import ToyWorldSettings
@@ -58,7 +59,7 @@ COLUMNS = {
 def measured(world: ToyWorld) -> dict[str, float]:
     """One PRM: its labels, its training, and its scores against exact labels."""
     samples = scored(checked_samples(world, PROBLEMS, SAMPLES), load_prm(world.prm_path))
-    labelled = read_lines(world.stages["labels"].path / ROWS)
+    labelled = read_json_lines(world.stages["labels"].path / ROWS)
     hits = [
         first_error(row["labels"]) == first_error(step_labels(row["prompt"], row["completions"])) for row in labelled
     ]
@@ -105,14 +106,9 @@ def quality(samples: Sequence[SampledProblem]) -> dict[str, float]:
 
 def group_auroc(samples: Sequence[SampledProblem]) -> float:
     """P(lowest score of a right answer > that of a wrong one to the same problem), ties ½, over all such pairs."""
-    wins = pairs = 0.0
-    for one in samples:
-        lowest = np.array([min(row) for row in one.step_scores])
-        right = np.array(one.correct)
-        gaps = lowest[right][:, None] - lowest[~right][None, :]
-        wins += float((gaps > 0).sum() + 0.5 * (gaps == 0).sum())
-        pairs += gaps.size
-    return wins / pairs if pairs else float("nan")
+    groups = [([min(row) for row in one.step_scores], one.correct) for one in samples]
+    found = auroc_within(groups).value
+    return float("nan") if found is None else found
 
 
 def ceiling(world: ToyWorld) -> dict[str, float]:

@@ -24,10 +24,11 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm_training.config import PRMConfig
 from rlhf_prm.prm_training.trainer import PRMTrainer
 from rlhf_prm.step_data import to_dataset
-from rlhf_prm.toyworld.label_stages import ROWS, read_lines
+from rlhf_prm.toyworld.label_stages import ROWS
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.world import ToyWorld, build_world
 
@@ -106,7 +107,7 @@ def main() -> None:
     world = build_world(
         ToyWorldSettings(seed=arguments.build, long_chains=long_chains, label_source="gold"), with_prm=False
     )
-    rows = to_dataset(read_lines(world.stages["labels"].path / ROWS))
+    rows = to_dataset(read_json_lines(world.stages["labels"].path / ROWS))
     held_out = to_dataset(world.held_out_solutions(400)) if arguments.most else None
     best = dict.fromkeys(WAYS, float("inf"))
     for _ in range(arguments.repeats):

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reward import MathVerifier
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prompts import load_prompts
 from rlhf_prm.rl.config import ProcessGRPOConfig
@@ -110,8 +111,7 @@ def scoring_seconds(rows: list[dict], policy, prm, verifier_class) -> dict[str, 
 
 def real_completions(path: Path, count: int) -> list[dict]:
     rows = []
-    for line in path.read_text().splitlines()[: count // 2]:
-        row = json.loads(line)
+    for row in read_json_lines(path)[: count // 2]:
         for model in ("175b_verification", "6b_verification"):
             steps, _, answer = row[model]["solution"].rpartition("A:")
             gold = row["ground_truth"].rpartition("A:")[2].strip()

@@ -20,6 +20,7 @@ from methods import RESULTS, hardware
 from trl.rewards import accuracy_reward
 
 from reward import MathVerifier
+from rlhf_prm.files import read_json_lines
 
 CASES = Path(__file__).resolve().parents[1] / "tests" / "verifier" / "data" / "verifier_cases.jsonl"
 GRADERS = ("MathVerifier", "math-verify", "accuracy_reward")
@@ -57,7 +58,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write it to benchmarks/results")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
-    rows = table([json.loads(line) for line in args.cases.read_text().splitlines()])
+    rows = table(read_json_lines(args.cases))
 
     print("false negatives / false positives")
     print(f"{'category':22}{'cases':>6}" + "".join(f"{grader:>18}" for grader in GRADERS))

@@ -82,15 +82,16 @@ def positional_advantages(
 
     What rises or falls with the position alike in every rollout leaves nothing. The baseline of a step depends on the
     other rollouts and on k only, so a term of its own adds no bias; a *sum* of these terms does (see
-    ``docs/methods.md``): its number of terms depends on when the rollout ends.
+    ``docs/methods.md``): its number of terms depends on when the rollout ends. Values in float64 stay in it.
     """
-    grouped = torch.where(mask, values.float(), 0).reshape(-1, num_generations, values.shape[1])
-    real = mask.float().reshape(grouped.shape)
+    precision = torch.promote_types(values.dtype, torch.float32)
+    grouped = torch.where(mask, values.to(precision), 0).reshape(-1, num_generations, values.shape[1])
+    real = mask.to(precision).reshape(grouped.shape)
     # "Everyone but me" as a product, as in _others; measured from the group's first value at k, so that equal values
     # leave exactly nothing.
     first = torch.where(real.cumsum(1) == 1, grouped * real, 0).sum(1, keepdim=True)
     shifted = (grouped - first) * real
-    everyone_else = 1 - torch.eye(num_generations, device=values.device)
+    everyone_else = 1 - torch.eye(num_generations, device=values.device, dtype=precision)
     sums, counts = everyone_else @ shifted, everyone_else @ real
     advantages = torch.where((real > 0) & (counts > 0), shifted - sums / counts.clamp(min=1), 0)
     return advantages.reshape(values.shape)

@@ -1,10 +1,14 @@
-"""What more than one part of the project measures with: first errors, calibration, intervals for small samples."""
+"""What more than one part of the project measures with: first errors, calibration, ranks, intervals, bootstrap."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
+import lazy_loader
 import numpy as np
+
+stats = lazy_loader.load("scipy.stats")  # loads slowly; a command's --help must not wait for it
+Numbers = Iterable[Any]  # a sequence, an array, or a tensor on any device
 
 
 class Interval(NamedTuple):
@@ -27,23 +31,21 @@ def mean_interval(values: Sequence[float | int], confidence: float = 0.95) -> In
     mean = float(kept.mean())
     if kept.size == 1:
         return Interval(mean, math.nan, math.nan)
-    from scipy import stats  # loads slowly; a command's --help must not wait for it
-
-    half = float(stats.t.ppf(0.5 + confidence / 2, kept.size - 1) * kept.std(ddof=1) / math.sqrt(kept.size))
-    return Interval(mean, mean - half, mean + half)
+    if np.ptp(kept) == 0.0:
+        return Interval(mean, mean, mean)
+    low, high = stats.t.interval(confidence, kept.size - 1, loc=mean, scale=stats.sem(kept))
+    return Interval(mean, float(low), float(high))
 
 
 def share_interval(hits: float | int, total: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share ``hits / total`` (Wilson 1927): inside [0, 1], sound near 0 and 1."""
+    """Wilson's score interval of a share ``hits / total`` (Wilson 1927): inside [0, 1], sound near 0 and 1.
+
+    ``hits`` may be off a whole number by rounding.
+    """
     if total <= 0:
         return Interval(math.nan, math.nan, math.nan)
-    from scipy import stats  # loads slowly; a command's --help must not wait for it
-
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    share = hits / total
-    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    low, high = stats.binomtest(round(hits), total).proportion_ci(confidence, method="wilson")
+    return Interval(hits / total, float(low), float(high))
 
 
 LEAST_FOR_BOOTSTRAP = 8
@@ -58,6 +60,7 @@ def difference_interval(differences: Sequence[float | int], confidence: float = 
     t 95.7 / 92.5 / 95.9, percentile 88.9 / 88.0 / 87.1. Below 8 bootstrap-t covers too, but by intervals up to ten
     times as wide, because a few resamples hardly vary. Always the same resamples for the same number of pairs.
     """
+    # scipy.stats.bootstrap offers percentile, basic and BCa, but no bootstrap-t.
     kept = np.asarray([value for value in differences if not math.isnan(value)], dtype=float)
     plain = mean_interval(kept.tolist(), confidence)
     if kept.size < LEAST_FOR_BOOTSTRAP or np.ptp(kept) == 0.0:
@@ -78,8 +81,6 @@ def difference_p_value(differences: Sequence[float | int]) -> float:
         return math.nan
     if np.ptp(kept) == 0.0:
         return 1.0 if kept[0] == 0.0 else 0.0
-    from scipy import stats  # loads slowly; a command's --help must not wait for it
-
     return float(stats.ttest_1samp(kept, 0.0).pvalue)
 
 
@@ -143,8 +144,52 @@ def bootstrap_interval(
     if len(rows) == 0:
         raise ValueError("got no rows to resample, expected at least one")
     generator = np.random.default_rng(seed)
+    # scipy.stats.bootstrap refuses a single row, takes the columns apart, and gives NaN where one draw is NaN.
     draws = [statistic(rows[generator.integers(0, len(rows), len(rows))]) for _ in range(resamples)]
     if np.isnan(draws).all():
         return math.nan, math.nan
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def correlation(x: Numbers, y: Numbers) -> float:
+    """Pearson's r; NaN below two points, or where one of them does not vary."""
+    left, right = _numbers(x), _numbers(y)
+    # Equal values leave rounding noise around their mean, not a direction.
+    if len(left) < 2 or not left.std() * right.std() > 1e-9:
+        return math.nan
+    return float(stats.pearsonr(left, right).statistic)
+
+
+def rank_correlation(x: Numbers, y: Numbers) -> float:
+    """Spearman's ρ; NaN below three points, or where one of them does not vary."""
+    left, right = _numbers(x), _numbers(y)
+    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
+        return math.nan
+    return float(stats.spearmanr(left, right).statistic)
+
+
+def auroc(scores: Numbers, labels: Numbers) -> float:
+    """P(score of a positive > score of a negative) + ½·P(equal); NaN if there is only one class.
+
+    It is U of Mann and Whitney over the number of pairs.
+
+    Raises:
+        ValueError: different lengths, or a NaN score.
+    """
+    values, positive = _numbers(scores), _numbers(labels).astype(bool)
+    if len(values) != len(positive):
+        raise ValueError(f"auroc: got {len(values)} scores and {len(positive)} labels, expected as many")
+    if np.isnan(values).any():
+        raise ValueError(f"auroc: got {int(np.isnan(values).sum())} NaN scores, expected numbers; drop unscored items")
+    pairs = int(positive.sum()) * int((~positive).sum())
+    if not pairs:
+        return math.nan
+    return float(stats.mannwhitneyu(values[positive], values[~positive], method="asymptotic").statistic) / pairs
+
+
+def _numbers(values: Numbers) -> np.ndarray:
+    """A flat array of float64; torch is not imported for it."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double()
+    return np.asarray(values, dtype=float).reshape(-1)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf_prm.files import json_object, whole, write_json_lines
 from rlhf_prm.statistics import first_error
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
@@ -257,8 +258,13 @@ def read_records(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | Value
         lines.seek(0)
         try:
             for i, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{path.name}:{i}", _record(line)
+                if not line.strip():
+                    continue
+                try:
+                    record = json_object(line)
+                except ValueError as error:
+                    record = error
+                yield f"{path.name}:{i}", record
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is damaged ({error})") from error
 
@@ -299,33 +305,17 @@ def read_all(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     return records
 
 
-def _record(line: bytes) -> dict[str, Any] | ValueError:
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # not JSON, or not UTF-8
-        return ValueError(f"not JSON ({error})")
-    return record if isinstance(record, dict) else ValueError(f"got a {type(record).__name__}, expected an object")
-
-
 def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
     """Write stepwise rows to a .jsonl or .parquet file, each one checked; the number written.
 
     The file appears complete or not at all.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    count = 0
-    if path.suffix == ".parquet":
-        dataset = to_dataset(rows)
+    if Path(path).suffix != ".parquet":
+        return write_json_lines(path, map(check_row, rows))
+    dataset = to_dataset(rows)
+    with whole(path) as partial:
         dataset.to_parquet(str(partial))
-        count = len(dataset)
-    else:
-        with open(partial, "w", encoding="utf-8") as out:
-            for row in rows:
-                out.write(json.dumps(check_row(row), ensure_ascii=False) + "\n")
-                count += 1
-    partial.replace(path)
-    return count
+    return len(dataset)
 
 
 def to_dataset(rows: Iterable[dict[str, Any]]):

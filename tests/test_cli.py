@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rlhf_prm.cli import COMMANDS, main
-from rlhf_prm.prm import FAMILIES, MODULES
+from rlhf_prm.prm import FAMILIES
 from rlhf_prm.prm.load import IN_PROCESS
 from rlhf_prm.prm.protocol import PLACEMENTS
 
@@ -54,15 +54,6 @@ def test_every_command_is_in_the_help(capsys):
 
 
 def test_what_help_says_without_loading_is_what_there_is():
-    """The placements are listed beside the loader, and the package's names point where they are."""
-    import rlhf_prm.prm
-
+    """The placements are listed beside the loader."""
     assert set(PLACEMENTS) == {*IN_PROCESS, "server"}
-    assert all(
-        getattr(rlhf_prm.prm, name).__module__ == f"rlhf_prm.prm.{module}"
-        for name, module in MODULES.items()
-        if name != "FAMILIES"
-    )
     assert "auto" not in FAMILIES
-    with pytest.raises(AttributeError, match="no_such_name"):
-        rlhf_prm.prm.no_such_name  # noqa: B018

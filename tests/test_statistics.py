@@ -1,10 +1,20 @@
-"""Intervals against hand-worked numbers and published tables."""
+"""Intervals, ranks and correlations against hand-worked numbers, published tables and slow loops."""
 
 import math
+import random
 
+import numpy as np
 import pytest
+import torch
 
-from rlhf_prm.statistics import mean_interval, share_interval
+from rlhf_prm.statistics import (
+    auroc,
+    bootstrap_interval,
+    correlation,
+    mean_interval,
+    rank_correlation,
+    share_interval,
+)
 
 
 def test_t_interval_by_hand():
@@ -23,3 +33,61 @@ def test_wilson_by_hand():
     assert share_interval(8, 10) == pytest.approx((0.8, 0.490162, 0.943318), abs=1e-5)
     assert share_interval(0, 10).low == 0.0 and share_interval(10, 10).high == pytest.approx(1.0)
     assert math.isnan(share_interval(0, 0).mean)
+    assert share_interval(0.3 * 10, 10) == share_interval(3, 10)
+
+
+def test_an_interval_of_equal_values_has_no_width():
+    assert mean_interval([0.3, 0.3, 0.3]) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_bootstrap_resamples_whole_rows_and_leaves_undefined_draws_out():
+    rows = np.array([[1, 2], [0, 0], [3, 4], [0, 0]])
+    generator = np.random.default_rng(5)
+
+    def ratio(rows):
+        return float(rows[:, 0].sum() / rows[:, 1].sum()) if rows[:, 1].any() else math.nan
+
+    draws = [float(ratio(rows[generator.integers(0, 4, 4)])) for _ in range(200)]
+    assert np.isnan(draws).any()
+    slow = np.nanquantile(draws, [0.05, 0.95])
+    assert bootstrap_interval(rows, ratio, level=0.9, resamples=200, seed=5) == pytest.approx(slow)
+    assert bootstrap_interval(rows[:1], ratio) == (0.5, 0.5)
+    assert all(map(math.isnan, bootstrap_interval(np.zeros((3, 2)), ratio)))
+
+
+def test_correlations_by_hand():
+    # deviations −1, 0, 1 and −2/3, −2/3, 4/3: 2/√(2·8/3); the ranks of the second are 1.5, 1.5, 3
+    assert correlation([1, 2, 3], [1, 1, 3]) == pytest.approx(2 / math.sqrt(16 / 3))
+    assert rank_correlation([1, 2, 3], [1, 1, 9]) == pytest.approx(1.5 / math.sqrt(2 * 1.5))
+    assert correlation(torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([5, 3])) == pytest.approx(-1.0)
+
+
+def test_correlations_where_nothing_varies():
+    for x, y in ([[1, 2, 3], [4, 4, 4]], [[], []], [[1], [2]], [[1, 2, math.nan], [1, 2, 3]]):
+        assert math.isnan(correlation(x, y))
+    assert math.isnan(rank_correlation([1, 2], [1, 2])) and math.isnan(rank_correlation([1, 2, 3], [4, 4, 4]))
+    assert math.isnan(correlation([0.1 + 0.2, 0.3, 0.3], [1, 2, 3]))  # rounding is no direction
+
+
+def test_auroc_by_hand():
+    assert auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == pytest.approx(0.75)
+    assert auroc([0.5, 0.5, 0.5], [1, 0, 1]) == pytest.approx(0.5)
+    assert auroc([1.0, 2.0, 2.0, 3.0], [False, True, False, True]) == pytest.approx(3.5 / 4)
+    assert math.isnan(auroc([0.1, 0.2], [1, 1])) and math.isnan(auroc([], []))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_auroc_equals_counting_pairs(seed):
+    generator = random.Random(seed)
+    scores = [generator.randint(0, 6) / 6 for _ in range(25)]
+    labels = [generator.random() < 0.4 for _ in scores]
+    pairs = [(s, t) for s, a in zip(scores, labels, strict=True) for t, b in zip(scores, labels, strict=True) if a > b]
+    wins = sum((s > t) + 0.5 * (s == t) for s, t in pairs)
+    assert auroc(torch.tensor(scores), torch.tensor(labels)) == pytest.approx(wins / len(pairs))
+
+
+def test_auroc_refuses_what_it_cannot_rank():
+    with pytest.raises(ValueError, match="got 2 scores and 1 labels"):
+        auroc([0.1, 0.2], [True])
+    with pytest.raises(ValueError, match="got 1 NaN scores"):
+        auroc([0.1, math.nan], [True, False])

@@ -87,4 +87,4 @@ for row in trainer.state.log_history[:20:4]:
 after = world.evaluate(trainer.model, trainer.processing_class)
 for name in before:
     print(f"{name}: {before[name]:.3f} → {after[name]:.3f}")
-# One seed and 20 updates prove nothing: docs/dense_rewards.md compares methods over builds, with the ceiling beside them.
+# One seed and 20 updates prove nothing: docs/dense_rewards.md compares methods over builds, with the ceiling beside.

@@ -1,7 +1,7 @@
 """Train a process reward model and look at what it knows.
 
-A script with cells (``# %%``), for an editor that runs them one by one or for ``python docs/tutorials/what_a_prm_knows.py``.
-It takes about three minutes on two CPU cores, needs no network, and prints every number that its comments talk about.
+A script with cells (``# %%``), for an editor that runs them one by one, or for
+``python docs/tutorials/what_a_prm_knows.py``. It takes about three minutes on two CPU cores, needs no network, and prints every number that its comments talk about.
 """
 
 # %% A world with known truth: chain arithmetic modulo 10, a policy that is right one time in three, a judge that errs.
@@ -67,7 +67,8 @@ from rlhf_prm.toyworld.prm_check import checked_samples  # noqa: E402
 samples = scored(checked_samples(world, problems=60, per_problem=8), prm)
 table = best_of_n(samples, 8, resamples=100)
 print({rule: f"{values['mean']:.3f}" for rule, values in table.items()})
-right = [(min(row), error) for s in samples for row, ok, error in zip(s.step_scores, s.correct, s.first_errors, strict=True) if ok]
+rollouts = [one for s in samples for one in zip(s.step_scores, s.correct, s.first_errors, strict=True)]
+right = [(min(row), error) for row, correct, error in rollouts if correct]
 flawed = [score for score, error in right if error >= 0]
 clean = [score for score, error in right if error < 0]
 print(f"right answers: {len(clean)} by a right process, lowest score {sum(clean) / max(1, len(clean)):.2f} on average;")

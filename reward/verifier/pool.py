@@ -78,7 +78,7 @@ class _Nursery:
                     if attempt == 2:
                         raise RuntimeError(
                             f"the verifier's worker process does not start; does `{sys.executable} -c 'import reward, "
-                            "math_verify'` work?"
+                            "latex2sympy2_extended'` work?"
                         ) from None
             raise AssertionError("unreachable")
 

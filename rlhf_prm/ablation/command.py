@@ -17,13 +17,14 @@ def run(args: argparse.Namespace) -> None:
     from rlhf_prm.ablation.markdown import markdown
     from rlhf_prm.ablation.page import write_page
     from rlhf_prm.ablation.table import build_table
+    from rlhf_prm.files import write_text
 
     config = load_config(args.config)
     runs = cell_runs(config) if args.table_only else run_cells(config, args.retry, lambda text: print(text, flush=True))
     table = build_table(config, runs)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.json").write_text(table.to_json())
-    (folder / "table.md").write_text(markdown(table))
+    write_text(folder / "table.json", table.to_json())
+    write_text(folder / "table.md", markdown(table))
     page = write_page(table, runs, folder / "report.html")
     print(f"\n{markdown(table)}\ntable: {folder / 'table.md'}   report: {page}")

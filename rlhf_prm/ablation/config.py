@@ -3,11 +3,11 @@
 import copy
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rlhf_prm.settings import build, read_mapping
 
 Overrides = dict[str, Any]
 
@@ -99,7 +99,7 @@ class AblationConfig:
         Raises:
             ValueError: the budget is set by a cell too, so that cells would not be equal.
         """
-        start = merged(load_yaml(self.base) if self.base else {}, self.fixed)
+        start = merged(read_mapping(self.base) if self.base else {}, self.fixed)
         cells = []
         for labels in itertools.product(*(self.points(axis) for axis in self.grid)):
             chosen = tuple(zip(self.grid, labels, strict=True))
@@ -136,31 +136,10 @@ def merged(below: Overrides, above: Mapping[str, Any]) -> Overrides:
     return result
 
 
-def load_yaml(path: str | Path) -> Overrides:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        ValueError: no such file, no YAML, no mapping.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: got {type(content).__name__}, expected a mapping")
-    return content
-
-
 def load_config(path: str | Path) -> AblationConfig:
     """The ablation that a YAML file describes.
 
     Raises:
-        ValueError: as ``AblationConfig``, and for unknown keys.
+        ValueError: as ``AblationConfig``, and as ``read_mapping`` and ``build``.
     """
-    content = load_yaml(path)
-    known = {f.name for f in fields(AblationConfig)}
-    if unknown := sorted(set(content) - known):
-        raise ValueError(f"{path}: unknown keys {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    if missing := sorted({"recipe", "grid"} - set(content)):
-        raise ValueError(f"{path}: missing {', '.join(missing)}")
-    return AblationConfig(**content)
+    return build(AblationConfig, read_mapping(path), str(path))

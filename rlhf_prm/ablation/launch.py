@@ -13,6 +13,7 @@ import yaml
 
 from rlhf_prm.ablation.children import Child, Start, forked, launched
 from rlhf_prm.ablation.config import AblationConfig, Cell, Overrides
+from rlhf_prm.files import read_json, write_json
 
 CONFIG, LOG, FAILED = "cell.yaml", "log.txt", "failed.json"
 
@@ -34,7 +35,7 @@ class CellRun:
     def state(self) -> str:
         """ "done", "failed", or "open"."""
         summary = self.folder / "summary.json"
-        if summary.exists() and "unfinished" not in json.loads(summary.read_text()):  # a baseline may still be to come
+        if summary.exists() and "unfinished" not in read_json(summary):  # a baseline may still be to come
             return "done"
         return "failed" if (self.folder / FAILED).exists() else "open"
 
@@ -142,10 +143,10 @@ def _end(started: _Started, say: Callable[[str], Any]) -> None:
     if run.state != "done":
         last = (run.folder / LOG).read_text(errors="replace").splitlines()[-30:]
         failure = {"status": started.child.poll(), "seconds": round(seconds, 1), "log": last}
-        (run.folder / FAILED).write_text(json.dumps(failure, indent=1) + "\n")
+        write_json(run.folder / FAILED, failure)
     say(f"{run.cell.name} seed {run.seed}: {run.state} in {seconds:.0f} s")
 
 
 def failures(runs: Iterable[CellRun]) -> list[tuple[CellRun, dict[str, Any]]]:
     """The failed runs with what is known about them."""
-    return [(run, json.loads((run.folder / FAILED).read_text())) for run in runs if run.state == "failed"]
+    return [(run, read_json(run.folder / FAILED)) for run in runs if run.state == "failed"]

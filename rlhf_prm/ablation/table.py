@@ -10,6 +10,7 @@ from typing import Any
 
 from rlhf_prm.ablation.config import AblationConfig, Cell
 from rlhf_prm.ablation.launch import CellRun, failures
+from rlhf_prm.files import read_json, read_json_lines
 from rlhf_prm.statistics import Interval, difference_interval, difference_p_value, holm_adjusted, mean_interval
 
 FEWEST_SEEDS = 5
@@ -70,7 +71,7 @@ def build_table(config: AblationConfig, runs: Sequence[CellRun]) -> Table:
     summaries: dict[Labels, dict[int, dict[str, Any]]] = defaultdict(dict)
     for run in runs:
         if run.state == "done":
-            summary = json.loads((run.folder / "summary.json").read_text())
+            summary = read_json(run.folder / "summary.json")
             summaries[run.cell.labels][run.seed] = summary | {"spent": _spent(run.folder)}
     groups: dict[str, list[CellRow]] = defaultdict(list)
     for cell in config.cells():
@@ -95,9 +96,7 @@ def value_at(summary: Mapping[str, Any], path: str) -> float:
 def _spent(folder: Path) -> dict[str, float]:
     """Updates and generated tokens, from the end of metrics.jsonl."""
     spent = {"updates": math.nan, "generated_tokens": math.nan}
-    path = folder / "metrics.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        row = json.loads(line)
+    for row in read_json_lines(folder / "metrics.jsonl", may_be_cut=True):
         spent["updates"] = row.get("step", spent["updates"])
         spent["generated_tokens"] = row.get("generated_tokens", spent["generated_tokens"])
     return spent

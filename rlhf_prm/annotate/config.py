@@ -1,17 +1,14 @@
 """What ``rlhf-prm annotate`` is told, in a YAML file or by flags."""
 
-import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from reward import resolve
 from reward.verifier import MathVerifier, Verifier
 from rlhf_prm.annotate.judge import JudgeSettings
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings
 from rlhf_prm.generation.config import GeneratorConfig
+from rlhf_prm.settings import build, read_mapping
 from rlhf_prm.steps import StepSplitter
 
 
@@ -84,43 +81,5 @@ def read_config(path: str | None, overrides: dict[str, Any]) -> AnnotateConfig:
     Raises:
         ValueError: no such file, a key that does not exist, or a value that is refused.
     """
-    settings: dict[str, Any] = {}
-    if path is not None:
-        if not Path(path).is_file():
-            raise ValueError(f"config: no file {path}")
-        try:
-            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"config {path}: got a {type(settings).__name__}, expected keys with values")
-    settings |= overrides
-    policies = settings.get("policies", [])
-    for name, value in [("completer", settings.get("completer")), ("judge", settings.get("judge"))]:
-        if not isinstance(value, dict | None):
-            raise ValueError(f"{name}: got {value!r:.60}, expected the keys of a model such as {{model: NAME}}")
-    if not isinstance(policies, list) or not all(isinstance(policy, dict) for policy in policies):
-        raise ValueError(f"policies: got {policies!r:.60}, expected a list of models such as [{{model: NAME}}]")
-    for name in ("completer", "judge"):
-        if isinstance(settings.get(name), dict):
-            settings[name] = _build(GeneratorConfig, settings[name], name)
-    settings["policies"] = [_build(GeneratorConfig, policy, "policies") for policy in policies]
-    return _build(AnnotateConfig, settings, "annotate config")
-
-
-def _build(cls: type, settings: dict[str, Any], where: str) -> Any:
-    known = {f.name for f in dataclasses.fields(cls)}
-    required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
-    unknown, missing = settings.keys() - known, required - settings.keys()
-    if unknown or missing:
-        raise ValueError(
-            f"{where}: unknown {sorted(unknown)}, missing {sorted(missing)}; expected keys: {', '.join(sorted(known))}"
-        )
-    for f in dataclasses.fields(cls):
-        wanted = (int, float) if f.type is float else f.type
-        value = settings.get(f.name, f.default)
-        if f.type in (str, int, float, bool) and (
-            not isinstance(value, wanted) or isinstance(value, bool) > (f.type is bool)
-        ):
-            raise ValueError(f"{where}: {f.name}: got {value!r}, expected {f.type.__name__}")
-    return cls(**settings)
+    settings = read_mapping(path) if path is not None else {}
+    return build(AnnotateConfig, settings | overrides, "annotate config")

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,9 +14,10 @@ from rlhf_prm.annotate.drivers import Sink, run_batched, run_concurrent
 from rlhf_prm.annotate.items import BadRow, Solution, given_solutions, problems, sampled_solutions
 from rlhf_prm.annotate.progress import Progress
 from rlhf_prm.annotate.stages import JudgeStage, MonteCarloStage, SampleStage, Stage
-from rlhf_prm.annotate.store import Shards, StageStore, by_id, file_hash, settings_hash, write_whole
+from rlhf_prm.annotate.store import Shards, StageStore, by_id, file_hash, settings_hash
 from rlhf_prm.annotate.tasks import Rejection, Task
 from rlhf_prm.command_line import reason
+from rlhf_prm.files import write_json
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.endpoint import EndpointGenerator
 from rlhf_prm.step_data import StepLabels, write_rows
@@ -216,7 +216,7 @@ class Pipeline:
         with self.store(first) as mc_store, self.store(second) as judge_store:
             path = self.out / "consensus.jsonl"
             written = write_rows(path, rows())
-        write_whole(self.out / "consensus_report.json", json.dumps(report.as_dict(), indent=2))
+        write_json(self.out / "consensus_report.json", report.as_dict())
         print(f"{path}: {written} labelled solutions\n{report.as_text()}")
         return report
 

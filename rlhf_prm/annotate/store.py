@@ -11,9 +11,11 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from rlhf_prm.files import read_json, read_json_lines, write_json, write_json_lines
 
 
 def settings_hash(settings: dict[str, Any]) -> str:
@@ -31,16 +33,6 @@ def file_hash(path: str | Path) -> str:
         raise ValueError(f"no file {path}")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears complete or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 class Shards:
@@ -62,29 +54,17 @@ class Shards:
         """The number of the last shard with records; −1 without any."""
         return max((int(path.stem) for path in self.folder.glob("[0-9]*.jsonl")), default=-1)
 
-    def records(self, shard: int) -> Iterator[dict[str, Any]]:
+    def records(self, shard: int) -> list[dict[str, Any]]:
         """The records of a shard, in the order they were written; a torn last line is left out."""
-        path = self._shard_path(shard)
-        if not path.exists():
-            return
-        with open(path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise ValueError(
-                        f"{path}:{number} is damaged ({error}); delete that line, it is made again"
-                    ) from error
+        try:
+            return read_json_lines(self._shard_path(shard), may_be_cut=True)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete that line, it is made again") from error
 
     def rejected(self) -> dict[str, str]:
         """id → reason of the rows set aside."""
-        path = self.folder / "rejected.jsonl"
-        if not path.exists():
-            return {}
-        lines = path.read_bytes().split(b"\n")[:-1]
-        return {record["id"]: record["reason"] for record in map(json.loads, lines)}
+        rows = read_json_lines(self.folder / "rejected.jsonl", may_be_cut=True)
+        return {row["id"]: row["reason"] for row in rows}
 
     def _shard_path(self, shard: int) -> Path:
         return self.folder / f"{shard:05d}.jsonl"
@@ -120,10 +100,10 @@ class StageStore(Shards):
     def _check_manifest(self, settings: dict[str, Any]) -> None:
         path = self.folder / "manifest.json"
         if not path.exists():
-            write_whole(path, json.dumps({"hash": self.hash, "settings": settings}, indent=2, ensure_ascii=False))
+            write_json(path, {"hash": self.hash, "settings": settings})
             return
         try:
-            known = _without_labelling(json.loads(path.read_text(encoding="utf-8"))["settings"])
+            known = _without_labelling(read_json(path)["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged ({error}); write to another --out") from error
         if settings_hash(known) != self.hash:
@@ -151,12 +131,12 @@ class StageStore(Shards):
         if not rejected:
             return
         for shard in range(self.last_shard() + 1):
-            records = list(self.records(shard))
+            records = self.records(shard)
             known = by_id(record for record in records if record["id"] in rejected)
             stay = {row_id: kept(of_row) for row_id, of_row in known.items()}
             if stay != known:
                 left = [r for r in records if r["id"] not in rejected or r in stay[r["id"]]]
-                write_whole(self._shard_path(shard), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in left))
+                write_json_lines(self._shard_path(shard), left)
         (self.folder / "rejected.jsonl").unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """Command-line arguments that the evaluations and the audit share: which PRM, which policy, which problems."""
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from reward.verifier import Verifier
 from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
 from rlhf_prm.command_line import add_columns, loading, number, positive
+from rlhf_prm.files import write_json
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.config import GeneratorConfig
 from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
@@ -164,4 +164,4 @@ def write_results(results: Mapping[str, Any], output: Path | None) -> None:
     """The results as JSON, where ``--output`` asks for it."""
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(output, results)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.prm.protocol import StepScorer
-from rlhf_prm.statistics import WRONG_AT_OR_BELOW, predicted_first_error
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW, correlation, predicted_first_error
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,9 @@ def _item(row: dict[str, Any]) -> MRBenItem:
 
 
 def matthews_correlation(predicted: Sequence[bool], truth: Sequence[bool]) -> float:
-    """(TP·TN − FP·FN)/√((TP+FP)(TP+FN)(TN+FP)(TN+FN)); 0 where the denominator is 0."""
-    pairs = list(zip(predicted, truth, strict=True))
-    tp, tn = sum(p and t for p, t in pairs), sum(not p and not t for p, t in pairs)
-    fp, fn = sum(p and not t for p, t in pairs), sum(t and not p for p, t in pairs)
-    denominator = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return (tp * tn - fp * fn) / denominator if denominator else 0.0
+    """(TP·TN − FP·FN)/√((TP+FP)(TP+FN)(TN+FP)(TN+FN)), which is Pearson's r of the two; 0 where it is undefined."""
+    found = correlation(predicted, truth)
+    return 0.0 if math.isnan(found) else found
 
 
 def mr_score_parts(predictions: Sequence[int], labels: Sequence[int]) -> dict[str, float]:

@@ -7,8 +7,7 @@ from typing import Any
 
 from reward.verifier import Verifier
 from rlhf_prm.columns import SAMPLES_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
-from rlhf_prm.evaluation.rows import read_items, whole
-from rlhf_prm.evaluation.rows import texts as texts_in
+from rlhf_prm.evaluation.rows import read_items, texts as texts_in, whole
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.prm.protocol import StepScorer

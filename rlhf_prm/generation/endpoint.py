@@ -4,10 +4,8 @@ Text prompts go to ``/completions`` (so that a step prefix is continued as it st
 """
 
 import asyncio
-import email.utils
 import logging
 import os
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -17,30 +15,23 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
+from tenacity import AsyncRetrying, stop_before_delay
 
 from rlhf_prm.generation.hosts import Host, Hosts
 from rlhf_prm.generation.prompts import prompt_seeds
 from rlhf_prm.generation.requests import Generate, GenerationError, Prompt
+from rlhf_prm.retries import NOT_IMPLEMENTED, PassingFailure, policy, raise_if_passing
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _SLOTS_PER_CLIENT = 8  # a client's bookkeeping grows with the square of its connections
 _QUIET = 30  # seconds without an answer before it is said
-_RETRIED = {408, 409, 425, 429}
-_MISCONFIGURED = {401, 403, 404, 405}
+_MISCONFIGURED = {401, 403, 404, 405, NOT_IMPLEMENTED}
 
 
 class EndpointError(ValueError):
     """No host can be worked with: all are down, or refuse this model or key. Not the fault of a row."""
-
-
-class _Retry(Exception):
-    """This attempt failed in a way that another may not; ``after`` is the server's Retry-After in seconds."""
-
-    def __init__(self, reason: str, after: float | None = None):
-        super().__init__(reason)
-        self.after = after
 
 
 @dataclass
@@ -198,28 +189,42 @@ class EndpointGenerator:
 
     async def _complete(self, client: httpx.AsyncClient, request: Generate, stop: list[str] | None) -> list[str]:
         started = time.monotonic()
-        attempt, newest = 0, "all hosts rest"
-        while (left := started + self.deadline - time.monotonic()) > 0:
-            host = self.hosts.pick(request.group)
-            if host is None:
-                await asyncio.sleep(min(left, self.hosts.seconds_until_one_wakes()))
-                continue
-            attempt += 1
+        attempts, newest = 0, "all hosts rest"
+
+        async def attempt() -> list[str]:
+            nonlocal attempts, newest
+            host = await self._awake(request.group, started + self.deadline)
+            attempts, left = attempts + 1, started + self.deadline - time.monotonic()
             try:
                 return await self._attempt(client, host, request, stop, min(left, self.timeout))
-            except _Retry as failure:
+            except PassingFailure as failure:
                 cut_short = str(failure) == "timeout" and left < self.timeout  # by the deadline, not by the host
-                newest = newest if cut_short and attempt > 1 else f"{host.url}: {failure}"
+                newest = newest if cut_short and attempts > 1 else f"{host.url}: {failure}"
                 self.hosts.failed(host, failure.after)
                 self._warn_of_an_outage(newest)
-            wait = random.uniform(0, min(self.longest_wait, self.first_wait * 2 ** min(attempt - 1, 16)))
-            await asyncio.sleep(min(left, wait))
+                raise PassingFailure(newest) from failure  # without Retry-After: the host rests, another need not
+
+        try:
+            return await AsyncRetrying(**policy(stop_before_delay(self.deadline), self.first_wait, self.longest_wait))(
+                attempt
+            )
+        except PassingFailure:
+            pass
         if self._newest_success > started:
-            raise GenerationError(f"failed {attempt} times in {self.deadline:g} s; the last: {newest}")
+            raise GenerationError(f"failed {attempts} times in {self.deadline:g} s; the last: {newest}")
         raise EndpointError(
             f"nothing succeeded for {self.deadline:g} s; the last failure: {newest}. What is written stays; when the "
             "hosts are back, the same command goes on"
         )
+
+    async def _awake(self, group: str, until: float) -> Host:
+        """The host for a request of this group, as soon as one is awake."""
+        while (host := self.hosts.pick(group)) is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise PassingFailure("all hosts rest")
+            await asyncio.sleep(min(left, self.hosts.seconds_until_one_wakes()))
+        return host
 
     def _warn_of_an_outage(self, newest: str) -> None:
         now = time.monotonic()
@@ -234,7 +239,7 @@ class EndpointGenerator:
         host.in_flight += 1
         try:
             texts = await self._post(client, host, request, stop, timeout)
-        except _Retry as failure:
+        except PassingFailure as failure:
             self.usage.failures[str(failure).partition(":")[0]] += 1
             raise
         finally:
@@ -256,20 +261,20 @@ class EndpointGenerator:
             async with asyncio.timeout(timeout):  # httpx's own limit is per read: a trickle would never end
                 response = await client.post(url, json=body)
         except TimeoutError:
-            raise _Retry("timeout") from None
+            raise PassingFailure("timeout") from None
         except httpx.HTTPError as error:
-            raise _Retry(f"{type(error).__name__}: {error}") from error
+            raise PassingFailure(f"{type(error).__name__}: {error}") from error
         self._raise_for_status(url, response)
         try:
             answer = response.json()
             texts = [(c["message"]["content"] or "") if chat else c["text"] for c in answer["choices"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise _Retry(f"garbage: {response.content[:80]!r}") from error
+            raise PassingFailure(f"garbage: {response.content[:80]!r}") from error
         if len(texts) != request.n:
-            raise _Retry(f"garbage: {len(texts)} texts, expected {request.n}")
+            raise PassingFailure(f"garbage: {len(texts)} texts, expected {request.n}")
         if kinds := {type(text).__name__ for text in texts if not isinstance(text, str)}:
             nulls = ", ".join(sorted(kinds)).replace("NoneType", "null")
-            raise _Retry(f"garbage: {nulls} among the {request.n} texts")
+            raise PassingFailure(f"garbage: {nulls} among the {request.n} texts")
         self.usage.count(answer.get("usage"))
         return texts
 
@@ -277,8 +282,7 @@ class EndpointGenerator:
         status = response.status_code
         if status == 200:
             return
-        if status in _RETRIED or status >= 500:
-            raise _Retry(f"status {status}", retry_after(response.headers.get("Retry-After")))
+        raise_if_passing(response)
         if status in _MISCONFIGURED:
             raise EndpointError(
                 f"{url} answers {status} for model {self.sampling['model']!r}: {response.text[:200]}; check the URL "
@@ -295,17 +299,3 @@ def run_to_end(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         return asyncio.run(work())
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: asyncio.run(work())).result()
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -4,6 +4,8 @@ import hashlib
 import time
 from dataclasses import dataclass
 
+from rlhf_prm.retries import doubled
+
 
 @dataclass
 class Host:
@@ -58,4 +60,4 @@ class Hosts:
             host.rests_until = max(host.rests_until, now + retry_after)
         elif host.rests_until <= now:
             host.failures += 1
-            host.rests_until = now + min(self.longest_rest, self.first_rest * 2 ** (host.failures - 1))
+            host.rests_until = now + doubled(self.first_rest, self.longest_rest, host.failures)

@@ -12,10 +12,12 @@ from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
+from scipy import stats
 from torch import Tensor
 
 from reward.credit import step_means
 from reward.rollouts import StepRollouts
+from rlhf_prm.statistics import auroc, correlation
 
 FINAL_ANSWER = re.compile(r"\\boxed\s*\{|####|\banswer(?:\s+is\b|\s*:)", re.IGNORECASE)
 REPETITION_THRESHOLD = 0.2  # of suffix_repetition over characters: PURE (arXiv 2504.15275)
@@ -101,7 +103,7 @@ def step_count_correlation(rollouts: StepRollouts, process_rewards: Float[Tensor
     """
     if process_rewards is None:
         process_rewards = step_means(rollouts.step_scores, rollouts.step_mask)
-    return _correlation(process_rewards.double(), rollouts.num_steps.double())
+    return correlation(process_rewards, rollouts.num_steps)
 
 
 def incorrect_score(rollouts: StepRollouts) -> float:
@@ -120,28 +122,6 @@ def process_auroc(rollouts: StepRollouts, among: Bool[Tensor, " B"] | None = Non
     lowest = rollouts.step_scores.float().masked_fill(~rollouts.step_mask, torch.inf).amin(1)
     ranked = rollouts.scorable if among is None else rollouts.scorable & among
     return auroc(lowest[ranked], rollouts.correct[ranked])
-
-
-def auroc(scores: Sequence[float] | Tensor, labels: Sequence[bool] | Sequence[int] | Tensor) -> float:
-    """P(score of a positive > score of a negative) + ½·P(equal); NaN if there is only one class.
-
-    Raises:
-        ValueError: different lengths, or a NaN score.
-    """
-    values = torch.as_tensor(scores, dtype=torch.float64).flatten()
-    positive = torch.as_tensor(labels, device=values.device).flatten().bool()
-    if len(values) != len(positive):
-        raise ValueError(f"auroc: got {len(values)} scores and {len(positive)} labels, expected as many")
-    if values.isnan().any():
-        raise ValueError(f"auroc: got {int(values.isnan().sum())} NaN scores, expected numbers; drop unscored items")
-    negatives = len(values) - int(positive.sum())
-    positives = len(values) - negatives
-    if not positives or not negatives:
-        return math.nan
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    ranks = counts.cumsum(0) - (counts - 1) / 2  # the mean rank of tied scores, from 1
-    above = ranks[inverse][positive].double().sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
 
 
 def process_outcome_divergence(process: Sequence[float], outcome: Sequence[float], window: int = 20) -> float:
@@ -267,16 +247,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _correlation(left: Tensor, right: Tensor) -> float:
-    left, right = left - left.mean(), right - right.mean()
-    scale = float(left.norm() * right.norm())
-    # Equal values leave rounding noise around their mean, not a direction.
-    return float(left @ right) / scale if scale > 1e-9 * len(left) else math.nan
-
-
 def _change(values: Sequence[float]) -> float:
     """Least-squares slope × the length of the window."""
-    series = torch.as_tensor(values, dtype=torch.float64)
-    times = torch.arange(len(series), dtype=torch.float64)
-    times = times - times.mean()
-    return float(times @ series / (times @ times)) * (len(series) - 1)
+    return float(stats.linregress(range(len(values)), values).slope) * (len(values) - 1)

@@ -1,6 +1,5 @@
 """HackGuard: a callback of the process trainers against reward hacking."""
 
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
+from rlhf_prm.files import read_json, read_json_lines, write_json, write_json_lines
 from rlhf_prm.guard.detectors import measurements
 from rlhf_prm.guard.last_good import LastGood, forget_momentum, turn_back_schedule
 from rlhf_prm.guard.rules import HELD_OUT, RULES, Arbiter, Rule, Trip, Watch
@@ -104,7 +104,7 @@ class HackGuard(TrainerCallback):
             self.last_good = LastGood(self.trainer, self.folder / "hack_guard")
         saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
         if state.global_step and saved.exists():
-            self._load(json.loads(saved.read_text()), state.global_step)
+            self._load(read_json(saved), state.global_step)
             state.max_steps += self._made_up
             return
         if state.global_step:
@@ -142,7 +142,7 @@ class HackGuard(TrainerCallback):
         """Leave the guard's state in the checkpoint."""
         if not self.off and self.trainer.accelerator.is_main_process:
             saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
-            saved.write_text(json.dumps(self._state()))
+            write_json(saved, self._state())
 
     def _measure(self, batches: list) -> tuple[dict[str, float], float, float]:
         rollouts, rows = joined([batch.rollouts for batch in batches]), [row for batch in batches for row in batch.rows]
@@ -241,17 +241,17 @@ class HackGuard(TrainerCallback):
         path = self.folder / "hack_guard.jsonl"
         if not self.trainer.accelerator.is_main_process or not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return read_json_lines(path)
 
     def _write_log(self, entries: list[dict[str, Any]]) -> None:
         if self.trainer.accelerator.is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "hack_guard.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+            write_json_lines(self.folder / "hack_guard.jsonl", entries)
 
     def _write_limits(self) -> None:
         """The detectors' limits, for the page of the run to draw."""
         if self.trainer.accelerator.is_main_process:
-            (self.folder / "hack_limits.json").write_text(json.dumps(self.watch.limits(), indent=1) + "\n")
+            write_json(self.folder / "hack_limits.json", self.watch.limits())
 
     def _state(self) -> dict[str, Any]:
         return {

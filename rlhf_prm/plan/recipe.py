@@ -4,10 +4,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlhf_prm.plan.memory import PRM_TOKENS
 from rlhf_prm.plan.shapes import ModelShape, lora_parameters, model_shape
+from rlhf_prm.settings import read_mapping
 
 # What the trainers take where a recipe says nothing (a test compares them with the configs' own defaults).
 RL_DEFAULTS = {
@@ -34,26 +33,12 @@ NO_MODEL = ("vine",)  # values of `prm` that are no model: live Monte-Carlo valu
 Settings = dict[str, Any]
 
 
-def read_yaml(path: str | Path) -> Settings:
-    """A YAML mapping; ``ValueError`` where there is none."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: got {type(settings).__name__}, expected a mapping of settings")
-    return settings
-
-
 def launch_settings(name: str) -> Settings:
     """GPUs, nodes and ZeRO of an accelerate config: a file, or the name of one of TRL's (``zero3``)."""
     path, trl = Path(name), find_spec("trl")
     if not path.is_file() and trl is not None and trl.submodule_search_locations:
         path = Path(trl.submodule_search_locations[0]) / "accelerate_configs" / f"{name}.yaml"
-    launch = read_yaml(path if path.is_file() else name)
+    launch = read_mapping(path if path.is_file() else name)
     kind = str(launch.get("distributed_type", "NO"))
     if kind not in ("NO", "MULTI_GPU", "DEEPSPEED"):
         raise ValueError(f"{name}: distributed_type {kind} is not planned; expected NO, MULTI_GPU or DEEPSPEED")
@@ -76,7 +61,7 @@ def recipe_settings(path: str | Path, gpus: int) -> tuple[Settings, dict[str, st
     Raises:
         ValueError: no such file, or a recipe that builds its models itself.
     """
-    given = read_yaml(path)
+    given = read_mapping(path)
     name = given.get("model_name_or_path")
     if not name or name == "tiny-random":
         raise ValueError(

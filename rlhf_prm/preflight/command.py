@@ -1,12 +1,12 @@
 """``rlhf-prm preflight``: will dense rewards pay for this policy, PRM, dataset and verifier?"""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from rlhf_prm.command_line import add_columns, add_separator, check_can_write, loading, number, positive
 from rlhf_prm.evaluation import arguments as shared
+from rlhf_prm.settings import json_mapping
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
 ORACLE = "oracle"  # as --prm: the toy world's exact labels
@@ -123,7 +123,7 @@ def _measured_with(args: argparse.Namespace) -> tuple[Any, Any, str, str]:
     from rlhf_prm.toyworld.oracle import OracleScorer
 
     drawn, world = sources.from_toy_world(
-        _settings(args.toyworld), args.stage_cache, args.problems, args.n, with_prm=args.prm is None
+        json_mapping("--toyworld", args.toyworld), args.stage_cache, args.problems, args.n, with_prm=args.prm is None
     )
     if args.prm == ORACLE:
         return drawn, OracleScorer(), "oracle (exact labels)", str(world.policy_path)
@@ -170,18 +170,6 @@ def _from_policy(args: argparse.Namespace, verifier: Any, splitter: Any) -> Any:
     drawn = sources.from_policy(config, args.concurrency, prompts, verifier, args.n, splitter, args.seed, keep)
     print(f"rollouts: {keep} (measure another PRM on them with --samples)")
     return drawn
-
-
-def _settings(text: str) -> dict[str, Any]:
-    try:
-        settings = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"--toyworld: got {text!r}, expected a JSON object such as '{{\"seed\": 0}}' ({error})"
-        ) from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"--toyworld: got {text!r}, expected a JSON object such as '{{\"seed\": 0}}'")
-    return settings
 
 
 def _probe_texts(args: argparse.Namespace, texts: Any) -> Any:

@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from reward.credit import positional_advantages
 from rlhf_prm.evaluation.samples import SampledProblem
 
 
@@ -10,17 +14,12 @@ def positional_credit(step_scores: Sequence[Sequence[float]]) -> list[list[float
 
     Scores that rise or fall with the position in the same way in every rollout leave no credit.
     """
-    credits = [[0.0] * len(row) for row in step_scores]
-    for k in range(max(map(len, step_scores), default=0)):
-        rows = [i for i, row in enumerate(step_scores) if len(row) > k]
-        if len(rows) < 2:
-            continue
-        # Measured from one of them: where all scores are equal, rounding leaves no credit.
-        shifted = [step_scores[i][k] - step_scores[rows[0]][k] for i in rows]
-        total = sum(shifted)
-        for i, own in zip(rows, shifted, strict=True):
-            credits[i][k] = own - (total - own) / (len(rows) - 1)
-    return credits
+    if not step_scores:
+        return []
+    rows = [torch.tensor(row, dtype=torch.float64) for row in step_scores]
+    mask = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in rows], batch_first=True)
+    credit = positional_advantages(pad_sequence(rows, batch_first=True), mask, len(rows))
+    return [row[real].tolist() for row, real in zip(credit, mask, strict=True)]
 
 
 def summed_credit(sample: SampledProblem) -> list[float]:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rlhf_prm.evaluation.aggregation import solution_score
-from rlhf_prm.evaluation.audit.measures import drift_points, rank_correlation
+from rlhf_prm.evaluation.audit.measures import drift_points
 from rlhf_prm.evaluation.samples import SampledProblem
 from rlhf_prm.preflight.credit import summed_credit
 from rlhf_prm.preflight.within_groups import Measures, slope_within, strata_correlation
+from rlhf_prm.statistics import rank_correlation
 
 
 def drift(samples: Sequence[SampledProblem], length: Callable[[str], int] = len) -> Measures:
@@ -33,8 +34,10 @@ def drift(samples: Sequence[SampledProblem], length: Callable[[str], int] = len)
         "credit_with_length": (credits, lengths),
     }
     measures: Measures = {
-        "drift_position": rank_correlation(np.concatenate(drift_points(samples, "position"))) if samples else None,
-        "drift_length": rank_correlation(np.concatenate(drift_points(samples, "length"))) if samples else None,
+        **{
+            f"drift_{kind}": rank_correlation(*np.concatenate(drift_points(samples, kind)).T) if samples else None
+            for kind in ("position", "length")
+        },
         **slope_within(right).named("position_slope"),
     }
     for name, (x, y) in correlations.items():

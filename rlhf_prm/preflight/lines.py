@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from rlhf_prm.evaluation.audit.lines import number
 from rlhf_prm.preflight.within_groups import Measures
 
 Kind = Literal["share", "number", "count", "seconds"]
@@ -177,13 +178,9 @@ def _kind(name: str) -> Kind:
     return LINES[name].kind if name in LINES else "number"
 
 
-def _sign(text: str) -> str:
-    return text.replace("-", "−")
-
-
 _WRITERS = {
-    "share": lambda value: _sign(f"{100 * value:.1f} %"),
-    "number": lambda value: _sign(f"{value:.3f}"),
+    "share": lambda value: f"{100 * value:.1f} %".replace("-", "−"),
+    "number": number,
     "count": lambda value: f"{value:.0f}",
     "seconds": lambda value: f"{value:.3g} s",
 }

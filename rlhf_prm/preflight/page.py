@@ -1,20 +1,16 @@
 """The preflight on the terminal, and as one self-contained HTML page."""
 
-import json
 import textwrap
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from rlhf_prm.evaluation.audit.lines import number
+from rlhf_prm.files import write_json, write_text
 from rlhf_prm.preflight.lines import SECTIONS, written
 from rlhf_prm.preflight.run import Preflight, pays
 
 WIDTH = 110
-
-
-def number(value: float) -> str:
-    """Three decimals with a real minus sign; a dash for what could not be measured."""
-    return "–" if value is None or value != value else f"{value:.3f}".replace("-", "−")
 
 
 def preflight_text(result: Preflight) -> str:
@@ -60,5 +56,5 @@ def write_preflight(result: Preflight, page: Path, data: Path) -> None:
     """The page, and everything on it as JSON."""
     for path in (page, data):
         path.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(preflight_page(result), encoding="utf-8")
-    data.write_text(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(page, preflight_page(result))
+    write_json(data, result.as_dict())

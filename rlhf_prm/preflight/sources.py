@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from reward.verifier import Verifier
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
 from rlhf_prm.evaluation.samples import SampledProblem, checked_samples, read_sample_rows, verified_samples
+from rlhf_prm.files import write_json_lines
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.config import GeneratorConfig
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.progress import Bar
+from rlhf_prm.settings import build
 from rlhf_prm.steps import StepSplitter
 
 if TYPE_CHECKING:
@@ -125,8 +127,7 @@ def from_policy(
     if keep is not None:
         rows = zip(readable.problems, completions, readable.solutions, strict=True)
         keys = ("problem", "completions", "solution")
-        text = "".join(json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
-        keep.write_text(text, encoding="utf-8")
+        write_json_lines(keep, (dict(zip(keys, row, strict=True)) for row in rows))
     samples = checked_samples(readable.problems, completions, readable.solutions, verifier, splitter)
     return Drawn(samples, config.model, seconds, len(prompts.problems) - len(samples))
 
@@ -190,13 +191,9 @@ def from_toy_world(
         ValueError: a setting the world does not know.
     """
     from rlhf_prm.toyworld import ToyWorldSettings, build_world
-    from rlhf_prm.toyworld.prm_check import TEXTS
-    from rlhf_prm.toyworld.prm_check import checked_samples as toy_samples
+    from rlhf_prm.toyworld.prm_check import TEXTS, checked_samples as toy_samples
 
-    try:
-        world_settings = ToyWorldSettings(**settings)
-    except TypeError as error:
-        raise ValueError(f"--toyworld: {error}") from error
+    world_settings = build(ToyWorldSettings, settings, "--toyworld")
     world = build_world(world_settings, root, with_prm=with_prm)
     start = time.perf_counter()
     samples = toy_samples(world, problems, n)

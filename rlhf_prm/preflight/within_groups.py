@@ -125,5 +125,6 @@ def _deviations(values: Sequence[float]) -> np.ndarray:
 
 
 def _correlation(sums: np.ndarray) -> np.ndarray:
+    # From sums, for all leave-one-out samples at once: scipy correlates points, and knows neither groups nor strata.
     xy, xx, yy = np.moveaxis(np.asarray(sums, dtype=float), -1, 0)
     return np.where(yy > 0, np.where(xx > 0, xy / np.sqrt(xx * yy), 0.0), np.nan)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlhf_prm.columns import PROBLEM_COLUMNS, RESPONSE_COLUMNS, STEPS_COLUMNS, problem_of, steps_of
 from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
+from rlhf_prm.files import whole
 from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import Bar
 from rlhf_prm.step_data import read_records
@@ -75,12 +76,10 @@ def run(args: argparse.Namespace) -> None:
     with loading(f"--prm {args.prm}"):
         scorer = load_prm(args.prm, **{name: getattr(args, name) for name in keywords})
     rows = read_rollouts(args.input, splitter, args.problem_column)
-    partial = output.with_name(output.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file, Bar(total, "score") as bar:
+    with whole(output) as partial, partial.open("w", encoding="utf-8") as file, Bar(total, "score") as bar:
         for row in scored_rows(rows, scorer, args.chunk):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             bar.add()
-    partial.replace(output)
     stats = scorer.stats
     print(
         f"{output}: {stats.rollouts} rollouts ({stats.duplicates} duplicates) by family {scorer.family.name} in "

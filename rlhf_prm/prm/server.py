@@ -2,18 +2,18 @@
 
 import json
 import math
-import random
 import shlex
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+from tenacity import RetryCallState, Retrying
 
 from rlhf_prm.prm.families import Family
 from rlhf_prm.prm.scorer import BatchScorer
 from rlhf_prm.prm.texts import Rendered, Texts
+from rlhf_prm.retries import PassingFailure, policy, raise_if_passing
 
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses of a server that starts, restarts or is full
+FIRST_WAIT, LONGEST_WAIT = 0.25, 10.0  # seconds between two attempts
 
 
 class PRMServerError(ConnectionError):
@@ -23,9 +23,9 @@ class PRMServerError(ConnectionError):
 class ServerScorer(BatchScorer):
     """Scores steps over vLLM's ``/pooling``: token ids out, one row of label probabilities per step back.
 
-    A request that fails because the server is down, restarting or full is sent again, after waits that double, until
-    ``deadline`` seconds have passed since its first failure: a server that is restarted in mid-run costs time and
-    nothing else.
+    A request that fails because the server is down, restarting or full is sent again, after waits that double and
+    are as long as the server's Retry-After at least, until ``deadline`` seconds have passed since its first failure: a
+    server that is restarted in mid-run costs time and nothing else.
 
     Args:
         url: where the server listens, e.g. ``"http://127.0.0.1:8000"``.
@@ -124,25 +124,28 @@ class ServerScorer(BatchScorer):
 
     def _answer(self, method: str, path: str, body: dict | None = None) -> dict:
         """The JSON answer to one request, which is repeated while the server's failure may pass."""
-        first_failure = None
-        wait = 0.25
-        while True:
+        first_failure = math.nan
+
+        def hopeless(state: RetryCallState) -> bool:
+            nonlocal first_failure
+            first_failure = state.outcome_timestamp if state.attempt_number == 1 else first_failure
+            return state.outcome_timestamp - first_failure + state.upcoming_sleep > self.deadline
+
+        def attempt() -> httpx.Response:
             try:
                 response = self._client.request(method, self.url + path, json=body)
-                if response.status_code not in PASSING:
-                    break
-                reason = f"status {response.status_code}: {response.text[:300]}"
             except httpx.TransportError as error:
-                reason = f"{type(error).__name__}: {error}"
-            now = time.monotonic()
-            first_failure = first_failure or now
-            if now - first_failure + wait > self.deadline:
-                raise PRMServerError(
-                    f"the PRM server at {self.url} has given no answer for {self.deadline:g} s ({reason}). "
-                    f"Start it with: {self.command()}"
-                )
-            time.sleep(wait * random.uniform(0.75, 1.0))  # ranks that failed together do not come back together
-            wait = min(2 * wait, 10.0)
+                raise PassingFailure(f"{type(error).__name__}: {error}") from error
+            raise_if_passing(response)
+            return response
+
+        try:
+            response = Retrying(**policy(hopeless, FIRST_WAIT, LONGEST_WAIT))(attempt)
+        except PassingFailure as failure:
+            raise PRMServerError(
+                f"the PRM server at {self.url} has given no answer for {self.deadline:g} s ({failure}). "
+                f"Start it with: {self.command()}"
+            ) from failure
         if response.status_code != 200:
             raise ValueError(
                 f"{self.url}{path} refused the request, status {response.status_code}: {response.text[:500]}"

@@ -25,7 +25,6 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from rlhf_prm.evaluation.chance import chance_f1
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.guard.detectors import auroc
 from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.texts import Texts
@@ -35,7 +34,7 @@ from rlhf_prm.prm_training.data import IGNORE, StepCollator, by_length, encode_d
 from rlhf_prm.prm_training.stages import hold_body, split_head_groups
 from rlhf_prm.prm_training.stopping import stopping_callbacks
 from rlhf_prm.rl.master_weights import check_master_weights
-from rlhf_prm.statistics import expected_calibration_error, first_error, predicted_first_error
+from rlhf_prm.statistics import auroc, expected_calibration_error, first_error, predicted_first_error
 
 FAMILY = FAMILIES["qwen_prm"]  # how steps are marked in training, and how load_prm marks them in what is saved here
 
@@ -233,7 +232,7 @@ def step_metrics(evaluated: EvalPrediction) -> dict[str, float]:
     return {
         **processbench_metrics(predictions, truth),
         "chance_f1": chance_f1(truth),
-        "auroc": auroc(flat_scores.tolist(), flat_labels.tolist()),
+        "auroc": auroc(flat_scores, flat_labels),
         "ece": expected_calibration_error(flat_scores, flat_labels),
     }
 

@@ -2,16 +2,10 @@
 
 ``runs`` reads folders, ``sampling`` passes once over the rollouts, ``charts`` draws with ``svg``, ``gallery`` lays out
 the step heat-maps, ``page`` puts them together. A new chart is a function in ``charts`` and one line in
-``page.page_parts``. Names are imported on first use: a command's ``--help`` must not wait for torch.
+``page.page_parts``. ``__init__.pyi`` lists the names. They are imported on first use: a command's ``--help`` must not
+wait for torch.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-__all__ = ["write_comparison", "write_report"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.page"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,6 +9,7 @@ from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from rlhf_prm.files import write_text
 from rlhf_prm.report.charts import (
     Subject,
     hacking_charts,
@@ -117,7 +118,7 @@ def render(out: Path, title: str, lead: str, parts: list[Part], galleries: list[
         script=_verbatim(environment, "report.js"),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    write_text(out, page)
     return out
 
 

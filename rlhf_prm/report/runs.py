@@ -3,7 +3,6 @@
 Every part is optional: a run that was killed, or one that is still going, can be read too.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from reward import outcome_advantages
+from rlhf_prm.files import read_json, read_json_lines
 from rlhf_prm.steps import StepSplitter
 
 Row = dict[str, Any]
@@ -97,7 +97,7 @@ class Run:
         """HackGuard's limit of each detector: as it wrote them, or as its log tells of those that tripped."""
         told = {name: float(limit) for row in self.guard for name, limit in _LIMIT.findall(str(row.get("evidence")))}
         path = self.path / "hack_limits.json"
-        return told | (json.loads(path.read_text()) if path.exists() else {})
+        return told | (read_json(path) if path.exists() else {})
 
     @cached_property
     def baseline(self) -> "Run | None":
@@ -151,29 +151,12 @@ def read_run(path: str | Path) -> Run:
             f"run folder: {str(path)!r} has none of summary.json, metrics.jsonl, completions/; expected runs/<name>"
         )
     summary_file = path / "summary.json"
-    summary = json.loads(summary_file.read_text()) if summary_file.exists() else {}
-    metrics, guard = _read_lines(path / "metrics.jsonl"), _read_lines(path / "hack_guard.jsonl")
+    summary = read_json(summary_file) if summary_file.exists() else {}
+    metrics, guard = (read_json_lines(path / name, may_be_cut=True) for name in ("metrics.jsonl", "hack_guard.jsonl"))
     return Run(path, path.resolve().name, summary, metrics, guard)
 
 
 _LIMIT = re.compile(r"(\w+) \S+, at \w+ \S+, limit ([-+.\de]+)")  # of the evidence in hack_guard.jsonl
-
-
-def _read_lines(path: Path) -> list[Row]:
-    """The objects of a JSON-lines file; a last line cut off by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(
-                    f"{path}: line {number} is not JSON ({error.msg}); expected one object a line"
-                ) from error
-    return rows
 
 
 def _text(value: Any) -> str:

@@ -1,12 +1,12 @@
 """A budget of generated tokens: runs of different methods are compared at equal cost."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from rlhf_prm.files import read_json, write_json
 from rlhf_prm.guard.update_batches import UpdateBatches
 
 STATE_FILE = "token_budget.json"
@@ -41,7 +41,7 @@ class TokenBudget(TrainerCallback):
             return
         saved = self._file(state)
         if saved.exists():
-            self.tokens = int(json.loads(saved.read_text())["tokens"])
+            self.tokens = int(read_json(saved)["tokens"])
             return
         logged = [row["generated_tokens"] for row in state.log_history if "generated_tokens" in row]
         self.tokens = int(logged[-1]) if logged else 0
@@ -64,7 +64,7 @@ class TokenBudget(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         """Leave the count in the checkpoint."""
         if self.trainer.accelerator.is_main_process:
-            self._file(state).write_text(json.dumps({"tokens": self.tokens}) + "\n")
+            write_json(self._file(state), {"tokens": self.tokens})
 
     def _file(self, state) -> Path:
         return Path(self.trainer.args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE

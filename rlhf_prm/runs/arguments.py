@@ -1,7 +1,6 @@
 """The arguments of the RL recipes, beside TRL's own."""
 
 import difflib
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import TrainingArguments
 from trl import TrlParser
 
 from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
 from rlhf_prm.rl.master_weights import refuse_other_precision
+from rlhf_prm.settings import json_mapping, read_mapping
 
 OF_ONES_OWN = ("dataset", "model_name_or_path", "train_data")  # arguments that leave the embedded toy world
 NO_BASELINE = ("", "none", "null")
@@ -93,7 +92,7 @@ class RecipeArguments:
 
     def __post_init__(self) -> None:
         for name in ("world_settings", "columns", "prm_kwargs", "verifier_kwargs", "guard_kwargs"):
-            setattr(self, name, _mapping(name, getattr(self, name)))
+            setattr(self, name, json_mapping(name, getattr(self, name)))
         if (self.baseline or "").lower() in NO_BASELINE:  # as typed on a command line
             self.baseline = None
         if not 0.0 <= self.gold_fraction <= 1.0:
@@ -102,20 +101,6 @@ class RecipeArguments:
             raise ValueError("ceiling: got true beside a dataset; exact step labels are known in the toy world only")
         if self.eval_every < 0:
             raise ValueError(f"eval_every: got {self.eval_every}, expected 0 (never) or a number of updates")
-
-
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    """A mapping given as YAML, as JSON on the command line, or not at all."""
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}: got {value!r}, expected a JSON object ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}: got {value!r}, expected a mapping")
-    return value
 
 
 def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
@@ -133,14 +118,13 @@ def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
     path, told = _configuration(arguments, default_config)
     if path is not None and "--config" not in arguments:
         arguments = ["--config", str(path), *arguments]
+    if path is not None:
+        read_mapping(path)  # the parser's own errors would not say which file
     parser = TrlParser(dataclasses, allow_abbrev=False)
     parser.print_usage = lambda file=None: None  # two hundred arguments would bury the error
-    try:
-        *parsed, unknown_keys, unknown = parser.parse_args_and_config(
-            arguments, return_remaining_strings=True, separate_remaining_strings=True
-        )
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config {path}: not YAML: {error}") from error
+    *parsed, unknown_keys, unknown = parser.parse_args_and_config(
+        arguments, return_remaining_strings=True, separate_remaining_strings=True
+    )
     known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
     _refuse_unknown(unknown, known, "")
     _refuse_unknown(unknown_keys, known, f" in {path}")

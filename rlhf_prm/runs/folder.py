@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-_PACKAGES = ("rlhf-prm", "torch", "trl", "transformers", "accelerate", "datasets", "deepspeed", "vllm", "math-verify")
+from rlhf_prm.files import read_json_lines, write_json, write_json_lines
+
+_PACKAGES = ("rlhf-prm", "torch", "trl", "transformers", "accelerate", "datasets", "deepspeed", "vllm", "sympy")
 BESIDE = ("baseline", "ceiling")  # the runs that one is compared with, as their folders and keys are called
 UNFINISHED = "unfinished"  # the key of a summary that says what of the run is still to come
 
@@ -37,9 +39,8 @@ class MetricsFile(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text().splitlines() if self.path.exists() and state.global_step else []
-        kept = [line for line in lines if _step_of(line) <= state.global_step]
-        self.path.write_text("".join(line + "\n" for line in kept))
+        rows = read_json_lines(self.path, may_be_cut=True) if state.global_step else ()
+        write_json_lines(self.path, [row for row in rows if row["step"] <= state.global_step])
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if state.is_world_process_zero and logs:
@@ -47,20 +48,11 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):  # the line a kill cut short
-        return float("inf")
-
-
 def write_summary(folder: str | Path, summary: dict[str, Any]) -> Path:
     """``summary.json``, whole or not at all."""
     path = Path(folder) / "summary.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(summary, indent=1, default=_plain) + "\n")
-    partial.replace(path)
+    write_json(path, summary, default=_plain)
     return path
 
 

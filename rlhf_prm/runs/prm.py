@@ -1,14 +1,13 @@
 """Where the parts of a PRM training run come from: the embedded toy world, or step labels and a model of one's own."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, load_dataset
 
 from rlhf_prm.evaluation.chance import beside_chance, no_better_than_chance
+from rlhf_prm.settings import build, json_mapping
 from rlhf_prm.step_data import COLUMNS, read_rows, to_dataset
 
 TOY_EVAL_FRACTION = 0.1
@@ -137,11 +136,8 @@ def _first(rows: Dataset, limit: int | None) -> Dataset:
 def _toy_world(recipe: PRMRecipeArguments, model: str | None, seed: int) -> tuple[Dataset, Dataset, str]:
     from rlhf_prm.toyworld import ToyWorldSettings, build_world
 
-    given: dict[str, Any] = json.loads(recipe.world_settings) if recipe.world_settings else {}
-    try:
-        settings = ToyWorldSettings(**{"seed": seed, **given})
-    except TypeError as error:
-        raise ValueError(f"world_settings: {error}") from error
+    given = {"seed": seed, **json_mapping("world_settings", recipe.world_settings)}
+    settings = build(ToyWorldSettings, given, "world_settings")
     world = build_world(settings, recipe.stage_cache, with_prm=False)
     rows = to_dataset(list(read_rows(world.stages["labels"].path / "rows.jsonl")))
     held_out = world.held_out_solutions(recipe.eval_limit or 400)

@@ -18,6 +18,7 @@ from rlhf_prm.prompts import keep_gold, load_prompts
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer, refuse_without_gold
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
+from rlhf_prm.settings import build
 
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
 ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
@@ -96,10 +97,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
     from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 
     settings = {"seed": seed, "gold_fraction": recipe.gold_fraction, **recipe.world_settings}
-    try:
-        world_settings = ToyWorldSettings(**settings)
-    except TypeError as error:
-        raise ValueError(f"world_settings: {error}") from error
+    world_settings = build(ToyWorldSettings, settings, "world_settings")
     own_prm = recipe.prm is None
     oracle = _oracle(recipe, world_settings.seed) if recipe.prm == ORACLE else None
     world = build_world(world_settings, recipe.stage_cache, with_prm=own_prm)

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from rlhf_prm.settings import build
 from rlhf_prm.toyworld import ToyWorldSettings, build_world
 
 parser = argparse.ArgumentParser(prog="python -m rlhf_prm.toyworld", description="Build a toy world.")
@@ -10,6 +11,8 @@ parser.add_argument("--root", default="runs/cache", help="where its stages are k
 parser.add_argument("--settings", default="{}", type=json.loads, help="fields of ToyWorldSettings as a JSON object")
 parser.add_argument("--without-prm", action="store_true", help="leave the process reward model out")
 arguments = parser.parse_args()
-world = build_world(ToyWorldSettings(**arguments.settings), arguments.root, with_prm=not arguments.without_prm)
+world = build_world(
+    build(ToyWorldSettings, arguments.settings, "--settings"), arguments.root, with_prm=not arguments.without_prm
+)
 for name, stage in world.stages.items():
     print(f"{name:12} {stage.seconds:8.1f} s  {'found' if stage.cached else 'built'}  {stage.path}")

@@ -1,12 +1,12 @@
 """The cached stages between policy and PRM: solutions, Monte-Carlo labels, the judge's labels, the labels used."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlhf_prm.annotate.tasks import Rejection
+from rlhf_prm.files import read_json_lines, write_json, write_json_lines
 from rlhf_prm.step_data import StepLabels
 from rlhf_prm.toyworld import labels
 from rlhf_prm.toyworld.problems import Problem
@@ -45,22 +45,22 @@ def label_stages(
 
 def _build_solutions(settings: ToyWorldSettings, policy_path: Path, problems: Sequence[Problem], folder: Path) -> None:
     sampler = labels.policy_sampler(policy_path, settings.max_completion_length, progress="PRM: sampled solutions")
-    write_lines(folder / ROWS, labels.sampled_solutions(sampler, problems, seed=settings.seed))
+    write_json_lines(folder / ROWS, labels.sampled_solutions(sampler, problems, seed=settings.seed))
 
 
 def _build_monte_carlo(settings: ToyWorldSettings, policy_path: Path, solutions: Path, folder: Path) -> None:
     sampler = labels.policy_sampler(policy_path, settings.max_completion_length)
     estimated = labels.monte_carlo_labels(
-        read_lines(solutions / ROWS), sampler, num_completions=settings.mc_completions, seed=settings.seed
+        read_json_lines(solutions / ROWS), sampler, num_completions=settings.mc_completions, seed=settings.seed
     )
-    write_lines(folder / ROWS, labels_as_records(estimated))
+    write_json_lines(folder / ROWS, labels_as_records(estimated))
 
 
 def _build_judged(settings: ToyWorldSettings, solutions: Path, folder: Path) -> None:
     judged = labels.judged_labels(
-        read_lines(solutions / ROWS), flips=settings.judge_flips, seed=settings.seed, votes=settings.judge_votes
+        read_json_lines(solutions / ROWS), flips=settings.judge_flips, seed=settings.seed, votes=settings.judge_votes
     )
-    write_lines(folder / ROWS, labels_as_records(judged))
+    write_json_lines(folder / ROWS, labels_as_records(judged))
 
 
 def _build_confirmed(
@@ -68,39 +68,29 @@ def _build_confirmed(
 ) -> None:
     sampler = labels.policy_sampler(policy_path, settings.max_completion_length, progress="PRM: confirmed labels")
     confirmed = labels.confirmed_labels(
-        read_lines(solutions / ROWS),
-        labels_from_records(read_lines(judged / ROWS)),
+        read_json_lines(solutions / ROWS),
+        labels_from_records(read_json_lines(judged / ROWS)),
         sampler,
         num_completions=settings.mc_completions,
         seed=settings.seed,
     )
-    write_lines(folder / ROWS, labels_as_records(confirmed))
+    write_json_lines(folder / ROWS, labels_as_records(confirmed))
 
 
 def _build_labels(source: str, paths: dict[str, Path], folder: Path) -> None:
     """Stepwise rows of the solutions the source labels, and for the consensus its report."""
-    solutions = read_lines(paths["solutions"] / ROWS)
+    solutions = read_json_lines(paths["solutions"] / ROWS)
     given = {
-        name: labels_from_records(read_lines(paths[name] / ROWS))
+        name: labels_from_records(read_json_lines(paths[name] / ROWS))
         for name in ("monte_carlo", "judge", "confirmed")
         if name in paths
     }
     if source == "consensus":
         chosen, report = labels.agreed_labels(given["monte_carlo"], given["judge"])
-        (folder / "consensus.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_json(folder / "consensus.json", report)
     else:
         chosen = labels.gold_labels(solutions) if source == "gold" else given[STAGE_OF.get(source, source)]
-    write_lines(folder / ROWS, labels.stepwise_rows(solutions, chosen))
-
-
-def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """One JSON object per line."""
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """What ``write_lines`` wrote."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    write_json_lines(folder / ROWS, labels.stepwise_rows(solutions, chosen))
 
 
 def labels_as_records(labels: Sequence[StepLabels | Rejection]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The toy PRM: the policy's body with a new head, trained on labelled solutions until it learns no more from them."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PrinterCallback, ProgressCallback
 
+from rlhf_prm.files import write_json
 from rlhf_prm.prm_training.config import PRMConfig
 from rlhf_prm.prm_training.stopping import stopping_metric
 from rlhf_prm.prm_training.trainer import PRMTrainer
@@ -108,4 +108,4 @@ def write_history(trainer: PRMTrainer, path: Path, **facts: int | str) -> None:
     ]
     best = trainer.state.best_global_step
     record = {"updates": trainer.state.global_step, "kept_update": best, **facts, "evaluations": evaluations}
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(path, record)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from rlhf_prm.files import read_json, write_json
+
 VERSION = 1  # raised when a change of this package alters what a stage builds from equal settings
 RECORD = "stage.json"
 
@@ -57,13 +59,13 @@ class StageCache:
         building.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{building}.lock"):
             if (path / RECORD).is_file():
-                return Stage(path, key, json.loads((path / RECORD).read_text())["seconds"], cached=True)
+                return Stage(path, key, read_json(path / RECORD)["seconds"], cached=True)
             for leftover in (building, path):
                 shutil.rmtree(leftover, ignore_errors=True)
             building.mkdir()
             start = time.perf_counter()
             build(building)
             seconds = round(time.perf_counter() - start, 2)
-            (building / RECORD).write_text(json.dumps({**identity, "seconds": seconds}, indent=1) + "\n")
+            write_json(building / RECORD, {**identity, "seconds": seconds})
             os.replace(building, path)
         return Stage(path, key, seconds, cached=False)

@@ -14,9 +14,10 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.toyworld.demonstrator import Demonstrator
 from rlhf_prm.toyworld.evaluate import evaluate_policy
-from rlhf_prm.toyworld.label_stages import ROWS, label_stages, read_lines
+from rlhf_prm.toyworld.label_stages import ROWS, label_stages
 from rlhf_prm.toyworld.labels import gold_labels, policy_sampler, sampled_solutions, stepwise_rows
 from rlhf_prm.toyworld.policy import save_policy, supervised_policy
 from rlhf_prm.toyworld.problems import Problem, draw_splits
@@ -149,7 +150,7 @@ def _build_policy(settings: ToyWorldSettings, problems: Sequence[Problem], folde
 def _build_prm(settings: ToyWorldSettings, policy_path: Path, labelled: Path, folder: Path) -> None:
     train_reward_model(
         policy_path,
-        read_lines(labelled / ROWS)[: settings.prm_rows],
+        read_json_lines(labelled / ROWS)[: settings.prm_rows],
         folder,
         seed=settings.seed,
         updates=settings.prm_updates,

@@ -90,9 +90,9 @@ def test_a_budget_beside_an_axis_that_breaks_it_is_refused(write):
 
 def test_files_that_are_not_yaml_mappings(tmp_path):
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ValueError, match="got list, expected a mapping"):
+    with pytest.raises(ValueError, match="got a list, expected a mapping"):
         load_config(tmp_path / "list.yaml")
-    with pytest.raises(ValueError, match="No such file"):
+    with pytest.raises(ValueError, match="no such file"):
         load_config(tmp_path / "absent.yaml")
     (tmp_path / "short.yaml").write_text("recipe: x.py\n")
     with pytest.raises(ValueError, match="missing grid"):

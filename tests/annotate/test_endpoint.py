@@ -5,7 +5,6 @@ import json
 import socket
 import threading
 import time
-from email.utils import formatdate
 
 import pytest
 from annotate_plugin import LastBoxVerifier, texts_of
@@ -16,7 +15,7 @@ from rlhf_prm.annotate.config import read_config
 from rlhf_prm.annotate.drivers import run_batched, run_concurrent
 from rlhf_prm.annotate.monte_carlo import monte_carlo_task
 from rlhf_prm.annotate.pipeline import Pipeline
-from rlhf_prm.generation.endpoint import EndpointError, EndpointGenerator, retry_after
+from rlhf_prm.generation.endpoint import EndpointError, EndpointGenerator
 from rlhf_prm.generation.hosts import Hosts
 from rlhf_prm.generation.requests import Generate
 
@@ -181,10 +180,7 @@ def test_a_prompt_that_always_fails_while_others_succeed_is_set_aside():
     assert not any(isinstance(result, Rejection) for result in results.values())
 
 
-def test_retry_after():
-    assert retry_after("2.5") == 2.5 and retry_after(None) is None and retry_after("soon") is None
-    assert retry_after("-3") == 0.0
-    assert 3 < retry_after(formatdate(time.time() + 5, usegmt=True)) <= 5
+def test_a_host_rests_as_long_as_its_retry_after_says():
     with Server(["429"], probability=1.0) as server:
         server.retry_after = "0.3"
         generator = EndpointGenerator("m", [server.url], **QUICK)
@@ -234,6 +230,9 @@ def test_hosts_rest_longer_with_every_failure_in_a_row(monkeypatch):
     hosts.succeeded(host)
     hosts.failed(host, 30.0)
     assert hosts.seconds_until_one_wakes() == 30
+    hosts.first_rest, host.failures, host.rests_until = 0.5, 2000, 0.0  # as after a night
+    hosts.failed(host, None)
+    assert host.rests_until - now[0] == 5
 
 
 @pytest.mark.parametrize("concurrent", [False, True])

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from rlhf_prm.annotate.store import Shards, StageStore, cut_torn_line, file_hash, settings_hash, write_whole
+from rlhf_prm.annotate.store import Shards, StageStore, cut_torn_line, file_hash, settings_hash
+from rlhf_prm.files import write_text
 
 SETTINGS = {"model": "m", "n": 8}
 
@@ -52,7 +53,7 @@ def test_damage_inside_is_named(tmp_path):
         first.append(0, {"id": "3"})
     path = tmp_path / "stage" / "00000.jsonl"
     path.write_text('{"id": \n' + path.read_text())
-    with pytest.raises(ValueError, match=r"00000.jsonl:1 is damaged"):
+    with pytest.raises(ValueError, match=r"00000.jsonl:1: not JSON.*delete that line"):
         list(Shards(tmp_path / "stage", 10).records(0))
 
 
@@ -102,9 +103,9 @@ def test_many_shards_do_not_keep_many_files_open(tmp_path):
 
 
 def test_hashes_and_whole_files(tmp_path):
-    write_whole(tmp_path / "a", "one")
+    write_text(tmp_path / "a", "one")
     before = file_hash(tmp_path / "a")
-    write_whole(tmp_path / "a", "two")
+    write_text(tmp_path / "a", "two")
     assert file_hash(tmp_path / "a") != before and (tmp_path / "a").read_text() == "two"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
 

@@ -5,8 +5,7 @@ import math
 from itertools import combinations, permutations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.evaluation.best_of_n import best_of_n, expected_best_of, expected_majority, pass_at, problem_values

@@ -133,7 +133,7 @@ def nothing_long(monkeypatch):
         (("--model", "POLICY", "--prm", "PRM", "--dataset", "DATA", "--problem-column", "q"), "no column"),
         (("--samples", "ONE", "--prm", "PRM", "--output", "FOLDER"), "is a folder"),
         (("--samples", "ONE", "--prm", "PRM", "--output", "FOLDER/a.json"), "need a file each"),
-        (("--toyworld", "{"), "expected a JSON object"),
+        (("--toyworld", "{"), "expected a mapping, on a command line a JSON object"),
     ],
 )
 def test_cheap_checks_come_first(arguments, message, nothing_long, policy_folder, prm_folder, tmp_path, capsys):

@@ -18,12 +18,16 @@ class PoolingServer:
         tag_id: only rows at this token are given (STEP); ``None``: one row for each token (ALL).
         faults: one for each of the first requests to /pooling: ``"drop"`` closes the connection, ``"hang"`` answers
             after the client has gone, an int is a status, ``None`` is a good answer.
+        retry_after: what the Retry-After header of a bad status says.
         port: 0 for any free one.
     """
 
-    def __init__(self, model, tag_id: int | None, faults=(), port: int = 0, tamper: Callable | None = None):
+    def __init__(
+        self, model, tag_id: int | None, faults=(), port: int = 0, tamper: Callable | None = None, retry_after=None
+    ):
         self.model, self.tag_id, self.faults, self.port = model.eval(), tag_id, list(faults), port
         self.tamper = tamper or (lambda rows: rows)
+        self.retry_after = retry_after
         self.requests: list[list[list[int]]] = []
         self.stopped = threading.Event()
 
@@ -52,6 +56,8 @@ class PoolingServer:
                 text = json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
+                if status != 200 and owner.retry_after is not None:
+                    self.send_header("Retry-After", owner.retry_after)
                 self.end_headers()
                 self.wfile.write(text)
 

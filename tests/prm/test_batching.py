@@ -1,7 +1,6 @@
 """Micro-batches: every rollout once, within the budget, little padding."""
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rlhf_prm.prm.batching import (
     collated,

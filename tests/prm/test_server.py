@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from email.utils import formatdate
 
 import prm_checkpoints
 import pytest
@@ -70,6 +71,15 @@ def test_a_failure_that_passes_costs_nothing(folder, model, tag_id, served, faul
     with PoolingServer(model, tag_id, faults=[fault, fault]) as server:
         assert served(server.url).score(*ragged()) == expected(folder)
         assert server.faults == []
+
+
+@pytest.mark.parametrize("after", ["1", lambda: formatdate(time.time() + 2, usegmt=True)])
+def test_retry_after_is_waited_for(folder, model, tag_id, served, after):
+    after = after if isinstance(after, str) else after()
+    with PoolingServer(model, tag_id, faults=[429], retry_after=after) as server:
+        begun = time.monotonic()
+        assert served(server.url).score(*ragged()) == expected(folder)
+        assert time.monotonic() - begun >= 0.9
 
 
 def test_an_answer_that_never_comes_is_asked_for_again(folder, model, tag_id, served):

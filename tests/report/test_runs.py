@@ -93,7 +93,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_a_broken_one_is_not(tmp_path):
     (run / "metrics.jsonl").write_text(lines + '{"step": 4, "rew')
     assert len(read_run(run).metrics) == len(lines.splitlines())
     (run / "metrics.jsonl").write_text('{"step": 4, "rew\n' + lines)
-    with pytest.raises(ValueError, match="line 1 is not JSON"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl:1: not JSON"):
         read_run(run).metrics  # noqa: B018
 
 

@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from reward import METHODS
 from tests.reward.method_cases import GARBAGE, NAN, STATELESS, VARIANTS, expected, grouped, random_groups, rollouts_of

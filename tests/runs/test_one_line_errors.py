@@ -37,7 +37,7 @@ def one_line(stop) -> str:
         ({"output_dir": "FILE/run"}, r"output_dir: cannot write in FILE/run \(Not a directory\)"),
         ({"stage_cache": "FILE/cache"}, "Not a directory.*FILE/cache"),
         ({"config": "FILE"}, "must contain a YAML mapping"),
-        ({"config": "BROKEN.yaml"}, "--config BROKEN.yaml: not YAML: .*line 2"),
+        ({"config": "BROKEN.yaml"}, "BROKEN.yaml is not YAML: .*line 2"),
         ({"config": "UNKNOWN.yaml"}, "unknown argument 'learning_rat' in UNKNOWN.yaml; did you mean 'learning_rate'?"),
         ({"config": "."}, "--config: no file at ."),
     ],

@@ -69,7 +69,7 @@ def test_every_config_names_its_command():
         (["--loss_type", "drgrpo"], "loss_type: got 'drgrpo'"),
         (["--num_generations", "3"], "divisible by num_generations"),
         (["--columns", '{"prompt": "query"}'], "no column 'query' for the prompt; there are answer, question"),
-        (["--columns", "question"], "columns: got 'question', expected a JSON object"),
+        (["--columns", "question"], "columns: got 'question', expected a mapping"),
         (["--dataset", "nowhere.jsonl"], "no file at nowhere.jsonl"),
         (["--gold_fraction", "2"], "gold_fraction"),
         (["--gold_fraction", "0", "--baseline", "outcome"], "baseline: got 'outcome' for .* without a gold answer"),

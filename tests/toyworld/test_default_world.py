@@ -6,11 +6,11 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_prm.evaluation.processbench import processbench_metrics
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm import load_prm
 from rlhf_prm.statistics import first_error, predicted_first_error
 from rlhf_prm.toyworld import ToyWorldSettings, build_world
 from rlhf_prm.toyworld.checker import step_labels
-from rlhf_prm.toyworld.label_stages import read_lines
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def by_source(tmp_path_factory):
 
 
 def labelled(world):
-    return read_lines(world.stages["labels"].path / "rows.jsonl")
+    return read_json_lines(world.stages["labels"].path / "rows.jsonl")
 
 
 def label_accuracy(world):

@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf_prm.evaluation.processbench import processbench_metrics
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.statistics import first_error, predicted_first_error
 from rlhf_prm.toyworld.checker import step_labels
-from rlhf_prm.toyworld.label_stages import read_lines
 from rlhf_prm.toyworld.problems import FILLERS, Problem
 from rlhf_prm.toyworld.settings import LABEL_SOURCES, ToyWorldSettings
 from rlhf_prm.toyworld.world import build_world
@@ -22,7 +22,7 @@ PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
 
 
 def rows_of(world, stage="labels"):
-    return read_lines(world.stages[stage].path / "rows.jsonl")
+    return read_json_lines(world.stages[stage].path / "rows.jsonl")
 
 
 @pytest.fixture(scope="module")

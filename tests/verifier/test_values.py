@@ -4,8 +4,7 @@ import re
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from reward.verifier.answers.algebra import same_expression
 from reward.verifier.answers.evaluate import Evaluator, Undefined

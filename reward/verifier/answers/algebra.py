@@ -1,4 +1,4 @@
-"""The last layer: sums, products, integrals, limits and determinants, through math-verify's LaTeX reader and sympy.
+"""The last layer: sums, products, integrals, limits and determinants, through latex2sympy2_extended and sympy.
 
 Nothing here is bounded in time or memory by itself: it gets half a second of CPU time, and it runs in a worker only,
 whose deadline and memory cap hold where the interpreter does not come back to look at the clock.

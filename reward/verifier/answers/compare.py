@@ -3,9 +3,9 @@
 import re
 from fractions import Fraction
 
-from reward.verifier.answers import real_sets, sets
 from reward.verifier.answers.evaluate import Evaluator
 from reward.verifier.answers.grammar import Tree, variables
+from reward.verifier.answers.real_sets import FLIPPED, same_real_set
 from reward.verifier.answers.shapes import (
     Based,
     Chain,
@@ -157,17 +157,14 @@ def quantity(tree: Tree) -> bool:
 def same_chain(answer: Shape, gold: Chain) -> bool:
     if set(gold.relations) == {"="}:
         return same_equation(answer, gold)
-    both = sets.spans(answer), sets.spans(gold)
-    if all(both):
-        return same_spans(*both) or real_sets.same_real_set(answer, gold)
-    if both[1] and real_sets.same_real_set(answer, gold):
+    if same_set(answer, gold):
         return True
     if not isinstance(answer, Chain) or len(answer.members) != 2 or len(gold.members) != 2:
         return isinstance(answer, Chain) and same_members(answer, gold)
     relation, constant = gold.relations[0], scaled(answer, gold)
     if constant is None:
         return same_members(answer, gold)
-    given = answer.relations[0] if constant > 0 else sets.FLIPPED.get(answer.relations[0], answer.relations[0])
+    given = answer.relations[0] if constant > 0 else FLIPPED.get(answer.relations[0], answer.relations[0])
     return given == relation
 
 
@@ -223,29 +220,13 @@ def scaled(answer: Chain, gold: Chain) -> float | None:
     return proportional(*difference)
 
 
-def same_spans(answer: tuple, gold: tuple) -> bool:
-    (variable, given), (gold_variable, wanted) = answer, gold
-    if variable and gold_variable and variable != gold_variable:
-        return False
-    return matched(tuple(given), tuple(wanted), same_span)
-
-
-def same_span(answer: sets.Span, gold: sets.Span) -> bool:
-    return (
-        (answer.low_closed, answer.high_closed) == (gold.low_closed, gold.high_closed)
-        and equivalent(answer.low, gold.low)
-        and equivalent(answer.high, gold.high)
-    )
-
-
-def matched(answer: tuple, gold: tuple, same=None) -> bool:
+def matched(answer: tuple, gold: tuple) -> bool:
     """Whether the items can be paired off, in any order."""
-    same = same or equivalent
     if len(answer) != len(gold):
         return False
     left = list(gold)
     for item in answer:
-        partner = next((index for index, wanted in enumerate(left) if same(item, wanted)), None)
+        partner = next((index for index, wanted in enumerate(left) if equivalent(item, wanted)), None)
         if partner is None:
             return False
         left.pop(partner)
@@ -253,8 +234,7 @@ def matched(answer: tuple, gold: tuple, same=None) -> bool:
 
 
 def same_set(answer: Shape, gold: Shape) -> bool:
-    both = sets.spans(answer), sets.spans(gold)
-    return (all(both) and same_spans(*both)) or real_sets.same_real_set(answer, gold)
+    return same_real_set(answer, gold, equivalent)
 
 
 def same_sequence(answer: Shape, gold: Sequence) -> bool:
@@ -282,7 +262,7 @@ def assigned(shape: Shape) -> list[Shape] | None:
 
 def same_collection(answer: Shape, gold: Collection) -> bool:
     if isinstance(answer, Collection):
-        return matched(answer.items, gold.items) or real_sets.same_real_set(answer, gold)
+        return matched(answer.items, gold.items) or same_set(answer, gold)
     values = assigned(gold)
     if values is not None and isinstance(answer, Sequence) and (answer.opening, answer.closing) == ("(", ")"):
         return len(values) == len(answer.items) and all(map(equivalent, answer.items, values))

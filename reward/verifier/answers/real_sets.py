@@ -1,16 +1,19 @@
-"""Equality of sets of real numbers, however they are written: unions that overlap, exceptions, inequalities.
+"""Equality of sets of real numbers, however they are written: sympy's sets of intervals, points and exceptions.
 
-The ends of all intervals are numbered in ascending order, equal ones alike; over these integers sympy's sets are exact.
+Every end becomes one sympy number, exact to 130 digits, and ends that are equal become the same number. An end that
+has no place on the real line by itself (a letter, a length) becomes a symbol, which is equal to itself only.
 """
 
 from collections.abc import Callable
-from functools import cmp_to_key
+from fractions import Fraction
+from itertools import combinations
 
 import sympy
+from mpmath import libmp
 from sympy import FiniteSet, Interval, S
 
 from reward.verifier.answers.evaluate import Evaluator
-from reward.verifier.answers.sets import MINUS, PLUS, constant, span_of_inequality, symbol
+from reward.verifier.answers.grammar import variables
 from reward.verifier.answers.shapes import (
     Chain,
     Collection,
@@ -23,143 +26,158 @@ from reward.verifier.answers.shapes import (
     Shape,
     Union,
 )
-from reward.verifier.answers.values import DIGITS, is_real, same_value
+from reward.verifier.answers.values import DIGITS, is_real
 
-MAX_PARTS = 32  # intervals and points; sympy's unions take quadratic time
-Rank = Callable[[Shape], sympy.Integer]
+MAX_ENDS = 64  # of both sets together; sympy's unions take quadratic time
+FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
+EVERYTHING = Interval(S.NegativeInfinity, S.Infinity)
 
 
 class NoSet(Exception):
-    """The shape is no set of real numbers with known ends."""
+    """The shape is no set of real numbers, or one that nobody would write down."""
 
 
-def same_real_set(answer: Shape, gold: Shape) -> bool:
-    """Whether both are sets of real numbers, one of them written as more than one interval or list, and equal."""
+def same_real_set(answer: Shape, gold: Shape, same_end: Callable[[Shape, Shape], bool]) -> bool:
+    """Whether both are sets of real numbers, one of them a union, an exception or an inequality, and equal.
+
+    Args:
+        same_end: whether an end of the answer is an end of the gold.
+    """
     if not (composed(answer) or composed(gold)):
         return False
+    line = RealLine(same_end)
     try:
-        ends, names = [], set()
-        for shape in (answer, gold):
-            collect(shape, ends, names)
-        if len(names) > 1 or len(ends) > 2 * MAX_PARTS:
-            return False
-        rank = ranking(ends)
-        return as_set(answer, rank) == as_set(gold, rank)
+        wanted, given = line.set_of(gold), line.set_of(answer)
     except NoSet:
         return False
+    return len(line.names) <= 1 and given is not S.EmptySet and given == wanted
 
 
 def composed(shape: Shape) -> bool:
     """Whether a shape says by itself that it is a set of reals: a union, an exception, an inequality."""
     if isinstance(shape, Collection):
         return any(isinstance(item, Chain) for item in shape.items)
-    return isinstance(shape, Union | Difference | Intersection | Reals) or (
-        isinstance(shape, Chain) and span_of_inequality(shape) is not None
-    )
+    return isinstance(shape, Union | Difference | Intersection | Reals | Chain)
 
 
-def members(shape: Shape) -> tuple[Shape, ...]:
-    """The sets that a composed one is made of."""
-    if isinstance(shape, Difference):
-        return shape.base, shape.removed
-    return shape.parts if isinstance(shape, Union | Intersection) else shape.items
+def constant(shape: Shape) -> bool:
+    return isinstance(shape, Infinity) or (isinstance(shape, Scalar) and not variables(shape.tree))
 
 
-def collect(shape: Shape, ends: list[Shape], names: set[str]) -> None:
-    """Add the ends of all intervals, all points, and the variables of all inequalities."""
-    if isinstance(shape, Reals):
-        return
-    if isinstance(shape, Chain):
-        found = span_of_inequality(shape)
-        if found is None:
+def symbol(shape: Shape) -> str | None:
+    """The variable that a scalar is, if it is nothing else."""
+    return shape.tree[1] if isinstance(shape, Scalar) and shape.tree[0] == "var" and variables(shape.tree) else None
+
+
+def number(end: Shape) -> sympy.Rational | None:
+    """A real constant without unit or sign as a fraction; None for any other end."""
+    if not isinstance(end, Scalar) or not constant(end) or end.unit or end.mark:
+        return None
+    at = Evaluator(DIGITS[-1])
+    value = at.value(end.tree)
+    if not is_real(value):
+        return None
+    exact = value if isinstance(value, Fraction) else Fraction(*libmp.to_rational(at.context.re(at.lift(value))._mpf_))
+    return sympy.Rational(exact.numerator, exact.denominator)
+
+
+class RealLine:
+    """Shapes as sympy sets; remembers the ends on the line, and the variables of the inequalities, from set to set."""
+
+    def __init__(self, same_end: Callable[[Shape, Shape], bool]):
+        self.same_end = same_end
+        self.places: list[tuple[Shape, sympy.Expr]] = []
+        self.names: set[str] = set()
+        self.asked = 0
+
+    def place(self, end: Shape) -> sympy.Expr:
+        """Where an end lies, or a symbol for it."""
+        self.asked += 1
+        if self.asked > MAX_ENDS:
             raise NoSet
-        names.add(found[0])
-        ends.extend(end for span in found[1] for end in (span.low, span.high))
-    elif isinstance(shape, Scalar | Infinity):
-        ends.append(shape)
-    elif isinstance(shape, Sequence):
-        ends.extend(shape.items)
-    elif isinstance(shape, Union | Intersection | Difference | Collection):
-        for member in members(shape):
-            collect(member, ends, names)
-    else:
+        if isinstance(end, Infinity):
+            return S.Infinity * end.sign
+        for known, place in self.places:
+            if self.same_end(end, known):
+                return place
+        found = number(end)
+        found = sympy.Symbol(f"end{len(self.places)}", real=True) if found is None else found
+        self.places.append((end, found))
+        return found
+
+    def interval(self, low: Shape, low_closed: bool, high: Shape, high_closed: bool) -> sympy.Set:
+        found = Interval(self.place(low), self.place(high), not low_closed, not high_closed)
+        if found is S.EmptySet:
+            raise NoSet
+        return found
+
+    def set_of(self, shape: Shape) -> sympy.Set:
+        """The set that a shape says.
+
+        Raises:
+            NoSet: it says none.
+        """
+        match shape:
+            case Reals():
+                return EVERYTHING
+            case Chain():
+                return self.inequality(shape)
+            case Sequence(opening=("(" | "[") as opening, items=(low, high), closing=(")" | "]") as closing):
+                return self.interval(low, opening == "[", high, closing == "]")
+            case Collection():
+                return self.collection(shape)
+            case Difference():
+                return self.set_of(shape.base) - self.set_of(shape.removed)
+            case Union():
+                return sympy.Union(*map(self.set_of, shape.parts))
+            case Intersection():
+                return sympy.Intersection(*map(self.set_of, shape.parts))
         raise NoSet
 
-
-def ranking(ends: list[Shape]) -> Rank:
-    """The place of each end in ascending order, as a sympy number."""
-    values = {}
-    for end in ends:
-        if isinstance(end, Infinity):
-            continue
-        if not constant(end) or end.unit or end.mark:
+    def inequality(self, chain: Chain) -> sympy.Set:
+        """``x > 3``, ``3 < x``, ``1 ≤ x < 2`` or ``x ≠ 0``."""
+        members, relations = chain.members, chain.relations
+        if len(members) == 2 and constant(members[0]) and relations[0] in FLIPPED:
+            members, relations = members[::-1], (FLIPPED[relations[0]],)
+        if len(members) == 3 and all(relation in (">", "≥") for relation in relations):
+            members, relations = members[::-1], tuple(FLIPPED[relation] for relation in relations[::-1])
+        variable = members[len(members) - 2]
+        name, ends = symbol(variable), [member for member in members if member is not variable]
+        if name is None or not all(map(constant, ends)):
             raise NoSet
-        at = Evaluator(DIGITS[0])
-        value = at.value(end.tree)
-        if not is_real(value):
+        self.names.add(name)
+        minus, plus = Infinity(-1), Infinity(1)
+        match relations, ends:
+            case ("≠",), (end,):
+                return EVERYTHING - FiniteSet(self.place(end))
+            case (("<" | "≤") as relation,), (end,):
+                return self.interval(minus, False, end, relation == "≤")
+            case ((">" | "≥") as relation,), (end,):
+                return self.interval(end, relation == "≥", plus, False)
+            case (("<" | "≤") as first, ("<" | "≤") as second), (low, high):
+                return self.interval(low, first == "≤", high, second == "≤")
+        raise NoSet
+
+    def collection(self, shape: Collection) -> sympy.Set:
+        """Points, or conditions: "or" means their union, "and" that all hold, and so does a comma between exceptions.
+
+        A comma between other conditions means "or" where no two hold at once, but for single points: x < 1, x > 3.
+        """
+        if all(isinstance(item, Scalar) for item in shape.items):
+            return FiniteSet(*map(self.place, shape.items))
+        first, *rest = shape.items
+        if isinstance(first, Chain) and first.relations == ("≠",) and symbol(first.members[0]):  # x ≠ 1, 2
+            rest = [
+                Chain((first.members[0], item), ("≠",), (None, None)) if isinstance(item, Scalar) else item
+                for item in rest
+            ]
+        conditions = [first, *rest]
+        parts = [self.set_of(item) for item in conditions]
+        exceptions = all(
+            isinstance(item, Reals) or (isinstance(item, Chain) and item.relations == ("≠",)) for item in conditions
+        )
+        if shape.joiner == "and" or (shape.joiner == "," and exceptions):
+            return sympy.Intersection(*parts)
+        if shape.joiner == "," and any(isinstance(a & b, Interval | sympy.Union) for a, b in combinations(parts, 2)):
             raise NoSet
-        values[end.tree] = at.context.re(at.lift(value))
-
-    def order(a, b) -> int:
-        if same_value(a, b):
-            return 0
-        return -1 if values[a] < values[b] else 1
-
-    places: dict = {}
-    place, last = 0, None
-    for tree in sorted(values, key=cmp_to_key(order)):
-        place += last is not None and order(last, tree) != 0
-        places[tree], last = sympy.Integer(place), tree
-
-    def rank(end: Shape) -> sympy.Expr:
-        return S.Infinity * end.sign if isinstance(end, Infinity) else places[end.tree]
-
-    return rank
-
-
-def interval(low: Shape, low_closed: bool, high: Shape, high_closed: bool, rank: Rank) -> sympy.Set:
-    empty = rank(low) == rank(high) and not (low_closed and high_closed)
-    if empty or low == PLUS or high == MINUS or rank(low) > rank(high):
-        raise NoSet  # nobody writes down an interval with nothing in it
-    return Interval(rank(low), rank(high), not low_closed, not high_closed)
-
-
-def as_set(shape: Shape, rank: Rank) -> sympy.Set:
-    """The set over the ranks of its ends."""
-    if isinstance(shape, Reals):
-        return S.Reals
-    if isinstance(shape, Chain):
-        _, spans = span_of_inequality(shape)
-        return sympy.Union(*(interval(s.low, s.low_closed, s.high, s.high_closed, rank) for s in spans))
-    if isinstance(shape, Sequence):
-        if len(shape.items) != 2 or shape.opening not in "([" or shape.closing not in ")]":
-            raise NoSet
-        low, high = shape.items
-        return interval(low, shape.opening == "[", high, shape.closing == "]", rank)
-    if isinstance(shape, Collection):
-        return of_collection(shape, rank)
-    if isinstance(shape, Union | Intersection | Difference):
-        parts = [as_set(part, rank) for part in members(shape)]
-        if isinstance(shape, Difference):
-            return parts[0] - parts[1]
-        return sympy.Union(*parts) if isinstance(shape, Union) else sympy.Intersection(*parts)
-    raise NoSet
-
-
-def of_collection(shape: Collection, rank: Rank) -> sympy.Set:
-    """Points, or conditions: "or" means their union, "and" that all hold, and so does a comma between exceptions."""
-    if all(isinstance(item, Scalar) for item in shape.items):
-        return FiniteSet(*map(rank, shape.items))
-    first, *rest = shape.items
-    if isinstance(first, Chain) and first.relations == ("≠",) and symbol(first.members[0]):  # x ≠ 1, 2
-        rest = [
-            Chain((first.members[0], item), ("≠",), (None, None)) if isinstance(item, Scalar) else item for item in rest
-        ]
-    conditions = [first, *rest]
-    exceptions = all(
-        isinstance(item, Reals) or (isinstance(item, Chain) and item.relations == ("≠",)) for item in conditions
-    )
-    if shape.joiner == "," and not exceptions:
-        raise NoSet  # a comma between other conditions may mean either
-    parts = [as_set(item, rank) for item in conditions]
-    return sympy.Union(*parts) if shape.joiner == "or" else sympy.Intersection(*parts)
+        return sympy.Union(*parts)

@@ -12,7 +12,7 @@ from rlhf_prm.evaluation.audit.lines import RULES, AuditLine
 from rlhf_prm.evaluation.best_of_n import problem_values
 from rlhf_prm.evaluation.samples import SampledProblem, rescored
 from rlhf_prm.prm.protocol import StepScorer
-from rlhf_prm.statistics import WRONG_AT_OR_BELOW, bootstrap_interval, predicted_first_error
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW, auroc, bootstrap_interval, predicted_first_error, rank_correlation
 
 RESAMPLES = 300
 
@@ -22,7 +22,7 @@ def _line(name: str, value: float, meaning: str, interval=None, **details: float
     return AuditLine(name, value, rule.verdict(value), meaning, rule.yardstick, interval, details)
 
 
-def _interval(rows: list, statistic: Callable[[np.ndarray], float]) -> tuple[float, float] | None:
+def _interval(rows: Sequence | np.ndarray, statistic: Callable[[np.ndarray], float]) -> tuple[float, float] | None:
     return bootstrap_interval(np.array(rows), statistic, resamples=RESAMPLES) if len(rows) > 1 else None
 
 
@@ -117,13 +117,13 @@ DRIFTS = {
 def drift(samples: Sequence[SampledProblem], kind: str) -> AuditLine:
     """|Spearman ρ| of step scores with the step's ``position`` or its ``length`` in characters, right answers only."""
     rows = drift_points(samples, kind)
-    rho = rank_correlation(np.concatenate(rows)) if rows else math.nan
-    generator = np.random.default_rng(0)
-    draws = [
-        rank_correlation(np.concatenate([rows[i] for i in generator.integers(0, len(rows), len(rows))]))
-        for _ in range(RESAMPLES if len(rows) > 1 else 0)
-    ]
-    known = [draw for draw in draws if not math.isnan(draw)]
+
+    def rho_of(chosen: np.ndarray) -> float:
+        return rank_correlation(*np.concatenate([rows[i] for i in chosen]).T)
+
+    every = np.arange(len(rows))
+    rho = rho_of(every) if rows else math.nan
+    low, high = _interval(every, rho_of) or (math.nan, math.nan)
     return _line(
         f"drift with step {kind}",
         abs(rho),
@@ -131,8 +131,8 @@ def drift(samples: Sequence[SampledProblem], kind: str) -> AuditLine:
         + DRIFTS[kind],
         None,
         rho=rho,
-        rho_low=float(np.quantile(known, 0.025)) if known else math.nan,
-        rho_high=float(np.quantile(known, 0.975)) if known else math.nan,
+        rho_low=low,
+        rho_high=high,
     )
 
 
@@ -150,15 +150,6 @@ def drift_points(samples: Sequence[SampledProblem], kind: str) -> list[np.ndarra
                 ]
         rows.append(np.array(points, dtype=float).reshape(-1, 2))
     return rows
-
-
-def rank_correlation(points: np.ndarray) -> float:
-    """Spearman's ρ of two columns; NaN below three points, or where a column is constant."""
-    if len(points) < 3 or np.ptp(points[:, 0]) == 0 or np.ptp(points[:, 1]) == 0:
-        return math.nan
-    from scipy.stats import rankdata  # a second of import
-
-    return float(np.corrcoef(rankdata(points[:, 0]), rankdata(points[:, 1]))[0, 1])
 
 
 def merged_pairs(steps: Sequence[str], separator: str = "\n") -> list[str]:
@@ -201,8 +192,6 @@ def resplitting(samples: Sequence[SampledProblem], scorer: StepScorer) -> AuditL
 
 def outcome_separation(samples: Sequence[SampledProblem], threshold: float = WRONG_AT_OR_BELOW) -> AuditLine:
     """AUROC of the lowest step score against the verifier, and how many wrong answers pass every step."""
-    from rlhf_prm.guard.detectors import auroc  # loads torch
-
     pairs = [
         (solution_score(scores, "min"), correct)
         for sample in samples

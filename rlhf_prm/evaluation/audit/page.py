@@ -1,20 +1,16 @@
 """The audit as a text table and as one self-contained HTML page."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rlhf_prm.evaluation.audit.lines import number
 from rlhf_prm.evaluation.audit.run import Audit
+from rlhf_prm.files import write_text
 
 MARKS = {"ok": "✓ ok", "with care": "⚠ with care", "unsafe": "✗ unsafe", "not measured": "– not measured"}
 Ranking = Sequence[tuple[str, float, bool]]
-
-
-def number(value: float) -> str:
-    """Three decimals, a real minus sign, a dash for NaN."""
-    return "–" if math.isnan(value) else f"{value:.3f}".replace("-", "−")
 
 
 def audit_text(audit: Audit) -> str:
@@ -38,4 +34,4 @@ def audit_page(audits: Sequence[Audit], ranking: Ranking = (), warnings: Sequenc
 def write_audit_page(path: Path, audits: Sequence[Audit], ranking: Ranking = (), warnings: Sequence[str] = ()) -> None:
     """:func:`audit_page` in a file; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(audit_page(audits, ranking, warnings), encoding="utf-8")
+    write_text(path, audit_page(audits, ranking, warnings))

@@ -6,10 +6,10 @@ from itertools import islice
 from typing import Any
 
 from reward.verifier import Verdict, Verifier
-from rlhf_prm.annotate.tasks import Emit, RejectedRow, Rejection, Task, Verify
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.endpoint import EndpointGenerator
 from rlhf_prm.generation.requests import Generate, GenerationError
+from rlhf_prm.generation.tasks import Emit, RejectedRow, Rejection, Task, Verify
 
 Sink = Callable[[Any, dict[str, Any]], None]
 """``sink(key, record)`` stores a part of the work of the task called ``key``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf_prm.generation.tasks import RejectedRow
 from rlhf_prm.judges.votes import Vote, first_error_said, labels_from_votes
-from rlhf_prm.step_data import read_records
+from rlhf_prm.step_data import cut_torn_line, read_records
 
 FILE = "judged.jsonl"
 Votes = list[list[float] | None]
@@ -41,10 +41,14 @@ class JudgedRows:
 
     def __init__(self, folder: str | Path, settings: str) -> None:
         self.path, self.settings = Path(folder) / FILE, settings
+        self._whole = False
 
     def append(self, row: dict[str, Any]) -> None:
         """Write one row as one line, whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._whole:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            cut_torn_line(self.path)
+            self._whole = True
         line = json.dumps(row | {"settings": self.settings}, ensure_ascii=False).encode() + b"\n"
         with open(self.path, "ab", buffering=0) as file:
             file.write(line)

@@ -31,7 +31,12 @@ class Answered:
 
 
 def ask_until_parsed(
-    prompt: Prompt, parse: Callable[[str], Any], attempts: int, seed_of: Callable[[int], int], group: str = ""
+    prompt: Prompt,
+    parse: Callable[[str], Any],
+    attempts: int,
+    seed_of: Callable[[int], int],
+    group: str = "",
+    stop: tuple[str, ...] = (),
 ) -> Task:
     """One vote: the question is asked again, with a new seed, after every answer that cannot be parsed.
 
@@ -40,7 +45,7 @@ def ask_until_parsed(
     reasons: list[str] = []
     answer = ""
     for attempt in range(attempts):
-        (answer,) = yield Generate(prompt, 1, seed_of(attempt), group=group)
+        (answer,) = yield Generate(prompt, 1, seed_of(attempt), group, stop)
         try:
             return Answered(parse(answer), answer, tuple(reasons))
         except UnparseableAnswer as error:

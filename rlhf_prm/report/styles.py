@@ -1,19 +1,19 @@
 """One colour and dash for each method, the same on every page.
 
-A style is a class of the page's style sheet: ``c0`` … ``c15`` are eight colours with two dashes each. Beside them stand
-``good``, ``bad`` and ``soft`` for right, wrong and undecided, and ``part0`` … ``part2`` for the parts of one thing, so
-that no colour of a method means anything else.
+A style is a class of the page's style sheet: ``c0`` … ``c23`` are eight colours with three dashes each. Beside them
+stand ``good``, ``bad`` and ``soft`` for right, wrong and undecided, and ``part0`` … ``part2`` for the parts of one
+thing, so that no colour of a method means anything else.
 """
 
 import zlib
 from collections.abc import Iterable
 
-STYLES = 16
+STYLES = 24
 # The order is the mapping: a method that is added goes to the end, so that pages of before keep their colours.
 METHODS = (
     *("immediate", "outcome", "pure", "potential", "grpo_ps", "vppo", "progress", "clip_delta"),
     *("gamma_sum", "pure_strict", "papo", "progrs", "prof", "verigate"),
-    *("trusted", "vine"),
+    *("trusted", "vine", "capo", "fapo", "srar"),
 )
 
 

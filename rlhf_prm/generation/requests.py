@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 Prompt = str | list[dict[str, str]]
-"""Raw text to continue, or chat messages to answer; an assistant's message at the end is the beginning of the answer."""
+"""Raw text to continue, or chat messages to answer; an assistant's message at the end begins the answer."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ class Budget:
         ValueError: a limit that is not above 0.
     """
 
-    calls: int | None = None
-    tokens: int | None = None
+    calls: float | None = None
+    tokens: float | None = None
     cost: float | None = None
     seconds: float | None = None
 

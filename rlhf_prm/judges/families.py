@@ -156,7 +156,7 @@ def genprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str],
 
 
 def rprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str], attempts: int) -> Task:
-    """One call for each step: the problem, the steps before, the step; P(Yes) behind "Is the step correct (Yes/No)?"."""
+    """One call for each step, the ones before it in view; P(Yes) behind "Is the step correct (Yes/No)?"."""
     *previous, now = numbered(list(steps))
     parts = {"previous": "\n".join(previous) or RPRM_FIRST, "step": now, "problem": problem}
     head, _, rest = RPRM_PROMPT.partition("{problem}")

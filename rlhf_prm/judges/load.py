@@ -80,7 +80,12 @@ def load_judge(
     if not model:
         raise ValueError(f"prm: got {PREFIX!r} without a model, expected such as {PREFIX}Qwen/Qwen2.5-7B-Instruct")
     family = _family(model, form)
-    if generator is None:
+    if generator is not None:
+        told = {"endpoint": endpoint, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+        told |= {"extra_body": extra_body, "options": options, "backend": backend if backend != "auto" else None}
+        if ignored := [name for name, value in told.items() if value]:
+            raise ValueError(f"{ignored[0]}: got a value beside a generator, which runs as it is; leave it out")
+    else:
         urls = [endpoint] if isinstance(endpoint, str) else list(endpoint)
         sampling = SAMPLING | (family.sampling if family else {})
         given = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}

@@ -27,6 +27,16 @@ class JudgeStats:
     judge_unscored_steps: int = 0  # steps without any vote: unreadable, failed or over budget
     judge_steps_left_out: int = 0  # behind the first error of every vote that was read
 
+    def told(self) -> str:
+        """The totals in one line."""
+        tokens = self.judge_prompt_tokens + self.judge_completion_tokens
+        return (
+            f"{self.judge_calls} questions to the judge ({self.judge_cache_hits + self.judge_duplicates} spared), "
+            f"{tokens:,.0f} tokens, cost {self.judge_cost:g}; {self.judge_unreadable} votes unreadable, "
+            f"{self.judge_failed} failed, {self.judge_over_budget} over budget; {self.judge_unscored_steps} steps "
+            "without a score"
+        )
+
 
 def judge_metrics(growth: dict[str, float]) -> dict[str, float]:
     """Metric name → value of what a batch has added to the totals: the totals' growth, tokens in one, and shares."""

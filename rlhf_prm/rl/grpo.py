@@ -59,8 +59,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     Overrides three methods of ``trl.GRPOTrainer``: ``_generate`` starts to split, score and verify the completions as
     soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
-    a scorer that works beside all this (a judge) and replaces the advantages. Two more see to it that what TRL weighs by
-    sequence fits advantages of tokens (``sequence_ratios``), and two carry the memory of a method that has one (see
+    a scorer that works beside all this (a judge) and replaces the advantages. Two more see to it that what TRL weighs
+    by sequence fits advantages of tokens (``sequence_ratios``), and two carry the memory of a method that has one (see
     ``StepAdvantages``) through checkpoints. Everything else is TRL's.
 
     Args:
@@ -234,7 +234,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             self._metrics[mode][name].append(value)
         for name, value in self.scoring.seconds.items():
             self._metrics[mode][f"{name}/seconds"].append(value)
-        for name, value in scorer_metrics(self.scoring.scorer_stats).items():
+        for name, value in scorer_metrics(self._over_ranks(self.scoring.scorer_stats)).items():
             self._metrics[mode][name].append(value)
         lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask
         means = (batch.step_advantages * lengths).sum(1) / lengths.sum(1).clamp(min=1)
@@ -250,6 +250,14 @@ class ProcessGRPOTrainer(GRPOTrainer):
         )
         extra["outcome_reward"].extend(batch.rollouts.outcome_rewards.tolist())
         extra[STATUS_COLUMN].extend(None if row.status == UNVERIFIED else row.status for row in batch.rows)
+
+    def _over_ranks(self, growth: dict[str, float]) -> dict[str, float]:
+        """A judge's counts summed over all ranks, as its bill is; the others stay this rank's."""
+        counts = {name: value for name, value in growth.items() if name.startswith("judge_")}
+        if not counts or self.accelerator.num_processes == 1:
+            return growth
+        every = gather_object([counts])
+        return growth | {name: sum(one[name] for one in every) for name in counts}
 
     def _save_checkpoint(self, model, trial) -> None:
         """As TRL's, with what the method remembers beside the trainer's state."""

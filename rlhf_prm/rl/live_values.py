@@ -70,6 +70,8 @@ class LiveMonteCarloScorer:
         ValueError: a number below 1, a sampler that cannot generate.
     """
 
+    costly = True  # a run that learns from outcomes alone should not be given it
+
     def __init__(
         self,
         num_completions: int = 9,

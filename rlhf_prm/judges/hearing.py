@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rlhf_prm.generation.endpoint import EndpointGenerator, run_to_end
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.generation.tasks import Rejection, Task
 from rlhf_prm.judges.background import drive
@@ -49,13 +50,15 @@ class Hearing:
         """Ask what is not known; in the background.
 
         Raises:
-            EndpointError: no host can be worked with. What was answered before is kept.
+            EndpointError: no host can be worked with, or none is there any more. What was answered before is kept.
         """
         judge, begun = self.judge, time.monotonic()
         spent = _Spent(judge)
         try:
             for level in self._levels():
                 drive(self._tasks(level), judge.generator, self._finished, judge.meter.seconds_left())
+            if self.refused and isinstance(judge.generator, EndpointGenerator):
+                run_to_end(judge.generator.ping)  # was it the question, or are the hosts gone?
         finally:
             judge.stats.judge_seconds += time.monotonic() - begun
             judge.stats.judge_over_budget += len(self.ballots.keys() - self.found.keys() - self.refused)

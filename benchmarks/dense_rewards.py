@@ -253,7 +253,7 @@ def table(rows: list[dict[str, Any]], part: str) -> str:
 
 
 def judge_table(rows: list[dict[str, Any]]) -> str:
-    """Per world, scorer and method of ``judges``: first-error F1, and what an update of training asked of the judge."""
+    """Per world, scorer and method of ``judges``: first-error F1, and what an update asks of judge and policy."""
     runs: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         one = row["cell"]

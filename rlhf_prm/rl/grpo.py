@@ -21,6 +21,7 @@ from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
 from rlhf_prm.rl.environments import only_the_policys_tokens, refuse_environments
+from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.rl.rollout_metrics import rollout_metrics, scorer_metrics
 from rlhf_prm.rl.rollout_scoring import (
@@ -195,8 +196,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         """As TRL's, with ``advantages`` (B,) replaced by (B, T)."""
         self._sampled_for, self._scoring_of_batch = inputs, None
-        output = super()._generate_and_score_completions(inputs)
-        self._rows = self._scoring_of_batch.scored(self._rows)
+        with undone_if_it_fails(self):
+            output = super()._generate_and_score_completions(inputs)
+            self._rows = self._scoring_of_batch.scored(self._rows)
         self._sampled_for = self._scoring_of_batch = None
         mode = "train" if self.model.training else "eval"
         rows: list[ScoredRollout] = gather_object(self._rows)

@@ -21,10 +21,10 @@ from pathlib import Path
 from methods import hardware
 
 from reward.verifier import Verdict
-from rlhf_prm.annotate.drivers import run_concurrent
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings, monte_carlo_task
-from rlhf_prm.annotate.tasks import Task
+from rlhf_prm.generation.drivers import run_concurrent
 from rlhf_prm.generation.endpoint import EndpointGenerator
+from rlhf_prm.generation.tasks import Task
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = ["first step", "second step", "third step", "\\boxed{7}"]

@@ -4,6 +4,7 @@
     python benchmarks/dense_rewards.py hostile --builds 20 21 22       # scorers that mislead, plain world
     python benchmarks/dense_rewards.py curve --builds 30 31            # scorers of every quality, with preflight
     python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
+    python benchmarks/dense_rewards.py judges --builds 20 21 22        # the judge itself as scorer, with its cost
     python benchmarks/dense_rewards.py show                            # the tables of what is there
     python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
 
@@ -32,14 +33,24 @@ import torch
 import transformers
 from filelock import FileLock, Timeout
 
-from rlhf_prm.evaluation.samples import scored
+from rlhf_prm.evaluation.processbench import processbench_metrics
+from rlhf_prm.evaluation.samples import SampledProblem, scored
 from rlhf_prm.files import read_json_lines
+from rlhf_prm.judges.load import load_judge
+from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
-from rlhf_prm.statistics import difference_interval, difference_p_value, holm_adjusted, mean_interval
+from rlhf_prm.statistics import (
+    difference_interval,
+    difference_p_value,
+    holm_adjusted,
+    mean_interval,
+    predicted_first_error,
+)
 from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
 from rlhf_prm.toyworld.hostile import HOSTILE, HostileScorer
+from rlhf_prm.toyworld.judge import FallibleJudge
 from rlhf_prm.toyworld.oracle import OracleScorer
 from rlhf_prm.toyworld.prm_check import checked_samples
 from rlhf_prm.toyworld.quick_grpo import Regime, quick_grpo
@@ -102,7 +113,19 @@ def tuning(builds: list[int]) -> Iterator[Cell]:
                     yield cell("tuning", world, build, "none", "outcome", regime)
 
 
-PARTS = {"contenders": contenders, "hostile": hostile, "curve": curve, "tuning": tuning}
+def judges(builds: list[int]) -> Iterator[Cell]:
+    """The fallible judge itself as scorer, with 1 and 4 votes, against the PRM from its labels and the ceiling."""
+    asked = [f"judge:votes={votes},flips={flips}" for flips in (0.1, 0.2) for votes in (1, 4)]
+    for build in builds:
+        for world in ("plain", "long"):
+            yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
+            for scorer in ("learned", "oracle", *asked):
+                yield cell("judges", world, build, scorer, METHOD, REGIMES[world])
+            for method in ("capo", "fapo"):
+                yield cell("judges", world, build, asked[1], method, REGIMES[world])
+
+
+PARTS = {"contenders": contenders, "hostile": hostile, "curve": curve, "tuning": tuning, "judges": judges}
 
 
 def world_of(one: Cell, cache: str) -> ToyWorld:
@@ -126,6 +149,8 @@ def scorer_of(one: Cell, world: ToyWorld) -> StepScorer | None:
         kind, _, share = given.partition("=")
         flips = {f"{kind}_flips": float(share)} if given else {}
         return OracleScorer(seed=one["build"], **flips)
+    if name == "judge":
+        return judge_of(given, one["build"])
     if name in HOSTILE:
         return HostileScorer(name)
     prm = load_prm(str(world.prm_path))
@@ -136,16 +161,38 @@ def scorer_of(one: Cell, world: ToyWorld) -> StepScorer | None:
     return prm
 
 
+def judge_of(given: str, build: int) -> JudgeScorer:
+    """The toy world's judge behind ``load_judge``; ``given`` is such as "votes=4,flips=0.1"."""
+    settings = dict(part.split("=") for part in given.split(",") if part)
+    if unknown := settings.keys() - {"votes", "flips"}:
+        raise ValueError(f"scorer judge: got {', '.join(unknown)}, expected votes and flips")
+    generator = FallibleJudge(float(settings.get("flips", 0.1)), build)
+    return load_judge("toy", generator=generator, votes=int(settings.get("votes", 1)), seed=build)
+
+
 def run(one: Cell, cache: str) -> dict[str, Any]:
-    """Train and measure; for the curve also what preflight says of the scorer on the starting policy's samples."""
+    """Train and measure; for the curve also what preflight says of the scorer on the starting policy's samples.
+
+    For the judges also what the judge has cost in all, and the first-error F1 of each scorer on the same solutions.
+    """
     world = world_of(one, cache)
     scorer = scorer_of(one, world)
     result = quick_grpo(
         world, scorer, one["method"], one.get("method_kwargs"), Regime(**one["regime"]), seed=one.get("seed", 0)
     )
+    if isinstance(scorer, JudgeScorer):
+        result["judge"] = vars(scorer.stats).copy()  # of the training alone; tokens are characters / 3.5
     if one["part"] in ("curve", "hostile") or one["scorer"] in ("learned", "oracle"):
         result["measures"] = preflight_measures(scored(checked_samples(world, 100, 8), scorer))
+    if one["part"] == "judges":
+        result["first_error"] = first_error_metrics(scored(checked_samples(world, 100, 8), scorer))
     return result
+
+
+def first_error_metrics(samples: list[SampledProblem]) -> dict[str, float]:
+    """ProcessBench's metrics of the samples' step scores against their exact first errors."""
+    predictions = [predicted_first_error(row) for sample in samples for row in sample.step_scores]
+    return processbench_metrics(predictions, [error for sample in samples for error in sample.first_errors])
 
 
 def work(cells: list[Cell], results: Path, cache: str) -> None:
@@ -206,6 +253,35 @@ def table(rows: list[dict[str, Any]], part: str) -> str:
     return "\n".join(out)
 
 
+def judge_table(rows: list[dict[str, Any]]) -> str:
+    """Per world, scorer and method of ``judges``: first-error F1, and what an update asks of judge and policy."""
+    runs: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        one = row["cell"]
+        if one["part"] == "judges":
+            runs[one["world"], one["scorer"], one["method"]].append(row)
+    out = [
+        "| world | scorer | method | builds | accuracy | F1 | questions / update | tokens / update | policy tokens |"
+    ]
+    out.append("|---|---|---|---|---|---|---|---|---|")
+    for (world, scorer, method), found in sorted(runs.items()):
+        updates = Regime(**found[0]["cell"]["regime"]).max_steps
+        spent = [row.get("judge", {}) for row in found]
+        asked = [one.get("judge_calls", 0) / updates for one in spent]
+        tokens = [
+            (one.get("judge_prompt_tokens", 0) + one.get("judge_completion_tokens", 0)) / updates for one in spent
+        ]
+        cells = [world, scorer, method, str(len(found)), f"{_mean([row['accuracy'] for row in found]):.3f}"]
+        cells += [f"{_mean([row['first_error']['f1'] for row in found]):.3f}", f"{_mean(asked):.0f}"]
+        cells += [f"{_mean(tokens):,.0f}", f"{_mean([row['generated_tokens'] for row in found]) / updates:,.0f}"]
+        out.append("| " + " | ".join(cells) + " |")
+    return "\n".join(out)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
 def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """(measures, gain) of every run with measures: what ``preflight_validation.py`` reads."""
     base = {
@@ -247,6 +323,7 @@ def main() -> None:
     elif args.part == "show":
         for part in PARTS:
             print(f"## {part}\n{table(rows_of(args.results), part)}\n")
+        print(f"## judges: what they find and what they cost\n{judge_table(rows_of(args.results))}\n")
     else:
         work([one for one in PARTS[args.part](args.builds) if one["world"] in args.worlds], args.results, args.cache)
 

@@ -25,6 +25,8 @@ class StepRollouts:
         num_generations: G; divides B.
         verdicts: what the verifier says, one per rollout: 1 = correct, 0 = incorrect, NaN = it cannot tell. What is
             paid besides does not change it. None: nobody was asked, and an outcome above 0.5 counts as correct.
+        scored: True = the score is what the scorer says of the step; False = it was filled in, and says nothing of the
+            step itself. None: all are the scorer's.
 
     Raises:
         ValueError: a field breaks one of these rules; the message says what came and what was expected.
@@ -36,6 +38,16 @@ class StepRollouts:
     outcome_rewards: Float[Tensor, " B"]
     num_generations: int
     verdicts: Float[Tensor, " B"] | None = None
+    scored: Bool[Tensor, "B K"] | None = None
+
+    @property
+    def scored_steps(self) -> Bool[Tensor, "B K"]:
+        """The real steps that the scorer has said something of."""
+        return self.step_mask if self.scored is None else self.step_mask & self.scored
+
+    def judged_wrong(self, threshold: float) -> Bool[Tensor, "B K"]:
+        """The steps that the scorer itself scores at or below ``threshold``; an unscored step is not judged wrong."""
+        return self.scored_steps & (self.step_scores <= threshold)
 
     @property
     def scorable(self) -> Bool[Tensor, " B"]:
@@ -80,6 +92,8 @@ class StepRollouts:
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"step_scores: got shape {shape}, expected (B, K) with B ≥ 1 and K ≥ 1")
         expected = {"step_mask": shape, "step_lengths": shape} | dict.fromkeys(self._per_rollout, shape[:1])
+        if self.scored is not None:
+            expected["scored"] = shape
         for name, wanted in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != wanted:
@@ -96,10 +110,13 @@ class StepRollouts:
                 raise ValueError(f"{name}: got dtype {dtype}, expected floating point")
         if self.step_mask.dtype != torch.bool:
             raise ValueError(f"step_mask: got dtype {self.step_mask.dtype}, expected torch.bool (True = real step)")
+        if self.scored is not None and self.scored.dtype != torch.bool:
+            raise ValueError(f"scored: got dtype {self.scored.dtype}, expected torch.bool (True = the scorer's own)")
         lengths = self.step_lengths.dtype
         if lengths.is_floating_point or lengths.is_complex or lengths == torch.bool:
             raise ValueError(f"step_lengths: got dtype {lengths}, expected integers (tokens per step)")
-        for name in ("step_mask", "step_lengths", *self._per_rollout):
+        optional = () if self.scored is None else ("scored",)
+        for name in ("step_mask", "step_lengths", *self._per_rollout, *optional):
             device = getattr(self, name).device
             if device != self.step_scores.device:
                 raise ValueError(f"{name}: got device {device}, expected {self.step_scores.device} as step_scores")

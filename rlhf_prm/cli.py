@@ -12,7 +12,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rlhf_prm.plan.command",
         "memory per GPU and seconds per update of a run, and what to change when it does not fit",
     ),
-    "score": ("rlhf_prm.prm.command", "score the reasoning steps of a file of rollouts with a process reward model"),
+    "score": (
+        "rlhf_prm.evaluation.score",
+        "score the reasoning steps of a file of rollouts with a process reward model",
+    ),
     "preflight": (
         "rlhf_prm.preflight.command",
         "will dense rewards pay? measured on the policy's samples before any GPU hour is spent, with a verdict",

@@ -10,6 +10,7 @@ verdict); ``source`` says who labelled. The three lists have equal lengths.
 import gzip
 import itertools
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -316,6 +317,23 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
     with whole(path) as partial:
         dataset.to_parquet(str(partial))
     return len(dataset)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove what follows the last line end, left by a process that was killed while it wrote."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                file.truncate(start + found + 1)
+                return
+            end = start
+        file.truncate(0)
 
 
 def to_dataset(rows: Iterable[dict[str, Any]]):

@@ -30,6 +30,7 @@ FLOORS = (
     ("columns", "step_data"),
     ("prompts", "generation", "guard", "report"),
     ("prm", "ablation"),
+    ("judges",),
     ("rl", "annotate"),
     ("evaluation", "plan"),
     ("prm_training",),

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
+from reward.methods.capo import capo
 from reward.methods.clip_delta import clip_delta
+from reward.methods.fapo import fapo
 from reward.methods.gamma_sum import gamma_sum
 from reward.methods.grpo_ps import grpo_ps
 from reward.methods.immediate import immediate
@@ -27,6 +29,7 @@ from reward.methods.progress import progress
 from reward.methods.progrs import progrs
 from reward.methods.pure import pure
 from reward.methods.pure_strict import pure_strict
+from reward.methods.srar import srar
 from reward.methods.trusted import trusted
 from reward.methods.verigate import verigate
 from reward.methods.vine import vine
@@ -51,4 +54,7 @@ METHODS: dict[str, Method] = {
     "papo": papo,
     "verigate": verigate,
     "vine": vine,
+    "capo": capo,
+    "fapo": fapo,
+    "srar": srar,
 }

@@ -12,14 +12,16 @@ def papo(rollouts: StepRollouts, *, beta: float = 0.5) -> Float[Tensor, "B K"]:
     """Outcome, plus the mean score normalised among the correct rollouts.
 
     Formula: A = A_out + β·A_proc, A_proc = (m − mean m) / (std m + 1e-4) over the group's correct rollouts, m = mean_k
-    p_k; 0 for the rest; β = `beta`
+    p_k over the scored steps; 0 for the rest; β = `beta`
 
-    Use when: most groups have several right answers and the way to them matters.
+    Use when: most groups have several right answers and the way to them matters. With a judge's form `grades` m is its
+    mark for the whole process under a rubric, which is the paper's own form.
 
     Known failure: silent where no answer, or only one, is right; with β near 1 a right answer can be pushed down.
 
     Source: PAPO, arXiv 2603.26535 [2nd]
     """
-    means = step_means(rollouts.step_scores, rollouts.step_mask)
-    quality = group_normalized(means, rollouts.correct, rollouts.num_generations)
+    scored = rollouts.scored_steps
+    means = step_means(rollouts.step_scores, scored)
+    quality = group_normalized(means, rollouts.correct & scored.any(dim=1), rollouts.num_generations)
     return outcome(rollouts) + beta * over_steps(quality, rollouts.step_mask)

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf_prm.annotate.tasks import Rejection
+from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.step_data import StepLabels
 
 

@@ -1,16 +1,16 @@
 """LLM-as-a-judge step labels: a strong model reads the solution and names the first wrong step (2501.07301 §3.2)."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reward import resolve
-from rlhf_prm.annotate.drivers import run_batched
-from rlhf_prm.annotate.judge_forms import FORMS, JudgeForm, UnparseableAnswer
-from rlhf_prm.annotate.tasks import Emit, RejectedRow, Rejection, Task
 from rlhf_prm.generation import Generator
-from rlhf_prm.generation.requests import Generate, unit_seed
+from rlhf_prm.generation.drivers import run_batched
+from rlhf_prm.generation.requests import unit_seed
+from rlhf_prm.generation.tasks import Emit, RejectedRow, Rejection, Task
+from rlhf_prm.judges.forms import FORMS, JudgeForm
+from rlhf_prm.judges.votes import Vote, ask_until_parsed, labels_from_votes
 from rlhf_prm.step_data import StepLabels
 
 
@@ -19,7 +19,7 @@ class JudgeSettings:
     """How a solution is judged.
 
     Args:
-        form: "paper", "processbench", or a dotted path to a ``JudgeForm``.
+        form: "paper", "processbench", "verdicts", or a dotted path to a ``JudgeForm``.
         votes: answers asked for; the first error with most votes wins, a tie gives no label.
         attempts: tries per vote; a new one, with a new seed, after every answer that cannot be parsed.
         seed: of all sampling.
@@ -41,16 +41,6 @@ class JudgeSettings:
         return resolve(self.form, FORMS, "judge form")
 
 
-@dataclass
-class Vote:
-    """One vote: ``first_error`` (0-based, −1 = none, None = no attempt could be parsed), and why attempts failed."""
-
-    vote: int
-    first_error: int | None
-    attempts: int
-    unparseable: list[str]
-
-
 def judge_task(
     key: str | int, problem: str, steps: Sequence[str], settings: JudgeSettings, known: Sequence[Vote] = ()
 ) -> Task:
@@ -67,37 +57,17 @@ def judge_task(
     messages = form.messages(problem, steps)
     votes = list(known)
     for index in range(len(votes), settings.votes):
-        vote = Vote(index, None, 0, [])
-        while vote.first_error is None and vote.attempts < settings.attempts:
-            seed = unit_seed(settings.seed, "judge", key, index, vote.attempts)
-            (answer,) = yield Generate(messages, 1, seed, group=problem)
-            vote.attempts += 1
-            try:
-                vote.first_error = form.parse(answer, len(steps))
-            except UnparseableAnswer as error:
-                vote.unparseable.append(str(error))
+        answered = yield from ask_until_parsed(
+            messages,
+            lambda answer: form.parse(answer, len(steps)),
+            settings.attempts,
+            lambda attempt, index=index: unit_seed(settings.seed, "judge", key, index, attempt),
+            group=problem,
+        )
+        vote = Vote(index, answered.value, answered.attempts, list(answered.reasons))
         votes.append(vote)
         yield Emit(vars(vote).copy())
     return labels_from_votes(votes, len(steps))
-
-
-def labels_from_votes(votes: Sequence[Vote], num_steps: int) -> StepLabels:
-    """Hard labels of the first error with most votes; soft labels: the share of votes that hold the step correct.
-
-    Raises:
-        RejectedRow: nothing to count, or a tie.
-    """
-    cast = [vote.first_error for vote in votes if vote.first_error is not None]
-    if not cast:
-        reasons = [reason for vote in votes for reason in vote.unparseable]
-        raise RejectedRow(f"judge: no answer could be parsed in {len(reasons)} attempts; the last: {reasons[-1]}")
-    ranking = Counter(cast).most_common()
-    if len(ranking) > 1 and ranking[0][1] == ranking[1][1]:
-        raise RejectedRow(f"judge: tied votes {dict(sorted(ranking))}")
-    first_error = ranking[0][0]
-    looked_at = num_steps if first_error < 0 else first_error + 1
-    soft = [sum(e < 0 or k < e for e in cast) / len(cast) for k in range(looked_at)]
-    return StepLabels([first_error < 0 or k < first_error for k in range(looked_at)], soft, "judge")
 
 
 def judge(

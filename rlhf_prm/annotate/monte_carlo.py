@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reward.verifier import Verdict, Verifier
-from rlhf_prm.annotate.drivers import run_batched
-from rlhf_prm.annotate.tasks import Emit, RejectedRow, Rejection, Task, Verify
 from rlhf_prm.generation import Generator
+from rlhf_prm.generation.drivers import run_batched
 from rlhf_prm.generation.requests import Generate, unit_seed
+from rlhf_prm.generation.tasks import Emit, RejectedRow, Rejection, Task, Verify
 from rlhf_prm.generation.templates import PromptTemplate
 from rlhf_prm.step_data import StepLabels
 

@@ -10,16 +10,16 @@ from typing import Any
 from reward.verifier import Verifier
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.consensus import ConsensusReport
-from rlhf_prm.annotate.drivers import Sink, run_batched, run_concurrent
 from rlhf_prm.annotate.items import BadRow, Solution, given_solutions, problems, sampled_solutions
 from rlhf_prm.annotate.progress import Progress
 from rlhf_prm.annotate.stages import JudgeStage, MonteCarloStage, SampleStage, Stage
 from rlhf_prm.annotate.store import Shards, StageStore, by_id, file_hash, settings_hash
-from rlhf_prm.annotate.tasks import Rejection, Task
 from rlhf_prm.command_line import reason
 from rlhf_prm.files import write_json
 from rlhf_prm.generation import Generator
+from rlhf_prm.generation.drivers import Sink, run_batched, run_concurrent
 from rlhf_prm.generation.endpoint import EndpointGenerator
+from rlhf_prm.generation.tasks import Rejection, Task
 from rlhf_prm.step_data import StepLabels, write_rows
 
 NOTHING_WORKS = 50  # rows that are set aside before one is labelled: then it is the settings, not the rows

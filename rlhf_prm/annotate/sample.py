@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rlhf_prm.annotate.tasks import Emit, Task
 from rlhf_prm.generation.requests import Generate, unit_seed
+from rlhf_prm.generation.tasks import Emit, Task
 
 
 def sample_task(key: str | int, prompt: str, num_responses: int, seed: int, about: dict[str, Any]) -> Task:

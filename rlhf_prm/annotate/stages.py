@@ -6,12 +6,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.items import Problem, Solution
-from rlhf_prm.annotate.judge import Vote, judge_task, labels_from_votes
+from rlhf_prm.annotate.judge import judge_task
 from rlhf_prm.annotate.monte_carlo import StepEstimate, is_complete, labels_from_estimates, monte_carlo_task
 from rlhf_prm.annotate.sample import sample_task
 from rlhf_prm.annotate.store import file_hash
-from rlhf_prm.annotate.tasks import RejectedRow, Rejection, Task
 from rlhf_prm.generation.config import GeneratorConfig
+from rlhf_prm.generation.tasks import RejectedRow, Rejection, Task
+from rlhf_prm.judges.votes import Vote, labels_from_votes
 from rlhf_prm.step_data import StepLabels
 
 Records = list[dict[str, Any]]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlhf_prm.files import read_json, read_json_lines, write_json, write_json_lines
+from rlhf_prm.step_data import cut_torn_line
 
 
 def settings_hash(settings: dict[str, Any]) -> str:
@@ -163,23 +164,6 @@ class StageStore(Shards):
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         if file.write(line) != len(line):
             raise OSError(f"{path}: the disk took only part of a line")
-
-
-def cut_torn_line(path: Path) -> None:
-    """Remove what follows the last line end, left by a process that was killed while it wrote."""
-    if not path.exists():
-        return
-    with open(path, "rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 65536)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                file.truncate(start + found + 1)
-                return
-            end = start
-        file.truncate(0)
 
 
 def _without_labelling(settings: dict[str, Any]) -> dict[str, Any]:

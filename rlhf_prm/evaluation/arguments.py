@@ -13,6 +13,7 @@ from rlhf_prm.command_line import add_columns, loading, number, positive
 from rlhf_prm.files import write_json
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.config import GeneratorConfig
+from rlhf_prm.judges.load import PREFIX, check_judge_keywords, is_judge, load_judge
 from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import WatchedScorer
 from rlhf_prm.step_data import SUFFIXES, read_all
@@ -20,13 +21,26 @@ from rlhf_prm.step_data import SUFFIXES, read_all
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
 
-def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False, required: bool = True) -> None:
-    help_text = "the PRM's folder or name on the Hub"
+def add_prm_arguments(
+    parser: argparse.ArgumentParser, many: bool = False, endpoint_is_the_judges: bool = False
+) -> None:
+    """``--prm``, ``--judge`` and how they run.
+
+    Args:
+        many: several PRMs.
+        endpoint_is_the_judges: ``--endpoint`` is another name of ``--judge-endpoint``, where no policy has it.
+    """
+    help_text = f"the PRM's folder or name on the Hub, or {PREFIX}MODEL"
     if many:
-        more = f"{help_text}; several are ranked by agreement too"
-        parser.add_argument("--prm", required=required, nargs="+", help=more)
+        parser.add_argument("--prm", nargs="+", help=f"{help_text}; several are ranked by agreement too")
     else:
-        parser.add_argument("--prm", required=required, help=help_text)
+        parser.add_argument("--prm", help=help_text)
+    parser.add_argument("--judge", metavar="MODEL", help=f"a model that judges: the same as --prm {PREFIX}MODEL")
+    other = ["--endpoint"] if endpoint_is_the_judges else []
+    parser.add_argument(
+        "--judge-endpoint", *other, nargs="+", default=[], help="base URLs that serve the judge; none: in this process"
+    )
+    add_prm_kwargs(parser)
     parser.add_argument("--family", default="auto", help="how the PRM is read: auto, or a family of docs/prms.md")
     parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
     parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
@@ -37,13 +51,61 @@ def add_prm_arguments(parser: argparse.ArgumentParser, many: bool = False, requi
     )
 
 
+def add_prm_kwargs(parser: argparse.ArgumentParser) -> None:
+    """``--prm-kwargs``, spelled as recipes spell it too."""
+    text = "JSON of further keywords of load_prm, or of a judge: votes, form, budget_calls, … (docs/judges.md)"
+    parser.add_argument("--prm-kwargs", "--prm_kwargs", type=_keywords, default={}, help=text)
+
+
+def _keywords(text: str) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError:
+        given = None
+    if not isinstance(given, dict):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a JSON object such as '{{\"votes\": 4}}'")
+    return given
+
+
+def take_judge(args: argparse.Namespace, many: bool = False, required: bool = True) -> None:
+    """``--judge`` and ``--judge-endpoint`` as the ``--prm`` and ``--prm-kwargs`` that they stand for.
+
+    Raises:
+        ValueError: both or none of ``--prm`` and ``--judge``, or an endpoint without a judge.
+    """
+    if args.judge is not None:
+        if args.prm:
+            raise ValueError(f"got --prm {args.prm} and --judge {args.judge}, expected one of them")
+        args.prm = [PREFIX + args.judge] if many else PREFIX + args.judge
+    if required and not args.prm:
+        raise ValueError(f"--prm is needed: a PRM's folder or Hub name, or --judge MODEL (the same as {PREFIX}MODEL)")
+    names = args.prm if many else [args.prm]
+    if args.judge_endpoint:
+        if not any(is_judge(name) for name in names or ()):
+            raise ValueError("--judge-endpoint needs --judge: the name of the model served there")
+        args.prm_kwargs = {"endpoint": args.judge_endpoint} | args.prm_kwargs
+
+
+def judge_from(name: str, keywords: Mapping[str, Any]) -> StepScorer:
+    """The judge of ``--prm judge:MODEL``; steps behind a first error count as wrong, as in labels for PRMs."""
+    try:
+        check_judge_keywords(dict(keywords))
+        return load_judge(name, **{"behind_error": "wrong", **keywords})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--prm {name}: {error}") from error
+
+
 def scorer_from(args: argparse.Namespace, prm: str | None = None, watched: bool = True) -> StepScorer:
     """The scorer of ``--prm`` (or of one of several); ``watched``: with a bar over what it scores."""
     from rlhf_prm.prm import load_prm
 
     name = prm or args.prm
-    with loading(f"--prm {name}"):
-        scorer = load_prm(name, **{setting: getattr(args, setting) for setting in SCORER_SETTINGS})
+    if is_judge(name):
+        scorer = judge_from(name, args.prm_kwargs)
+    else:
+        keywords = {setting: getattr(args, setting) for setting in SCORER_SETTINGS} | args.prm_kwargs
+        with loading(f"--prm {name}"):
+            scorer = load_prm(name, **keywords)
     return WatchedScorer(scorer, f"score with {Path(name).name}") if watched else scorer
 
 
@@ -53,12 +115,17 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
     Raises:
         ValueError: it is not there, or of no known family.
     """
+    name = prm or args.prm
+    if is_judge(name):
+        if args.prm_kwargs.get("endpoint"):
+            judge_from(name, args.prm_kwargs)  # loads nothing: the hosts are asked whether they are there
+        check_judge_keywords(args.prm_kwargs)
+        return
     from transformers import AutoConfig
 
     from rlhf_prm.prm.families import Checkpoint
     from rlhf_prm.prm.load import chosen_family, saved_tokenizer
 
-    name = prm or args.prm
     with loading(f"--prm {name}"):
         checkpoint = Checkpoint(name, AutoConfig.from_pretrained(name), saved_tokenizer(name), args.reference)
     with warnings.catch_warnings(action="ignore"):  # the same is said when the PRM is loaded

@@ -19,13 +19,14 @@ from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
 
 Results = Mapping[str, Mapping[str, Any]]
+WITH_POLICY = ("best_of_n", "step_search")  # their --endpoint serves the policy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="evaluation", required=True)
     for name, (summary, add, _) in EVALUATIONS.items():
         kind = kinds.add_parser(name, help=summary, description=summary)
-        shared.add_prm_arguments(kind)
+        shared.add_prm_arguments(kind, endpoint_is_the_judges=name not in WITH_POLICY)
         kind.add_argument("--output", type=Path, help="write the results there as JSON too")
         add_separator(kind)
         add(kind)
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the table of one evaluation; ``--output`` keeps it as JSON."""
     _, _, evaluate = EVALUATIONS[args.evaluation]
+    shared.take_judge(args)
     check_can_write(args.output, "--output")
     results = evaluate(args)
     print(shared.table(results))

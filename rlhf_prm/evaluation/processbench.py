@@ -94,8 +94,13 @@ def best_threshold(step_scores: Sequence[Sequence[float]], labels: Sequence[int]
     return max(candidates, key=lambda threshold: (_f1(step_scores, labels, threshold), -threshold))
 
 
+def _prediction(scores: Sequence[float], threshold: float) -> int:
+    """The first error; where nothing was scored (a judge's answer that cannot be read) an index that no label has."""
+    return len(scores) if all(score != score for score in scores) else predicted_first_error(scores, threshold)
+
+
 def _f1(step_scores: Sequence[Sequence[float]], labels: Sequence[int], threshold: float) -> float:
-    return processbench_metrics([predicted_first_error(row, threshold) for row in step_scores], labels)["f1"]
+    return processbench_metrics([_prediction(row, threshold) for row in step_scores], labels)["f1"]
 
 
 def check_threshold(threshold: float | str, subsets: Sequence[str]) -> None:
@@ -132,7 +137,7 @@ def processbench(
         threshold = best_threshold(scores[TUNING_SUBSET], labels[TUNING_SUBSET])
     results: dict[str, dict[str, float]] = {}
     for name, rows in scores.items():
-        results[name] = processbench_metrics([predicted_first_error(row, threshold) for row in rows], labels[name])
+        results[name] = processbench_metrics([_prediction(row, threshold) for row in rows], labels[name])
         results[name]["threshold"] = float(threshold)
         results[name]["samples"] = len(rows)
         results[name]["unscorable"] = sum(any(score != score for score in row) for row in rows)

@@ -256,6 +256,8 @@ class EndpointGenerator:
         body = self.sampling | {"messages" if chat else "prompt": request.prompt, "n": request.n}
         body |= {"seed": request.seed} if self.send_seed else {}
         body |= {"stop": stop} if stop else {}
+        if chat and request.prompt[-1]["role"] == "assistant":  # the beginning of the answer
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
         url = f"{host.url}/{'chat/completions' if chat else 'completions'}"
         try:
             async with asyncio.timeout(timeout):  # httpx's own limit is per read: a trickle would never end

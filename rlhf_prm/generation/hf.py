@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from rlhf_prm.command_line import loading
-from rlhf_prm.generation.prompts import prompt_ids, prompt_seeds
+from rlhf_prm.generation.prompts import first_tokens, prompt_ids, prompt_seeds
 from rlhf_prm.generation.requests import Prompt, unit_seed
 
 
@@ -100,6 +100,17 @@ class HFGenerator:
             batch = self._continue([ids[i] for i, _ in chunk], [seeds[i][j] for i, j in chunk], stop)
             texts.update(zip(chunk, batch, strict=True))
         return [[texts[i, j] for j in range(n)] for i in range(len(prompts))]
+
+    @torch.no_grad()
+    def choose(self, prompts: list[Prompt], choices: tuple[str, ...]) -> list[list[float]]:
+        """For each prompt the probabilities of the choices' first tokens as the next one, among them alone."""
+        wanted = first_tokens(self.tokenizer, choices)
+        found = []
+        for prompt in prompts:
+            ids = prompt_ids(self.tokenizer, prompt, self.model.config.max_position_embeddings)
+            logits = self.model(torch.tensor([ids], device=self.model.device)).logits[0, -1, wanted]
+            found.append(logits.float().softmax(-1).tolist())
+        return found
 
     @torch.no_grad()
     def _continue(self, ids: list[list[int]], seeds: list[int], stop: list[str] | None) -> list[str]:

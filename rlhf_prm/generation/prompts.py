@@ -7,7 +7,7 @@ from rlhf_prm.generation.requests import GenerationError, Prompt, unit_seed
 
 
 def prompt_ids(tokenizer: Any, prompt: Prompt, limit: int) -> list[int]:
-    """Token ids of a text, or of a chat by the tokenizer's template.
+    """Token ids of a text, or of a chat by the tokenizer's template; a last message of the assistant begins the answer.
 
     Raises:
         GenerationError: they leave no room in a context of ``limit`` tokens.
@@ -15,10 +15,24 @@ def prompt_ids(tokenizer: Any, prompt: Prompt, limit: int) -> list[int]:
     if isinstance(prompt, str):
         ids = tokenizer(prompt)["input_ids"]
     else:
-        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        begun = prompt[-1]["content"] if prompt[-1]["role"] == "assistant" else None
+        asked = prompt if begun is None else prompt[:-1]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) + (begun or "")
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) >= limit:
         raise GenerationError(f"the prompt has {len(ids)} tokens, the model's context {limit}")
+    return ids
+
+
+def first_tokens(tokenizer: Any, choices: tuple[str, ...]) -> list[int]:
+    """The id that each choice begins with.
+
+    Raises:
+        ValueError: two of them begin alike, so that their probabilities are the same.
+    """
+    ids = [tokenizer(choice, add_special_tokens=False)["input_ids"][0] for choice in choices]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"choices {', '.join(map(repr, choices))} begin with the same token: got ids {ids}")
     return ids
 
 

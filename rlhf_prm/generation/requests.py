@@ -4,20 +4,34 @@ import hashlib
 from dataclasses import dataclass
 
 Prompt = str | list[dict[str, str]]
-"""Raw text to continue, or chat messages to answer."""
+"""Raw text to continue, or chat messages to answer; an assistant's message at the end begins the answer."""
 
 
 @dataclass(frozen=True)
 class Generate:
     """Answer: ``n`` continuations of ``prompt`` (``list[str]``).
 
-    Requests of one ``group`` begin alike: an endpoint's prefix cache serves them best on one host.
+    Requests of one ``group`` begin alike: an endpoint's prefix cache serves them best on one host. A text ends before
+    the first of the ``stop`` strings.
     """
 
     prompt: Prompt
     n: int
     seed: int
     group: str = ""
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Answer: the probability of each of ``choices`` as what comes next after ``prompt``, among them alone
+    (``list[float]``, which sums to 1); None where the generator cannot tell.
+
+    A choice stands for its first token.
+    """
+
+    prompt: Prompt
+    choices: tuple[str, ...]
 
 
 class GenerationError(ValueError):

@@ -1,8 +1,9 @@
 """In-process vLLM: continuous batching, and one prefix cache for all the steps of a solution."""
 
+import math
 from typing import Any
 
-from rlhf_prm.generation.prompts import prompt_ids, prompt_seeds
+from rlhf_prm.generation.prompts import first_tokens, prompt_ids, prompt_seeds
 from rlhf_prm.generation.requests import Prompt
 
 
@@ -53,3 +54,21 @@ class VLLMGenerator:
         ]
         outputs = self.llm.generate([{"prompt_token_ids": row} for row in ids], params, use_tqdm=False)
         return [[answer.text for answer in output.outputs] for output in outputs]
+
+    def choose(self, prompts: list[Prompt], choices: tuple[str, ...]) -> list[list[float]]:
+        """For each prompt the probabilities of the choices' first tokens as the next one, among them alone.
+
+        vLLM tells the 20 likeliest tokens; a choice that is not among them takes the last one's probability.
+        """
+        from vllm import SamplingParams
+
+        wanted = first_tokens(self.tokenizer, choices)
+        ids = [prompt_ids(self.tokenizer, prompt, self.limit) for prompt in prompts]
+        params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=20)
+        outputs = self.llm.generate([{"prompt_token_ids": row} for row in ids], params, use_tqdm=False)
+        found = []
+        for output in outputs:
+            told = {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+            weights = [math.exp(told.get(token, min(told.values()))) for token in wanted]
+            found.append([weight / sum(weights) for weight in weights])
+        return found

@@ -6,6 +6,8 @@ from typing import Any
 
 from rlhf_prm.command_line import add_columns, add_separator, check_can_write, loading, number, positive
 from rlhf_prm.evaluation import arguments as shared
+from rlhf_prm.judges.budget import CHARACTERS_PER_TOKEN
+from rlhf_prm.judges.load import is_judge
 from rlhf_prm.settings import json_mapping
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--n", type=int, default=8, help="rollouts per problem (%(default)s)")
     _add_policy_arguments(parser)
     shared.add_verifier_argument(parser)
-    shared.add_prm_arguments(parser, required=False)  # the toy world has a PRM of its own
+    shared.add_prm_arguments(parser)
     add_columns(parser)
     add_separator(parser)
     parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from rlhf_prm.preflight.page import preflight_text, write_preflight
     from rlhf_prm.preflight.run import PreflightSettings, preflight
 
+    shared.take_judge(args, required=False)  # the toy world has a PRM of its own
     data = args.json or args.output.with_suffix(".json")
     check(args, data)
     drawn, scorer, prm, tokenizer = _measured_with(args)
@@ -179,7 +182,9 @@ def _probe_texts(args: argparse.Namespace, texts: Any) -> Any:
 
 
 def _token_counter(name: str) -> Any:
-    """Text → its tokens by the tokenizer saved there."""
+    """Text → its tokens by the tokenizer saved there; for a judge, which may be served anywhere, an estimate."""
+    if is_judge(name):
+        return lambda text: round(len(text) / CHARACTERS_PER_TOKEN)
     from rlhf_prm.prm.load import saved_tokenizer
 
     tokenizer = saved_tokenizer(name)

@@ -1,6 +1,6 @@
 """One colour and dash for each method, the same on every page.
 
-A style is a number, 0 … 15, for a method: eight colours with two dashes each. Beside them stand ``good``, ``bad`` and
+A style is a number, 0 … 23, for a method: eight colours with three dashes each. Beside them stand ``good``, ``bad`` and
 ``soft`` for right, wrong and undecided, and ``part0`` … ``part2`` for the parts of one thing, so that no colour of a
 method means anything else. The colours themselves are variables of ``report.css``, one set for light and one for dark.
 """
@@ -8,16 +8,17 @@ method means anything else. The colours themselves are variables of ``report.css
 import zlib
 from collections.abc import Iterable
 
-STYLES, COLOURS = 16, 8
+STYLES, COLOURS = 24, 8
 # The order is the mapping: a method that is added goes to the end, so that pages of before keep their colours.
 METHODS = (
     *("immediate", "outcome", "pure", "potential", "grpo_ps", "vppo", "progress", "clip_delta"),
     *("gamma_sum", "pure_strict", "papo", "progrs", "prof", "verigate"),
-    *("trusted", "vine"),
+    *("trusted", "vine", "capo", "fapo", "srar"),
 )
 DASHES = (
     *("solid", "dashed", "dotted", "dashdot", "solid", "dashed", "dotted", "dashdot"),
     *("dashed", "dotted", "dashdot", "solid", "dashed", "dashdot", "solid", "solid"),
+    *("dotted", "dashdot", "solid", "dashed", "dotted", "dotted", "dashdot", "dotted"),
 )
 OTHERS = {
     "good": ("--good", "solid"),

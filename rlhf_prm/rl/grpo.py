@@ -21,12 +21,14 @@ from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
 from rlhf_prm.rl.environments import only_the_policys_tokens, refuse_environments
+from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
-from rlhf_prm.rl.rollout_metrics import rollout_metrics
+from rlhf_prm.rl.rollout_metrics import rollout_metrics, scorer_metrics
 from rlhf_prm.rl.rollout_scoring import (
     UNVERIFIED,
     RolloutScoring,
     ScoredRollout,
+    StartedScoring,
     step_rollouts,
     with_statuses,
 )
@@ -58,9 +60,10 @@ class ScoredBatch:
 class ProcessGRPOTrainer(GRPOTrainer):
     """GRPO whose advantages are per token, made from PRM step scores and the verifier's outcome.
 
-    Overrides two methods of ``trl.GRPOTrainer``: ``_calculate_rewards`` also splits, scores and verifies the
-    completions; ``_generate_and_score_completions`` replaces the advantages. Two more see to it that what TRL weighs by
-    sequence fits advantages of tokens (``sequence_ratios``), and two carry the memory of a method that has one (see
+    Overrides three methods of ``trl.GRPOTrainer``: ``_generate`` starts to split, score and verify the completions as
+    soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
+    a scorer that works beside all this (a judge) and replaces the advantages. Two more see to it that what TRL weighs
+    by sequence fits advantages of tokens (``sequence_ratios``), and two carry the memory of a method that has one (see
     ``StepAdvantages``) through checkpoints. Everything else is TRL's.
 
     Args:
@@ -69,7 +72,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             learn from the process alone), optionally ``problem`` (what the PRM reads; otherwise the prompt, or its last
             user message).
         step_scorer: the PRM. Needed by every method but "outcome". One that asks the policy itself has ``attach``, and
-            ``score_rollouts`` in place of ``score`` (``rollout_scoring.RolloutScorer``).
+            ``score_rollouts`` in place of ``score`` (``rollout_scoring.RolloutScorer``); one that works in the
+            background has ``submit`` (``judges.JudgeScorer``).
         verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions, and
             its verdict is what "correct" means, whatever else is paid.
         reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome. Without
@@ -121,6 +125,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.process_scale = 1.0
         self.last_rollouts: ScoredBatch | None = None
         self._rows: list[ScoredRollout] = []
+        self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
+        self._scoring_of_batch: StartedScoring | None = None
         self._first_batch_seen = False
         self._outcome_rewards: Tensor | None = None
         super().__init__(
@@ -133,17 +139,30 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
 
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        """As TRL's; the completions are split, scored and verified first."""
-        if self.scoring.verifier is not None and "solution" not in inputs[0]:  # a stream may not name its columns
-            raise ValueError(f"dataset: got columns {sorted(inputs[0])}, expected `solution` with the gold answer")
-        self._rows = self.scoring(
+    def _generate(self, prompts):
+        """As TRL's; the verifier and a judge begin while TRL computes log-probabilities."""
+        output = super()._generate(prompts)
+        adds_columns = bool(output[5])  # a rollout_func may bring problems and solutions of its own
+        if self._sampled_for is not None and not adds_columns:
+            self._scoring_of_batch = self._started_scoring(self._sampled_for, prompts, output[1])
+        return output
+
+    def _started_scoring(self, inputs, prompts, completion_ids_list) -> StartedScoring:
+        return self.scoring.start(
             prompts=[_text(prompt) for prompt in prompts],
             problems=[row.get("problem") or _text(row["prompt"]) for row in inputs],
             solutions=[gold_text(row.get("solution")) for row in inputs],
             completion_ids=completion_ids_list,
             policy_prompts=prompts,
         )
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """As TRL's; the completions are split and verified first."""
+        if self.scoring.verifier is not None and "solution" not in inputs[0]:  # a stream may not name its columns
+            raise ValueError(f"dataset: got columns {sorted(inputs[0])}, expected `solution` with the gold answer")
+        if self._scoring_of_batch is None:
+            self._scoring_of_batch = self._started_scoring(inputs, prompts, completion_ids_list)
+        self._rows = self._scoring_of_batch.verified()
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._take_reported_verdicts()
         weighted = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1)
@@ -178,7 +197,11 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         """As TRL's, with ``advantages`` (B,) replaced by (B, T)."""
-        output = super()._generate_and_score_completions(inputs)
+        self._sampled_for, self._scoring_of_batch = inputs, None
+        with undone_if_it_fails(self):
+            output = super()._generate_and_score_completions(inputs)
+            self._rows = self._scoring_of_batch.scored(self._rows)
+        self._sampled_for = self._scoring_of_batch = None
         mode = "train" if self.model.training else "eval"
         rows: list[ScoredRollout] = gather_object(self._rows)
         num_generations = self.num_generations if mode == "train" else self.num_generations_eval
@@ -216,9 +239,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             self._metrics[mode][name].append(value)
         for name, value in self.scoring.seconds.items():
             self._metrics[mode][f"{name}/seconds"].append(value)
-        for name in ("forwards", "completions", "tokens", "duplicates"):
-            if name in self.scoring.scorer_stats:
-                self._metrics[mode][f"prm/{name}"].append(self.scoring.scorer_stats[name])
+        for name, value in scorer_metrics(self._over_ranks(self.scoring.scorer_stats)).items():
+            self._metrics[mode][name].append(value)
         lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask
         means = (batch.step_advantages * lengths).sum(1) / lengths.sum(1).clamp(min=1)
         logged = self._logs["advantages"]  # TRL has just appended its scalar ones
@@ -233,6 +255,14 @@ class ProcessGRPOTrainer(GRPOTrainer):
         )
         extra["outcome_reward"].extend(batch.rollouts.outcome_rewards.tolist())
         extra[STATUS_COLUMN].extend(None if row.status == UNVERIFIED else row.status for row in batch.rows)
+
+    def _over_ranks(self, growth: dict[str, float]) -> dict[str, float]:
+        """A judge's counts summed over all ranks, as its bill is; the others stay this rank's."""
+        counts = {name: value for name, value in growth.items() if name.startswith("judge_")}
+        if not counts or self.accelerator.num_processes == 1:
+            return growth
+        every = gather_object([counts])
+        return growth | {name: sum(one[name] for one in every) for name in counts}
 
     def _save_checkpoint(self, model, trial) -> None:
         """As TRL's, with what the method remembers beside the trainer's state."""

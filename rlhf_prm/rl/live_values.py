@@ -11,10 +11,14 @@ from reward.reward_functions import gold_text
 from reward.verifier import Verifier
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.requests import unit_seed
+from rlhf_prm.judges.budget import Budget
+from rlhf_prm.judges.cache import VerdictCache
 from rlhf_prm.rl.policy_sampling import Continuation, GeneratorSampler, Prefix, PrefixSampler, TrainerSampler
 from rlhf_prm.rl.rollout_scoring import PolicyRollout, check_statuses, verdict_value
 
 logger = logging.getLogger(__name__)
+PrefixKey = tuple[tuple[int, ...], tuple[int, ...], str]  # tokens of the prompt, of the completion so far; gold answer
+KNOWN_PREFIXES = 1_000_000
 
 
 @dataclass
@@ -26,7 +30,9 @@ class LiveValueStats:
     duplicates: int = 0  # prefixes that an equal one in the same call spared the sampling
     completions: int = 0
     tokens: int = 0  # sampled
-    unscored_steps: int = 0  # past max_steps, or of rollouts that the verifier cannot judge: NaN
+    unscored_steps: int = 0  # past max_steps, over budget, or of rollouts that the verifier cannot judge: NaN
+    cache_hits: int = 0  # prefixes that an earlier call of the same update has sampled from
+    over_budget: int = 0  # prefixes that the budget did not pay for
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class PolicyAccess:
     """What a live scorer needs of the policy in training and of what judges it.
 
     ``prompt_ids`` gives the tokens of prompts as the policy reads them; ``seed`` a new seed for every call;
-    ``training`` tells whether the rollouts at hand are trained on.
+    ``training`` tells whether the rollouts at hand are trained on, ``update`` which update it is (None: each call is
+    one): values hold for one update, as the policy moves on, and so does the budget.
     """
 
     sampler: PrefixSampler
@@ -43,6 +50,7 @@ class PolicyAccess:
     max_completion_length: int
     seed: Callable[[], int]
     training: Callable[[], bool] = lambda: True
+    update: Callable[[], Any] = lambda: None
 
 
 class LiveMonteCarloScorer:
@@ -61,6 +69,9 @@ class LiveMonteCarloScorer:
         max_steps: only the ends of the first so many steps are sampled from, later steps but the last have NaN;
             None = all.
         batch_size: most completions that ``generate`` samples together.
+        budget_completions, budget_tokens: the most that may be sampled for one update, over all ranks; None = no limit.
+            A prefix is sampled from if all its completions fit, each counted with the most tokens it may have; those of
+            early steps come first. The others have NaN, and are counted in ``stats.over_budget``.
         sampler: samples in place of ``generate``: a ``Generator`` that is the policy in training and follows its
             weights. Its temperature and length are its own.
         in_evaluation: sample in held-out evaluations too, where values are only logged; otherwise all steps but the
@@ -70,12 +81,16 @@ class LiveMonteCarloScorer:
         ValueError: a number below 1, a sampler that cannot generate.
     """
 
+    costly = True  # a run that learns from outcomes alone should not be given it
+
     def __init__(
         self,
         num_completions: int = 9,
         *,
         max_steps: int | None = 25,
         batch_size: int = 64,
+        budget_completions: int | None = None,
+        budget_tokens: int | None = None,
         sampler: Generator | None = None,
         in_evaluation: bool = False,
     ) -> None:
@@ -93,6 +108,10 @@ class LiveMonteCarloScorer:
         self.sampler, self.in_evaluation = sampler, in_evaluation
         self.policy: PolicyAccess | None = None
         self.stats = LiveValueStats()
+        self.budget = Budget(calls=budget_completions, tokens=budget_tokens)
+        self.known = VerdictCache(KNOWN_PREFIXES)  # values of this update
+        self._update: Any = None
+        self._spent = {"calls": 0, "tokens": 0}
 
     def attach(self, trainer: Any) -> None:
         """Takes the policy, the verifier and the sampling settings of a GRPO or PPO trainer.
@@ -122,7 +141,9 @@ class LiveMonteCarloScorer:
             max_completion_length=trainer.max_completion_length,
             seed=_SeedsOfUpdates(trainer),
             training=lambda: trainer.model.training,
+            update=lambda: trainer.state.global_step,
         )
+        self.budget = self.budget.share(trainer.accelerator.num_processes)
 
     def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
         """Not to be had: a value needs the rollout's tokens and gold answer (``score_rollouts``)."""
@@ -142,9 +163,9 @@ class LiveMonteCarloScorer:
         scores = [[*[math.nan] * (len(rollout.lengths) - 1), rollout.verdict] for rollout in rollouts]
         if self.in_evaluation or self.policy.training():
             wanted, index = self._prefixes(rollouts)
-            values = self._values(list(wanted), list(wanted.values()))
-            for (row, step), number in index.items():
-                scores[row][step] = values[number]
+            values = self._known_or_sampled(wanted)
+            for (row, step), key in index.items():
+                scores[row][step] = values[key]
             self.stats.duplicates += len(index) - len(wanted)
         self.stats.calls += 1
         self.stats.unscored_steps += sum(math.isnan(score) for row in scores for score in row)
@@ -152,11 +173,10 @@ class LiveMonteCarloScorer:
 
     def _prefixes(
         self, rollouts: list[PolicyRollout]
-    ) -> tuple[dict[tuple[tuple[int, ...], tuple[int, ...], str], Prefix], dict[tuple[int, int], int]]:
-        """(tokens of prompt and completion, gold answer) → prefix, all different; and (rollout, step) → its number."""
-        wanted: dict[tuple[tuple[int, ...], tuple[int, ...], str], Prefix] = {}
-        numbers: dict[tuple, int] = {}
-        index: dict[tuple[int, int], int] = {}
+    ) -> tuple[dict[PrefixKey, Prefix], dict[tuple[int, int], PrefixKey]]:
+        """The different prefixes; and (rollout, step) → which of them."""
+        wanted: dict[PrefixKey, Prefix] = {}
+        index: dict[tuple[int, int], PrefixKey] = {}
         judged = [row for row, rollout in enumerate(rollouts) if not math.isnan(rollout.verdict)]
         prompts = self.policy.prompt_ids([rollouts[row].prompt for row in judged]) if judged else []
         for row, prompt_ids in zip(judged, prompts, strict=True):
@@ -166,10 +186,39 @@ class LiveMonteCarloScorer:
                 if key not in wanted:
                     limit = max(1, self.policy.max_completion_length - end)
                     wanted[key] = Prefix(rollout.prompt, key[0], key[1], limit)
-                index[row, step] = numbers.setdefault(key, len(numbers))
+                index[row, step] = key
         return wanted, index
 
-    def _values(self, keys: Sequence[tuple[Any, Any, str]], prefixes: list[Prefix]) -> list[float]:
+    def _known_or_sampled(self, wanted: dict[PrefixKey, Prefix]) -> dict[PrefixKey, float]:
+        """The value of every prefix; NaN where it is not paid for."""
+        update = self.policy.update()
+        if update is None or update != self._update:
+            self._update, self.known, self._spent = update, VerdictCache(KNOWN_PREFIXES), {"calls": 0, "tokens": 0}
+        values = {key: self.known.get(key) for key in wanted}
+        new = {key: prefix for key, prefix in wanted.items() if values[key] is None}
+        self.stats.cache_hits += len(wanted) - len(new)
+        paid = self._paid(new)
+        sampled = self._values(paid, [new[key] for key in paid])
+        for key, value in zip(paid, sampled, strict=True):
+            values[key] = value
+            self.known.put(key, value)
+        self.stats.over_budget += len(new) - len(paid)
+        return {key: math.nan if value is None else value for key, value in values.items()}
+
+    def _paid(self, prefixes: dict[PrefixKey, Prefix]) -> list[PrefixKey]:
+        """Those that the budget of this update allows, the shortest first; all of them, as they come, without one."""
+        if self.budget == Budget():
+            return list(prefixes)
+        paid = []
+        for key in sorted(prefixes, key=lambda key: len(prefixes[key].ids)):
+            costs = {"calls": self.num_completions, "tokens": self.num_completions * prefixes[key].limit}
+            limits = {name: getattr(self.budget, name) for name in costs}
+            if all(limit is None or self._spent[name] + costs[name] <= limit for name, limit in limits.items()):
+                paid.append(key)
+                self._spent = {name: self._spent[name] + cost for name, cost in costs.items()}
+        return paid
+
+    def _values(self, keys: Sequence[PrefixKey], prefixes: list[Prefix]) -> list[float]:
         """The value of every prefix."""
         found = self.policy.sampler.continuations(prefixes, self.num_completions, self.policy.seed())
         flat: list[Continuation] = [one for row in found for one in row]

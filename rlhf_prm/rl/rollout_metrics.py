@@ -9,6 +9,7 @@ from torch import Tensor
 from reward import StepRollouts
 from reward.verifier import STATUSES
 from rlhf_prm.guard.detectors import process_auroc
+from rlhf_prm.judges.stats import judge_metrics
 from rlhf_prm.rl.rollout_scoring import UNLABELLED, UNVERIFIED, ScoredRollout
 
 
@@ -37,3 +38,9 @@ def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_adva
     if not counts[UNVERIFIED]:
         metrics |= {f"verifier/{status}_frac": counts[status] / len(rows) for status in (*STATUSES, UNLABELLED)}
     return metrics
+
+
+def scorer_metrics(growth: dict[str, float]) -> dict[str, float]:
+    """Metric name → value of what this rank's scorer has done for a batch; ``growth`` is that of its running totals."""
+    names = ("forwards", "completions", "tokens", "duplicates")
+    return {f"prm/{name}": growth[name] for name in names if name in growth} | judge_metrics(growth)

@@ -75,10 +75,11 @@ class RolloutScoring:
     Args:
         splitter: cuts completions into steps.
         tokenizer: the policy's, for the token counts of the steps.
-        step_scorer: the PRM, or a ``RolloutScorer``; None gives every step NaN.
+        step_scorer: the PRM, or a ``RolloutScorer``; None gives every step NaN. One that has ``submit(problems,
+            steps)`` scores beside other work: the ``result()`` of what it returns is waited for at the very end.
         verifier: gives the verdicts; None leaves every rollout unverified. Its ``submit`` is used where it has one.
 
-    After a call ``seconds`` holds the wall time of the PRM ("prm"), the time spent waiting for the verifier besides
+    After a call ``seconds`` holds the time spent waiting for the PRM ("prm") and, besides, for the verifier
     ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile.
     """
 
@@ -99,81 +100,134 @@ class RolloutScoring:
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
     ) -> list[ScoredRollout]:
         """Scored rollouts; ``policy_prompts`` are what the policy was given where ``prompts`` are not."""
-        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
-        collect = self._submit(texts, solutions)
-        start = time.perf_counter()
-        cut = [step_lengths(ids, self.tokenizer, self.splitter) for ids in completion_ids]
-        steps, lengths = [texts for texts, _ in cut], [row for _, row in cut]
-        cut_at = scoring_from = time.perf_counter()
-        if hasattr(self.step_scorer, "score_rollouts"):
-            verdicts = collect()
-            scoring_from = time.perf_counter()
-            given = prompts if policy_prompts is None else policy_prompts
-            values = [verdict_value(verdict.reward, verdict.status) if verdict else math.nan for verdict in verdicts]
-            rows = zip(given, completion_ids, lengths, solutions, values, strict=True)
-            rollouts = [PolicyRollout(*row) for row in rows]
-            scores = self._scored(steps, lambda scorer: scorer.score_rollouts(rollouts))
-            scored_at = time.perf_counter()
-        else:
-            scores = self._scored(steps, lambda scorer: scorer.score(problems, steps))
-            scored_at = time.perf_counter()
-            verdicts = collect()
-        check_statuses([verdict.status for verdict in verdicts if verdict])
-        unknown = UNVERIFIED if self.verifier is None else UNLABELLED
-        self.seconds = {
-            "steps": cut_at - start,
-            "prm": scored_at - scoring_from,
-            "verifier": scoring_from - cut_at + time.perf_counter() - scored_at,
-        }
-        return [
-            ScoredRollout(
-                prompt=prompt,
-                text=text,
-                steps=steps,
-                lengths=lengths,
-                scores=row,
-                reward=verdict.reward if verdict else None,
-                status=verdict.status if verdict else unknown,
-            )
-            for prompt, text, (steps, lengths), row, verdict in zip(prompts, texts, cut, scores, verdicts, strict=True)
-        ]
+        started = self.start(prompts, problems, solutions, completion_ids, policy_prompts)
+        return started.scored(started.verified())
 
-    def _submit(self, texts: list[str], solutions: list[str | None]):
-        labelled = [i for i, solution in enumerate(solutions) if solution is not None]
-        verdicts: list[Verdict | None] = [None] * len(texts)
-        if self.verifier is None or not labelled:
-            return lambda: verdicts
-        work = [texts[i] for i in labelled], [solutions[i] for i in labelled]
-        submit = getattr(self.verifier, "submit", None)
-        pending = submit(*work) if submit else None
+    def start(
+        self,
+        prompts: list[str],
+        problems: list[str],
+        solutions: list[str | None],
+        completion_ids: Sequence[list[int]],
+        policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
+    ) -> "StartedScoring":
+        """The same, begun: the verifier and a scorer with ``submit`` are at work when this returns."""
+        return StartedScoring(self, prompts, problems, solutions, completion_ids, policy_prompts)
 
-        def collect() -> list[Verdict | None]:
-            results = pending.result() if pending is not None else self.verifier.verify(*work)
-            for i, verdict in zip(labelled, results, strict=True):
-                verdicts[i] = verdict
-            return verdicts
-
-        return collect
-
-    def _scored(self, steps: list[list[str]], ask: Callable[[Any], list[list[float]]]) -> list[list[float]]:
-        if self.step_scorer is None:
-            return [[math.nan] * len(row) for row in steps]
-        before = self._counted()
-        scores = ask(self.step_scorer)
-        self.scorer_stats = {name: value - before[name] for name, value in self._counted().items()}
-        got, wanted = [len(row) for row in scores], [len(row) for row in steps]
-        if got != wanted:
-            raise ValueError(f"step_scorer: got {got} scores, expected one per step: {wanted}")
-        return scores
+    def counted(self) -> dict[str, float]:
+        """The scorer's running totals, where it keeps them."""
+        stats = getattr(self.step_scorer, "stats", None)
+        return dict(vars(stats)) if stats is not None else {}
 
     @property
     def sampled_tokens(self) -> int:
         """Tokens that the scorer had the policy sample for the newest call."""
         return int(self.scorer_stats.get("tokens", 0)) if hasattr(self.step_scorer, "score_rollouts") else 0
 
-    def _counted(self) -> dict[str, float]:
-        stats = getattr(self.step_scorer, "stats", None)  # running totals, where the scorer keeps them
-        return dict(vars(stats)) if stats is not None else {}
+
+class StartedScoring:
+    """The scoring of one batch under way: ``verified`` waits for the verdicts, then ``scored`` for the step scores.
+
+    Args:
+        scoring: whose parts are used, and where the seconds and the scorer's stats are left.
+        prompts, problems, solutions, completion_ids, policy_prompts: as ``RolloutScoring``'s call.
+    """
+
+    def __init__(
+        self,
+        scoring: RolloutScoring,
+        prompts: list[str],
+        problems: list[str],
+        solutions: list[str | None],
+        completion_ids: Sequence[list[int]],
+        policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
+    ) -> None:
+        self.scoring, self.prompts, self.problems, self.solutions = scoring, prompts, problems, solutions
+        self.completion_ids = completion_ids
+        self.policy_prompts = prompts if policy_prompts is None else policy_prompts
+        tokenizer = scoring.tokenizer
+        self.texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
+        self._collect_verdicts = self._submit_verifying()
+        begun = time.perf_counter()
+        cut = [step_lengths(ids, tokenizer, scoring.splitter) for ids in completion_ids]
+        self.steps, self.lengths = [texts for texts, _ in cut], [row for _, row in cut]
+        self.seconds = {"steps": time.perf_counter() - begun, "prm": 0.0, "verifier": 0.0}
+        self._before = scoring.counted()
+        submit = getattr(scoring.step_scorer, "submit", None)
+        self._pending = submit(problems, self.steps) if submit else None
+        self._scores: list[list[float]] | None = None
+
+    def verified(self) -> list[ScoredRollout]:
+        """The rollouts with their verdicts, and so far without step scores (NaN).
+
+        A scorer that has no ``submit`` scores while the verifier works; a ``RolloutScorer`` after it.
+        """
+        scorer = self.scoring.step_scorer
+        asks_the_policy = hasattr(scorer, "score_rollouts")
+        if scorer is not None and self._pending is None and not asks_the_policy:
+            self._scores = self._timed("prm", lambda: scorer.score(self.problems, self.steps))
+        verdicts = self._timed("verifier", self._collect_verdicts)
+        check_statuses([verdict.status for verdict in verdicts if verdict])
+        if asks_the_policy:
+            self._scores = self._timed("prm", lambda: scorer.score_rollouts(self._policy_rollouts(verdicts)))
+        unknown = UNVERIFIED if self.scoring.verifier is None else UNLABELLED
+        return [
+            ScoredRollout(
+                prompt=prompt,
+                text=text,
+                steps=steps,
+                lengths=lengths,
+                scores=[math.nan] * len(steps),
+                reward=verdict.reward if verdict else None,
+                status=verdict.status if verdict else unknown,
+            )
+            for prompt, text, steps, lengths, verdict in zip(
+                self.prompts, self.texts, self.steps, self.lengths, verdicts, strict=True
+            )
+        ]
+
+    def scored(self, rows: list[ScoredRollout]) -> list[ScoredRollout]:
+        """The rows with their step scores."""
+        if self._pending is not None:
+            self._scores = self._timed("prm", self._pending.result)
+        self.scoring.seconds = self.seconds
+        if self._scores is None:
+            return rows
+        growth = {name: value - self._before[name] for name, value in self.scoring.counted().items()}
+        self.scoring.scorer_stats = growth
+        got, wanted = [len(row) for row in self._scores], [len(row) for row in self.steps]
+        if got != wanted:
+            raise ValueError(f"step_scorer: got {got} scores, expected one per step: {wanted}")
+        return [replace(row, scores=scores) for row, scores in zip(rows, self._scores, strict=True)]
+
+    def _timed(self, name: str, work: Callable[[], Any]) -> Any:
+        begun = time.perf_counter()
+        result = work()
+        self.seconds[name] += time.perf_counter() - begun
+        return result
+
+    def _policy_rollouts(self, verdicts: Sequence[Verdict | None]) -> list[PolicyRollout]:
+        values = [verdict_value(verdict.reward, verdict.status) if verdict else math.nan for verdict in verdicts]
+        rows = zip(self.policy_prompts, self.completion_ids, self.lengths, self.solutions, values, strict=True)
+        return [PolicyRollout(*row) for row in rows]
+
+    def _submit_verifying(self) -> Callable[[], list[Verdict | None]]:
+        verifier = self.scoring.verifier
+        labelled = [i for i, solution in enumerate(self.solutions) if solution is not None]
+        verdicts: list[Verdict | None] = [None] * len(self.texts)
+        if verifier is None or not labelled:
+            return lambda: verdicts
+        work = [self.texts[i] for i in labelled], [self.solutions[i] for i in labelled]
+        submit = getattr(verifier, "submit", None)
+        pending = submit(*work) if submit else None
+
+        def collect() -> list[Verdict | None]:
+            results = pending.result() if pending is not None else verifier.verify(*work)
+            for i, verdict in zip(labelled, results, strict=True):
+                verdicts[i] = verdict
+            return verdicts
+
+        return collect
 
 
 def verdict_value(reward: float | None, status: str) -> float:
@@ -221,7 +275,7 @@ def step_rollouts(
 
     mask = padded([[True] * len(row.steps) for row in rows], False)
     scores = padded([row.scores for row in rows], 0.0)
-    scores, _ = filled_scores(scores, mask, num_generations)
+    scores, filled = filled_scores(scores, mask, num_generations)
     device = outcome_rewards.device
     verdicts = None
     if not any(row.status == UNVERIFIED for row in rows):
@@ -233,4 +287,5 @@ def step_rollouts(
         outcome_rewards=outcome_rewards,
         num_generations=num_generations,
         verdicts=verdicts,
+        scored=(~filled).to(device),
     )

@@ -53,8 +53,8 @@ class RecipeArguments:
     prm: str | None = field(
         default=None,
         metadata={
-            "help": "PRM: Hub name or local folder; vine = live Monte-Carlo values of the policy. Toy world: its own "
-            "PRM by default; oracle = its exact labels."
+            "help": "PRM: Hub name or local folder; judge:MODEL = a model that judges; vine = live Monte-Carlo values "
+            "of the policy. Toy world: its own PRM by default; oracle = its exact labels; judge:toy = its judge."
         },
     )
     prm_family: str = field(default="auto", metadata={"help": "How the PRM is read; auto recognises the public ones."})
@@ -62,8 +62,8 @@ class RecipeArguments:
     prm_kwargs: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "JSON of further keywords of load_prm, of LiveMonteCarloScorer for vine, of the oracle "
-            "random_flips and systematic_flips."
+            "help": "JSON of further keywords of load_prm, of load_judge for a judge (endpoint, votes, form, …), of "
+            "LiveMonteCarloScorer for vine, of the oracle random_flips and systematic_flips, of judge:toy flips."
         },
     )
     verifier: str = field(default="math", metadata={"help": "math, or the dotted path of a verifier class."})

@@ -12,6 +12,8 @@ from trl import ModelConfig
 
 from reward import resolve
 from reward.verifier import MathVerifier, Verifier
+from rlhf_prm.judges.load import PREFIX, check_judge_keywords, is_judge, load_judge
+from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.prompts import keep_gold, load_prompts
@@ -23,6 +25,7 @@ from rlhf_prm.settings import build
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
 ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
 LIVE_VALUES = "vine"  # no PRM: Monte-Carlo values of the policy in training
+TOY_JUDGE = f"{PREFIX}toy"  # the toy world's fallible judge, in place of a model that judges
 VERIFIERS: dict[str, Callable[..., Verifier]] = {"math": MathVerifier}
 
 
@@ -73,6 +76,8 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
     """
     if recipe.prm == LIVE_VALUES:
         _check_live_values(recipe)
+    if is_judge(recipe.prm):
+        _check_judge(recipe)
     if recipe.gold_fraction == 0.0:
         _refuse_outcome_baseline(recipe)
     if recipe.dataset is None:
@@ -107,7 +112,8 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
-    scorer = oracle or _step_scorer(recipe, str(world.prm_path if own_prm else recipe.prm))
+    judge = _toy_judge(recipe, world_settings.seed) if recipe.prm == TOY_JUDGE else None
+    scorer = oracle or judge or _step_scorer(recipe, str(world.prm_path if own_prm else recipe.prm))
 
     def check(page: Path) -> dict[str, Any]:
         return check_prm(world, scorer, page)
@@ -131,11 +137,7 @@ def _oracle(recipe: RecipeArguments, seed: int) -> StepScorer:
     """The toy world's exact labels, with as many errors in them as ``prm_kwargs`` asks for."""
     from rlhf_prm.toyworld.oracle import OracleScorer
 
-    for name, default in (("prm_family", "auto"), ("prm_placement", "replicate")):
-        if getattr(recipe, name) != default:
-            raise ValueError(
-                f"{name}: got {getattr(recipe, name)!r} with prm {ORACLE!r}, which is no model; leave it out"
-            )
+    _refuse_settings_of_a_prm(recipe, "which is no model")
     accepted = ("random_flips", "systematic_flips")
     for name, value in recipe.prm_kwargs.items():
         if name not in accepted:
@@ -146,6 +148,45 @@ def _oracle(recipe: RecipeArguments, seed: int) -> StepScorer:
         return OracleScorer(seed=seed, **recipe.prm_kwargs)
     except ValueError as error:
         raise ValueError(f"prm_kwargs: {error}") from error
+
+
+def _toy_judge(recipe: RecipeArguments, seed: int) -> JudgeScorer:
+    """The toy world's judge, mistaken in a share ``flips`` of its verdicts; further keywords are ``load_judge``'s."""
+    from rlhf_prm.toyworld.judge import FallibleJudge
+
+    keywords = dict(recipe.prm_kwargs)
+    flips = keywords.pop("flips", 0.1)
+    if isinstance(flips, bool) or not isinstance(flips, int | float) or not 0 <= flips <= 1:
+        raise ValueError(f"prm_kwargs: flips: got {flips!r}, expected a share between 0 and 1")
+    return _judge(TOY_JUDGE, keywords, generator=FallibleJudge(flips, seed))
+
+
+def _judge(name: str, keywords: dict[str, Any], **given: Any) -> JudgeScorer:
+    try:
+        return load_judge(name, **keywords, **given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"prm_kwargs: {error}") from error
+
+
+def _check_judge(recipe: RecipeArguments) -> None:
+    """What the arguments tell, before a policy is made or loaded."""
+    _refuse_settings_of_a_prm(recipe, "which writes its verdicts")
+    toy = recipe.prm == TOY_JUDGE
+    if toy and recipe.dataset is not None:
+        raise ValueError(
+            f"prm: got {TOY_JUDGE!r} with dataset {recipe.dataset!r}, but it reads problems of the toy world only; "
+            f"expected {PREFIX}MODEL"
+        )
+    try:
+        check_judge_keywords({name: v for name, v in recipe.prm_kwargs.items() if not (toy and name == "flips")})
+    except ValueError as error:
+        raise ValueError(f"prm_kwargs: {error}") from error
+
+
+def _refuse_settings_of_a_prm(recipe: RecipeArguments, why: str) -> None:
+    for name, default in (("prm_family", "auto"), ("prm_placement", "replicate")):
+        if getattr(recipe, name) != default:
+            raise ValueError(f"{name}: got {getattr(recipe, name)!r} with prm {recipe.prm!r}, {why}; leave it out")
 
 
 def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sources:
@@ -205,6 +246,8 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
 
 
 def _step_scorer(recipe: RecipeArguments, name: str) -> StepScorer:
+    if is_judge(recipe.prm):
+        return _judge(recipe.prm, recipe.prm_kwargs)
     return _live_values(recipe) if recipe.prm == LIVE_VALUES else _prm(recipe, name)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rlhf_prm.generation.endpoint import EndpointError
 from rlhf_prm.guard.guard import HackGuard
 from rlhf_prm.prm.server import PRMServerError
 from rlhf_prm.report import write_report
@@ -100,8 +101,8 @@ def _beside(
 ) -> Iterator[tuple[str, Any, Sources]]:
     """(name, config, sources) of the runs that this one is compared with."""
     if baseline is not None:
-        # Outcome-only asks no scorer, and would pay for live values that it does not use.
-        wasted = baseline.learns_from_outcome_only and hasattr(sources.step_scorer, "score_rollouts")
+        # Outcome-only asks no scorer, and would pay for verdicts or live values that it does not use.
+        wasted = baseline.learns_from_outcome_only and getattr(sources.step_scorer, "costly", False)
         yield "baseline", baseline, replace(sources, step_scorer=None) if wasted else sources
     if recipe.ceiling:
         ceiling = copy.deepcopy(config)
@@ -167,10 +168,11 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 @contextmanager
 def checkpoint_when_server_is_lost(trainer: Any) -> Iterator[None]:
-    """A PRM server that stays away ends the run, but not the updates that are done: they are saved, to be resumed."""
+    """A PRM server or judge that stays away ends the run, but not the updates that are done: they are saved, to be
+    resumed. So are the judge's verdicts that came before."""
     try:
         yield
-    except PRMServerError as error:
+    except (PRMServerError, EndpointError) as error:
         done = trainer.state.global_step
         if done:
             trainer._save_checkpoint(trainer.model, trial=None)

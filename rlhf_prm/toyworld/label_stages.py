@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlhf_prm.annotate.tasks import Rejection
 from rlhf_prm.files import read_json_lines, write_json, write_json_lines
+from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.step_data import StepLabels
 from rlhf_prm.toyworld import labels
 from rlhf_prm.toyworld.problems import Problem

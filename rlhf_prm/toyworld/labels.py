@@ -9,11 +9,11 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_prm.annotate.consensus import consensus
-from rlhf_prm.annotate.drivers import run_batched
 from rlhf_prm.annotate.judge import JudgeSettings, judge_task
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings, monte_carlo_task
-from rlhf_prm.annotate.tasks import Rejection
 from rlhf_prm.generation import Generator
+from rlhf_prm.generation.drivers import run_batched
+from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.statistics import first_error
 from rlhf_prm.step_data import StepLabels, labels_from_first_error
 from rlhf_prm.steps import StepSplitter

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from annotate_plugin import texts_of
+from tests.annotate.annotate_plugin import texts_of
 
 FAULTS = (
     "429",
@@ -94,7 +94,7 @@ class Server:
             time.sleep(self.hang)
         if fault == "cut":
             return handler.connection.close()
-        texts = texts_of(prompt, body["n"], body["seed"])
+        texts = self.texts(prompt, body["n"], body["seed"])
         if fault == "too few":
             texts = texts[1:]
         chat = "messages" in body
@@ -113,6 +113,9 @@ class Server:
         if fault == "wrong json":
             answer = b'{"choices": [{"text": null}, 3]}'
         return self.send(handler, 200, answer)
+
+    def texts(self, prompt, n, seed):
+        return texts_of(prompt, n, seed)
 
     @staticmethod
     def send(handler, status, content, headers=None):

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from rlhf_prm.annotate.config import read_config
-from rlhf_prm.annotate.drivers import check_answers
 from rlhf_prm.annotate.estimate import estimate, table
 from rlhf_prm.annotate.pipeline import NOTHING_WORKS, Pipeline
 from rlhf_prm.cli import main
 from rlhf_prm.generation.config import GeneratorConfig
+from rlhf_prm.generation.drivers import check_answers
 from rlhf_prm.step_data import read_rows, write_rows
 
 MODELS = ["--model", "one", "two", "--judge-model", "judge", "--template", "plain"]

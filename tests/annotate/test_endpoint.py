@@ -12,9 +12,9 @@ from annotate_server import FAULTS, Server
 
 from rlhf_prm.annotate import GenerationError, Generator, MonteCarloSettings, Rejection, monte_carlo
 from rlhf_prm.annotate.config import read_config
-from rlhf_prm.annotate.drivers import run_batched, run_concurrent
 from rlhf_prm.annotate.monte_carlo import monte_carlo_task
 from rlhf_prm.annotate.pipeline import Pipeline
+from rlhf_prm.generation.drivers import run_batched, run_concurrent
 from rlhf_prm.generation.endpoint import EndpointError, EndpointGenerator
 from rlhf_prm.generation.hosts import Hosts
 from rlhf_prm.generation.requests import Generate

@@ -8,10 +8,11 @@ import pytest
 from annotate_fakes import ScriptedGenerator
 
 from rlhf_prm.annotate import JudgeSettings, Rejection, judge
-from rlhf_prm.annotate.judge import Vote, judge_task, labels_from_votes
-from rlhf_prm.annotate.judge_forms import FORMS, UnparseableAnswer
-from rlhf_prm.annotate.tasks import RejectedRow
+from rlhf_prm.annotate.judge import judge_task
 from rlhf_prm.generation.requests import Generate
+from rlhf_prm.generation.tasks import RejectedRow
+from rlhf_prm.judges.forms import FORMS, UnparseableAnswer
+from rlhf_prm.judges.votes import Vote, labels_from_votes
 
 OUTPUTS = [json.loads(line) for line in (Path(__file__).parent / "judge_outputs.jsonl").read_text().splitlines()]
 STEPS = ["one", "two", "three"]

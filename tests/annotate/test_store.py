@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from rlhf_prm.annotate.store import Shards, StageStore, cut_torn_line, file_hash, settings_hash
+from rlhf_prm.annotate.store import Shards, StageStore, file_hash, settings_hash
 from rlhf_prm.files import write_text
+from rlhf_prm.step_data import cut_torn_line
 
 SETTINGS = {"model": "m", "n": 8}
 

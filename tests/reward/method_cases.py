@@ -8,7 +8,7 @@ from tests.reward import method_reference as reference
 
 NAN = float("nan")
 GARBAGE = (NAN, 1e9, -1e9, float("inf"), 0.5)
-NEED_OUTCOME = ("potential", "prof", "vppo", "progrs", "papo", "verigate", "vine")
+NEED_OUTCOME = ("potential", "prof", "vppo", "progrs", "papo", "verigate", "vine", "capo", "fapo")
 # Methods that remember earlier batches have tests of their own (test_trusted.py).
 STATELESS = {name: method for name, method in METHODS.items() if not hasattr(method, "initial_memory")}
 
@@ -32,6 +32,10 @@ VARIANTS = [
     ("vppo", {"threshold": 0.5, "alpha": 0.2}),
     ("progrs", {"beta": 2.0}),
     ("papo", {"beta": 1.0}),
+    ("capo", {"outcome_weight": 1.0, "process_weight": 0.5, "threshold": 0.7}),
+    ("capo", {"threshold": 0.0}),
+    ("fapo", {"penalty": 0.5, "threshold": 0.7}),
+    ("srar", {"process_weight": 0.3}),
 ]
 
 

@@ -197,6 +197,38 @@ def vine(g):
     return result
 
 
+def capo(g, outcome_weight=2.0, process_weight=1.0, threshold=0.5):
+    rewards = {i: [outcome_weight * g.o[i] - process_weight * (p <= threshold) for p in g.p[i]] for i in g.scorable}
+    tokens = [r for i in rewards for r, n in zip(rewards[i], g.n[i], strict=True) for _ in range(n)]
+    centre = mean(tokens)
+    spread = math.sqrt(sum((r - centre) ** 2 for r in tokens) / max(len(tokens) - 1, 1)) + EPSILON
+    return [
+        [(r - centre) / spread for r in rewards[i]] if i in rewards and tokens else [0.0] * len(g.p[i]) for i in g.rows
+    ]
+
+
+def fapo(g, penalty=1.0, threshold=0.5):
+    rewards = [
+        g.o[i] - penalty / 2 * (i in g.correct and any(p <= threshold for p in g.p[i])) if i in g.scorable else None
+        for i in g.rows
+    ]
+    known = [r for r in rewards if r is not None]
+    return [[0.0 if r is None else normalized(r, known)] * len(g.p[i]) for i, r in enumerate(rewards)]
+
+
+def srar(g, process_weight=1.0):
+    result = []
+    for i in g.rows:
+        row = []
+        for k, p in enumerate(g.p[i]):
+            there = [other[k] for other in g.p if k < len(other)]
+            spread = math.sqrt(sum((x - mean(there)) ** 2 for x in there) / max(len(there) - 1, 1))
+            offset = (p - mean(there)) / (spread + 1e-6) if spread > 1e-6 else 0.0
+            row.append(outcome_term(g, i) + process_weight * offset)
+        result.append(row)
+    return result
+
+
 def positional(g):
     """Each score minus the mean score of the group's other rollouts at the same step."""
     result = []

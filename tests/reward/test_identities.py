@@ -10,7 +10,7 @@ from reward import METHODS
 from tests.reward.method_cases import GARBAGE, NAN, NEED_OUTCOME, STATELESS, VARIANTS, random_groups, rollouts_of
 
 LEAVE_ONE_OUT = ("pure", "pure_strict")
-OF_REWARDS = ("potential", "vine")  # their outcome is what is paid, not what is correct
+OF_REWARDS = ("potential", "vine", "capo")  # their outcome is what is paid, not what is correct
 
 
 def close(got, wanted, atol=1e-5):
@@ -41,6 +41,8 @@ def outcome_term(rollouts, name, weight=1.0):
         ("prof", {"keep": 1.0}),
         ("progrs", {"beta": 0.0}),
         ("papo", {"beta": 0.0}),
+        ("fapo", {}),
+        ("srar", {}),
     ],
 )
 def test_one_step_without_process_signal_is_the_outcome_term(name, keywords):
@@ -62,10 +64,18 @@ def test_verigate_is_the_outcome_in_mixed_groups():
     assert torch.equal(METHODS["verigate"](rollouts), METHODS["outcome"](rollouts))
 
 
-@pytest.mark.parametrize("name", ["immediate", "progrs", "papo"])
-def test_process_weight_zero_is_the_outcome_for_any_rollouts(name):
+@pytest.mark.parametrize(
+    ("name", "keyword"),
+    [
+        ("immediate", "process_weight"),
+        ("srar", "process_weight"),
+        ("progrs", "beta"),
+        ("papo", "beta"),
+        ("fapo", "penalty"),
+    ],
+)
+def test_process_weight_zero_is_the_outcome_for_any_rollouts(name, keyword):
     rollouts = rollouts_of(random_groups(5))
-    keyword = "process_weight" if name == "immediate" else "beta"
     close(METHODS[name](rollouts, **{keyword: 0.0}), METHODS["outcome"](rollouts))
 
 
@@ -193,7 +203,7 @@ def test_an_unscorable_rollout_takes_no_part_in_the_outcome(name):
         assert not result[unscorable].any()
     else:
         assert result[unscorable].abs().sum() > 0  # the process term alone
-    if name in ("outcome", "vppo", "papo", "progrs", "verigate", "potential", "vine"):
+    if name in ("outcome", "vppo", "papo", "progrs", "verigate", "potential", "vine", "capo", "fapo"):
         rest = [tuple(column[:2] + column[3:] for column in group) for group in groups]
         close(result[~unscorable][:, : METHODS[name](rollouts_of(rest)).shape[1]], METHODS[name](rollouts_of(rest)))
 
@@ -262,7 +272,9 @@ def test_a_reward_without_a_verdict_is_no_verdict(name):
     """In a group without verdicts nothing is correct or incorrect, though something is paid for."""
     scores, lengths, _ = random_groups(6)[0]
     rollouts = replace(rollouts_of([(scores, lengths, [1.0, 0.0, 1.0, 0.0, 0.0, 1.0])]), verdicts=torch.full((6,), NAN))
-    left = METHODS["outcome"](rollouts) if name in ("progrs", "papo") else torch.zeros(rollouts.step_scores.shape)
+    left = (
+        METHODS["outcome"](rollouts) if name in ("progrs", "papo", "fapo") else torch.zeros(rollouts.step_scores.shape)
+    )
     close(METHODS[name](rollouts), left)
 
 

@@ -21,6 +21,12 @@ z1, z2, z3 = (d / (math.sqrt(37 / 300) + 1e-4) for d in (1 / 3, 1 / 30, -11 / 30
 # progrs: 0, −.15, .2 (mean 1/60); verigate: 1.5, .6, .2 (mean 23/30).
 b1, b2, b3 = (d / (math.sqrt((1 + 100 + 121) / 3600 / 2) + 1e-4) for d in (-1 / 60, -10 / 60, 11 / 60))
 v1, v2, v3 = (d / (math.sqrt((22**2 + 5**2 + 17**2) / 900 / 2) + 1e-4) for d in (22 / 30, -5 / 30, -17 / 30))
+# capo: 5 tokens of 2 and 4 of −1 (mean 2/3, variance 5/2); 2, 3, 4 tokens of 1, ½, −½ (mean 1/6, variance 7/16).
+c1, c2 = (d / (math.sqrt(2.5) + 1e-4) for d in (4 / 3, -5 / 3))
+d1, d2, d3 = (d / (math.sqrt(7 / 16) + 1e-4) for d in (5 / 6, 1 / 3, -2 / 3))
+CAPO = {"outcome_weight": 1.0, "process_weight": 0.5, "threshold": 0.6}
+f = 0.25 / (math.sqrt(0.125) + 1e-4)  # fapo: 1 and ½
+s = 0.35 / (0.7 / math.sqrt(2) + 1e-6)  # srar: .9 and .2 at the first step, ±.7071
 mean_gap = 0.275 / (0.275 * math.sqrt(2) + 1e-4)
 
 BY_HAND = [
@@ -51,6 +57,13 @@ BY_HAND = [
     # V₀ is the other rollout's outcome: .9 − 0, 1 − .9; 0 − 1.
     ("vine", {}, (1.0, 0.0), [[0.9, 0.1], [-1.0, 0]]),
     ("vine", {}, (0.0, 1.0), [[-0.1, -0.9], [1.0, 0]]),
+    ("capo", {}, (1.0, 0.0), [[c1, c1], [c2, 0]]),
+    ("capo", CAPO, (1.0, 0.0), [[d1, d2], [d3, 0]]),
+    ("fapo", {}, (1.0, 0.0), [[h, h], [-h, 0]]),
+    ("fapo", {}, (1.0, 1.0), [[f, f], [-f, 0]]),
+    ("fapo", {"threshold": 0.6}, (1.0, 0.0), [[f, f], [-f, 0]]),
+    ("srar", {}, (1.0, 0.0), [[h + s, h], [-h - s, 0]]),
+    ("srar", {"process_weight": 0.5}, (1.0, 1.0), [[s / 2, 0], [-s / 2, 0]]),
     ("verigate", {}, (1.0, 0.0), [[h, h], [-h, 0]]),
     ("verigate", {}, (0.0, 0.0), [[v1, v2], [v3, 0]]),
     ("verigate", {}, (1.0, 1.0), [[0, 0], [0, 0]]),
@@ -143,6 +156,9 @@ def test_keywords_and_defaults_are_the_specified_ones():
         "papo": {"beta": 0.5},
         "verigate": {},
         "vine": {},
+        "capo": {"outcome_weight": 2.0, "process_weight": 1.0, "threshold": 0.5},
+        "fapo": {"penalty": 1.0, "threshold": 0.5},
+        "srar": {"process_weight": 1.0},
     }
     for name, method in STATELESS.items():
         first, *rest = inspect.signature(method).parameters.values()

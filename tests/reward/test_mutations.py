@@ -11,7 +11,10 @@ import pytest
 from tests.reward.mutations import MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ("credit", "shaping", "methods", "identities", "rollouts", "schedules", "hacking", "trl_parity", "trusted")
+TESTS = (
+    *("credit", "shaping", "methods", "methods_for_judges", "identities", "rollouts", "schedules", "hacking"),
+    *("trl_parity", "trusted"),
+)
 
 
 def fails(copy: Path, file: str = "") -> bool:

@@ -1,6 +1,7 @@
 """LiveMonteCarloScorer: the values themselves by hand, then the policy of a trainer behind them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,7 +77,34 @@ def test_values_by_hand_and_the_method_on_them():
     assert [prefix.limit for prefix in prefixes] == [20 - len(prefix.ids) for prefix in prefixes]
     assert all(prefix.prompt_ids == tuple(ids_of(" 3 + 4 =")) for prefix in prefixes)
     stats = {"calls": 1, "prefixes": 5, "duplicates": 1, "completions": 20, "tokens": 20, "unscored_steps": 0}
+    stats |= {"cache_hits": 0, "over_budget": 0}
     assert scoring.scorer_stats == stats
+
+
+def test_a_budget_pays_for_early_steps_first_and_holds_for_an_update():
+    """12 completions are 3 of the 5 prefixes: the two of one step, then the first of two."""
+    sampler = KnownChances(CHANCES)
+    scorer = scorer_on(sampler, budget_completions=12)
+    rows, scoring = scored(scorer, THREE, ["7"] * 3)
+    assert [row.scores[0] for row in rows] == [0.75, 0.75, 0.5] and rows[0].scores[1] == 0.25
+    assert math.isnan(rows[1].scores[1]) and math.isnan(rows[2].scores[1])
+    assert scoring.scorer_stats["over_budget"] == 2 and scoring.scorer_stats["completions"] == 12
+    few = scorer_on(KnownChances(CHANCES), budget_tokens=4 * 18)  # a prefix of two tokens leaves 18 to each completion
+    rows, _ = scored(few, THREE[:1], ["7"])
+    assert rows[0].scores[0] == 0.75 and math.isnan(rows[0].scores[1])
+
+
+def test_values_of_an_update_are_sampled_once():
+    sampler = KnownChances(CHANCES)
+    scorer, update = scorer_on(sampler, budget_completions=20), [3]
+    scorer.policy = replace(scorer.policy, update=lambda: update[0])
+    first, _ = scored(scorer, THREE, ["7"] * 3)
+    again, scoring = scored(scorer, THREE[:2], ["7"] * 2)
+    assert [row.scores for row in again] == [row.scores for row in first[:2]]
+    assert sampler.asked[1] == [] and scoring.scorer_stats["cache_hits"] == 3
+    update[0] = 4  # the policy has moved on
+    moved, scoring = scored(scorer, THREE[:1], ["7"])
+    assert len(sampler.asked[2]) == 2 and moved[0].scores == first[0].scores
 
 
 def test_equal_prefixes_of_other_prompts_or_golds_are_sampled_apart():

@@ -156,6 +156,45 @@ def test_live_values_that_cannot_be_are_refused_before_anything_is_loaded(recipe
     assert len(str(stop.value).splitlines()) == 1
 
 
+def verdict_by_length(question, seed):
+    from tests.judges.scripted_judge import paper
+
+    return paper(0 if len(question) % 3 == 0 else -1, question.count("</paragraph_"))
+
+
+def test_a_judge_in_place_of_a_prm(recipe):
+    """``--prm judge:MODEL``; what it says is logged and kept, and the outcome-only baseline does not pay for it."""
+    from rlhf_prm.step_data import read_rows
+    from tests.judges.scripted_judge import JudgeServer
+
+    with JudgeServer(answer_to=verdict_by_length) as server:
+        keywords = json.dumps({"endpoint": server.url, "votes": 2, "price_prompt": 1.0, "price_completion": 4.0})
+        changes = {"prm": "judge:m", "method": "capo", "prm_kwargs": keywords, "max_steps": 1}
+        folder = recipe(**changes, step_pattern=" ", baseline="outcome")
+        asked = len(server.bodies)
+    row, baseline = rows_of(folder)[0], rows_of(folder / "baseline")[0]
+    assert row["prm/judge_calls"] == asked > 0 and row["prm/judge_tokens"] == 30 * asked
+    assert row["prm/judge_cost"] == pytest.approx(asked * (10 * 1.0 + 20 * 4.0) / 1e6)
+    assert "prm/judge_calls" not in baseline and baseline["process/unscored_frac"] == 1
+    rows = list(read_rows(folder / "judged.jsonl"))
+    assert len(rows) == asked / 2 and {one["source"] for one in rows} == {"judge:m"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prm_kwargs": '{"vote": 4}'}, "prm_kwargs: a judge has no keyword 'vote'"),
+        ({"prm_family": "qwen_prm"}, "prm_family: got 'qwen_prm' with prm 'judge:m', which writes its verdicts"),
+        ({"prm": "judge:toy"}, "prm: got 'judge:toy' with dataset"),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused_before_anything_is_loaded(recipe, monkeypatch, changes, message):
+    monkeypatch.setattr("rlhf_prm.runs.sources.load_prompts", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(SystemExit, match=message) as stop:
+        recipe(**{"prm": "judge:m", "method": "capo"} | changes)
+    assert len(str(stop.value).splitlines()) == 1
+
+
 def test_live_values_without_any_gold_answer_are_refused(recipe, problems):
     rows = [json.loads(line) for line in problems.read_text().splitlines()]
     problems.write_text("".join(json.dumps({**row, "solution": None}) + "\n" for row in rows))

@@ -1,6 +1,6 @@
 """The judge's labels where the verifier does not contradict them: every case by hand."""
 
-from rlhf_prm.annotate.tasks import Rejection
+from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.step_data import labels_from_first_error
 from rlhf_prm.toyworld.labels import confirmed_labels
 

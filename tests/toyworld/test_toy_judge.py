@@ -3,8 +3,8 @@ import random
 import pytest
 
 from rlhf_prm.annotate.judge import judge
-from rlhf_prm.annotate.judge_forms import FORMS, parse_analyses
-from rlhf_prm.annotate.tasks import Rejection
+from rlhf_prm.generation.tasks import Rejection
+from rlhf_prm.judges.forms import FORMS, parse_analyses
 from rlhf_prm.statistics import first_error
 from rlhf_prm.toyworld.checker import step_facts, step_labels, step_verdicts
 from rlhf_prm.toyworld.demonstrator import Demonstrator

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print each PRM's findings; with several PRMs also their ranking by agreement."""
+    shared.take_judge(args, many=True)
     check_can_write(args.page, "--page")
     check_can_write(args.output, "--output")
     if args.categories and args.policy is None:

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf_prm.generation.requests import Generate
+from rlhf_prm.generation.requests import Choose, Generate
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Emit:
     record: dict[str, Any]
 
 
-Task = Generator[Generate | Verify | Emit, Any, Any]
+Task = Generator[Generate | Choose | Verify | Emit, Any, Any]
 
 
 class RejectedRow(ValueError):

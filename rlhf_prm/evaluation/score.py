@@ -9,7 +9,9 @@ from pathlib import Path
 
 from rlhf_prm.columns import PROBLEM_COLUMNS, RESPONSE_COLUMNS, STEPS_COLUMNS, problem_of, steps_of
 from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
+from rlhf_prm.evaluation.arguments import add_prm_kwargs, judge_from
 from rlhf_prm.files import whole
+from rlhf_prm.judges.load import is_judge
 from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import Bar
 from rlhf_prm.step_data import read_records
@@ -19,7 +21,8 @@ TEXT_COLUMNS = (*RESPONSE_COLUMNS, "solution")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prm", required=True, help="the PRM's folder or name on the Hub")
+    parser.add_argument("--prm", required=True, help="the PRM's folder or name on the Hub, or judge:MODEL")
+    add_prm_kwargs(parser)
     parser.add_argument(
         "--input",
         required=True,
@@ -73,14 +76,20 @@ def run(args: argparse.Namespace) -> None:
         "max_batch_tokens",
         "server_url",
     )
-    with loading(f"--prm {args.prm}"):
-        scorer = load_prm(args.prm, **{name: getattr(args, name) for name in keywords})
+    if is_judge(args.prm):
+        scorer = judge_from(args.prm, args.prm_kwargs)
+    else:
+        with loading(f"--prm {args.prm}"):
+            scorer = load_prm(args.prm, **{name: getattr(args, name) for name in keywords} | args.prm_kwargs)
     rows = read_rollouts(args.input, splitter, args.problem_column)
     with whole(output) as partial, partial.open("w", encoding="utf-8") as file, Bar(total, "score") as bar:
         for row in scored_rows(rows, scorer, args.chunk):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             bar.add()
     stats = scorer.stats
+    if is_judge(args.prm):
+        print(f"{output}: {total} rollouts; {stats.told()}")
+        return
     print(
         f"{output}: {stats.rollouts} rollouts ({stats.duplicates} duplicates) by family {scorer.family.name} in "
         f"{stats.seconds:.1f} s, {stats.tokens / max(stats.seconds, 1e-9):.0f} tokens/s; "

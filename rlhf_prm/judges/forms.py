@@ -4,11 +4,15 @@
 stops at the first wrong one, and concludes. The first error is the last paragraph it analysed.
 ``processbench``: the critic of ProcessBench (2412.06559). Paragraphs are counted from 0; the answer is the index of the
 first wrong one in a box, −1 when there is none.
+``verdicts``: a verdict on every paragraph, each judged on the ones before it as they stand, errors included.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from rlhf_prm.statistics import first_error
 
 PAPER_PROMPT = """Below are a mathematics problem and a solution cut into numbered paragraphs.
 
@@ -54,6 +58,27 @@ no paragraph contains an error, the index is -1 (short for "not found"). End you
 but the index, inside \\boxed{}."""
 
 
+VERDICTS_PROMPT = """Below are a mathematics problem and a solution cut into numbered paragraphs.
+
+[Math Problem]
+
+{problem}
+
+[Solution]
+
+{paragraphs}
+
+Judge every paragraph, in order and to the last. Recompute its calculations and question its inferences. A paragraph \
+is correct if it follows from the problem and the paragraphs before it, taken as they stand, even where one of those \
+is wrong. After your analysis end with one line per paragraph, in exactly this form:
+
+<verdicts>
+1: correct or incorrect
+2: correct or incorrect
+...
+</verdicts>"""
+
+_VERDICT = re.compile(r"(?:paragraph\s+)?([0-9]{1,4})\s*[:.)]\s*(correct|incorrect)\.?", re.IGNORECASE)
 _ANALYSIS_TAG = re.compile(r"<(/?)analysis_([0-9]{1,4})>")
 
 
@@ -66,12 +91,26 @@ class JudgeForm:
     """A prompt with places for ``{problem}`` and ``{paragraphs}``, the number of its first paragraph, and its parser.
 
     ``parse(answer, num_steps)`` gives the 0-based index of the first wrong step, −1 for none, or raises
-    ``UnparseableAnswer``.
+    ``UnparseableAnswer``. ``read`` is for forms that say more than that: it gives the scores of ``scores`` itself.
     """
 
     prompt: str
     first_number: int
     parse: Callable[[str, int], int]
+    read: Callable[[str, int], list[float]] | None = None
+
+    def scores(self, problem: str, steps: Sequence[str], answer: str) -> list[float]:
+        """One score per step: 1 = it holds, 0 = it does not, NaN = the answer says nothing of it.
+
+        Raises:
+            UnparseableAnswer: as the parser.
+        """
+        if self.read is not None:
+            return self.read(answer, len(steps))
+        error = self.parse(answer, len(steps))
+        if error < 0:
+            return [1.0] * len(steps)
+        return [1.0] * error + [0.0] + [math.nan] * (len(steps) - error - 1)
 
     def messages(self, problem: str, steps: Sequence[str]) -> list[dict[str, str]]:
         """The chat to send."""
@@ -154,7 +193,38 @@ def parse_boxed_index(answer: str, num_steps: int) -> int:
     return index
 
 
+def read_verdicts(answer: str, num_steps: int) -> list[float]:
+    """1 or 0 for every paragraph of an answer in the form ``verdicts``.
+
+    Raises:
+        UnparseableAnswer: not exactly one list of verdicts, or other ones than one for each of 1 … ``num_steps``.
+    """
+    answer = without_thoughts(answer)
+    if answer.count("<verdicts>") != 1 or answer.count("</verdicts>") != 1:
+        raise UnparseableAnswer("not exactly one <verdicts>…</verdicts>")
+    listed = answer.partition("<verdicts>")[2].partition("</verdicts>")[0]
+    lines = [line.replace("*", "").strip() for line in listed.splitlines() if line.strip()]
+    matches = [_VERDICT.fullmatch(line) for line in lines]
+    for line, match in zip(lines, matches, strict=True):
+        if match is None:
+            raise UnparseableAnswer(f"verdict {line[:40]!r}, expected a line such as '1: correct'")
+    numbers = [int(match[1]) for match in matches]
+    if numbers != list(range(1, num_steps + 1)):
+        raise UnparseableAnswer(f"verdicts on paragraphs {str(numbers)[:60]}, expected 1 to {num_steps} in order")
+    return [float(match[2].lower() == "correct") for match in matches]
+
+
+def parse_verdicts(answer: str, num_steps: int) -> int:
+    """First error (0-based, −1 = none) of an answer in the form ``verdicts``.
+
+    Raises:
+        UnparseableAnswer: as ``read_verdicts``.
+    """
+    return first_error([bool(score) for score in read_verdicts(answer, num_steps)])
+
+
 FORMS: dict[str, JudgeForm] = {
     "paper": JudgeForm(PAPER_PROMPT, 1, parse_analyses),
     "processbench": JudgeForm(CRITIC_PROMPT, 0, parse_boxed_index),
+    "verdicts": JudgeForm(VERDICTS_PROMPT, 1, parse_verdicts, read_verdicts),
 }

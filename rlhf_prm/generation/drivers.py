@@ -6,10 +6,10 @@ from itertools import islice
 from typing import Any
 
 from reward.verifier import Verdict, Verifier
-from rlhf_prm.annotate.tasks import Emit, RejectedRow, Rejection, Task, Verify
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.endpoint import EndpointGenerator
-from rlhf_prm.generation.requests import Generate, GenerationError
+from rlhf_prm.generation.requests import Choose, Generate, GenerationError
+from rlhf_prm.generation.tasks import Emit, RejectedRow, Rejection, Task, Verify
 
 Sink = Callable[[Any, dict[str, Any]], None]
 """``sink(key, record)`` stores a part of the work of the task called ``key``."""
@@ -20,7 +20,7 @@ class _Live:
 
     def __init__(self, key: Any, task: Task, sink: Sink | None):
         self.key, self.task, self.sink = key, task, sink
-        self.request: Generate | Verify | None = None
+        self.request: Generate | Choose | Verify | None = None
         self.done, self.result = False, None
         self.answer(None)
 
@@ -64,6 +64,7 @@ def run_batched(
         if not live:
             return
         _verify_all([one for one in live if not one.done and isinstance(one.request, Verify)], verifier)
+        _choose_all([one for one in live if not one.done and isinstance(one.request, Choose)], generator)
         if not any(not one.done and isinstance(one.request, Verify) for one in live):
             _generate_all([one for one in live if not one.done and isinstance(one.request, Generate)], generator)
         yield from ((one.key, one.result) for one in live if one.done)
@@ -85,12 +86,23 @@ def _verdicts(verifier: Verifier | None, requests: list[Verify]) -> list[list[Ve
     return [list(islice(verdicts, len(request.completions))) for request in requests]
 
 
+def _choose_all(waiting: list[_Live], generator: Generator) -> None:
+    """Probabilities of choices, where the generator has them; else None."""
+    choose = getattr(generator, "choose", None)
+    for one in waiting:
+        try:
+            one.answer(None if choose is None else choose([one.request.prompt], one.request.choices)[0])
+        except GenerationError as error:
+            one.reject(error)
+
+
 def _generate_all(waiting: list[_Live], generator: Generator) -> None:
-    for n in sorted({one.request.n for one in waiting}):
-        same = [one for one in waiting if one.request.n == n]
+    for n, stop in sorted({(one.request.n, one.request.stop) for one in waiting}):
+        same = [one for one in waiting if (one.request.n, one.request.stop) == (n, stop)]
         try:
             seeds = [one.request.seed for one in same]
-            answers = generator.generate([one.request.prompt for one in same], n, seed=seeds, stop=None)
+            prompts = [one.request.prompt for one in same]
+            answers = generator.generate(prompts, n, seed=seeds, stop=list(stop) or None)
             check_answers(generator, answers, len(same), n)
         except GenerationError as error:
             if len(same) == 1:
@@ -144,8 +156,11 @@ async def run_concurrent(
                 if isinstance(one.request, Verify):
                     one.answer(await verifying.verdicts(one.request))
                     continue
+                if isinstance(one.request, Choose):
+                    one.answer(None)  # an endpoint tells texts only
+                    continue
                 try:
-                    texts = await generator.complete(one.request)
+                    texts = await generator.complete(one.request, list(one.request.stop) or None)
                 except GenerationError as error:
                     one.reject(error)
                 else:

@@ -1,0 +1,37 @@
+"""SRaR: what a rubric says of step k, compared with what it says of step k in the group's other rollouts."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reward.methods.outcome import outcome
+from reward.rollouts import StepRollouts
+
+SRAR_EPSILON = 1e-6  # of the authors' code: added to the std, and a std up to it is none
+
+
+def srar(rollouts: StepRollouts, *, process_weight: float = 1.0) -> Float[Tensor, "B K"]:
+    """The outcome, plus each step's rubric score normalised over the rollouts that have one at the same place.
+
+    Formula: A_k = A_out + w·(p_k − mean_k) / (std_k + 1e-6), mean_k and std_k over the group's rollouts whose step k is
+    scored; 0 where it is not, where it is the only one, or where std_k ≤ 1e-6; no sum over later steps;
+    w = `process_weight`
+
+    Use when: there is a rubric for each problem (`--prm judge:MODEL`, form `rubric`): what to do, what to avoid.
+
+    Known failure: step k of one rollout is compared with step k of another, whatever they are about; which rollouts it
+    is compared with depends on how many steps they have. Two rollouts that differ at all get ±0.7, however little.
+
+    Source: SRaR, arXiv 2605.17291 [code]. The rubric judge writes a delta d ∈ [−1, 1.8] as p = (d + 1) / 2.8, which the
+    normalisation undoes; a delta of the whole solution counts at each step, where the authors normalise it apart
+    """
+    group, (batch, steps) = rollouts.num_generations, rollouts.step_scores.shape
+    scored = rollouts.scored_steps.reshape(batch // group, group, steps)
+    scores = torch.where(scored, rollouts.step_scores.reshape(scored.shape).float(), 0)
+    count = scored.sum(1, keepdim=True)
+    mean = scores.sum(1, keepdim=True) / count.clamp(min=1)
+    deviations = torch.where(scored, scores - mean, 0)
+    std = ((deviations**2).sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    told = scored & (std > SRAR_EPSILON)
+    normalised = torch.where(told, deviations / (std + SRAR_EPSILON), 0).reshape(batch, steps)
+    return outcome(rollouts) + process_weight * normalised

@@ -1,0 +1,60 @@
+"""Questions to a generator beside other work: one job at a time, in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any
+
+from rlhf_prm.generation import Generator
+from rlhf_prm.generation.drivers import run_batched, run_concurrent
+from rlhf_prm.generation.endpoint import EndpointGenerator
+from rlhf_prm.generation.tasks import Task
+
+WINDOW = 256  # tasks alive at once on a generator in this process
+Finished = Callable[[Any, Any], None]
+
+
+class Background:
+    """Runs jobs in a daemon thread, so that Ctrl-C need not wait for a slow host; one after the other."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    def start(self, job: Callable[[], Any]) -> Future:
+        """The future of ``job()``; what it raises is raised by ``result``."""
+        future: Future = Future()
+
+        def work() -> None:
+            with self._turn:
+                try:
+                    future.set_result(job())
+                except BaseException as error:  # whatever it is belongs to whoever waits for the result
+                    future.set_exception(error)
+
+        threading.Thread(target=work, name="judge", daemon=True).start()
+        return future
+
+
+def drive(
+    tasks: Iterable[tuple[Any, Task]], generator: Generator, finished: Finished, seconds: float | None = None
+) -> None:
+    """Run the tasks to their ends, each given to ``finished(key, result)``: on endpoints concurrently, else in batches.
+
+    Args:
+        seconds: after so many, questions to endpoints are given up and their tasks left unfinished. A call to a
+            generator in this process cannot be given up.
+    """
+    if not isinstance(generator, EndpointGenerator):
+        for key, result in run_batched(tasks, generator, window=WINDOW):
+            finished(key, result)
+        return
+
+    async def everything() -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await run_concurrent(tasks, generator, window=generator.concurrency, finished=finished)
+        except TimeoutError:
+            pass  # what is unfinished shows by its absence
+
+    asyncio.run(everything())

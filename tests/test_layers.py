@@ -28,10 +28,10 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
 FLOORS = (
     ("steps", "statistics", "command_line", "progress"),
     ("columns", "step_data"),
-    ("prompts", "generation", "guard", "report"),
+    ("prompts", "generation", "report"),
     ("prm", "ablation"),
     ("rl", "annotate"),
-    ("evaluation", "plan"),
+    ("evaluation", "plan", "guard"),
     ("prm_training",),
     ("toyworld",),
     ("preflight",),

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 from rlhf_prm.guard.detectors import measurements
 from rlhf_prm.guard.last_good import LastGood, forget_momentum, turn_back_schedule
 from rlhf_prm.guard.rules import HELD_OUT, RULES, Arbiter, Rule, Trip, Watch
-from rlhf_prm.guard.undisturbed import training_undisturbed
-from rlhf_prm.guard.update_batches import UpdateBatches, joined
+from rlhf_prm.rl.undisturbed import training_undisturbed
+from rlhf_prm.rl.update_batches import UpdateBatches, joined
 
 ACTIONS = ("off", "warn", "anneal", "rollback", "stop")
 STATE_FILE = "hack_guard.json"

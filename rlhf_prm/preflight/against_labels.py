@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from reward.auroc import auroc
 from rlhf_prm.evaluation.audit.measures import tolerance
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem
-from rlhf_prm.guard.detectors import auroc
 from rlhf_prm.preflight.credit import positional_credit
 from rlhf_prm.preflight.within_groups import Estimate, Measures, auroc_within_positions, jackknife, ratio
 from rlhf_prm.statistics import predicted_first_error

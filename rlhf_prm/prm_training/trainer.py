@@ -23,9 +23,9 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
+from reward.auroc import auroc
 from rlhf_prm.evaluation.chance import chance_f1
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.guard.detectors import auroc
 from rlhf_prm.prm.families import FAMILIES
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.texts import Texts

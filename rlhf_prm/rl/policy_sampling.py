@@ -11,7 +11,7 @@ from trl.models import unwrap_model_for_generation
 
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.requests import unit_seed
-from rlhf_prm.guard.undisturbed import modes_kept, random_numbers_kept
+from rlhf_prm.rl.undisturbed import modes_kept, random_numbers_kept
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from reward import StepRollouts
+from reward.auroc import process_auroc
 from reward.verifier import STATUSES
-from rlhf_prm.guard.detectors import process_auroc
 from rlhf_prm.rl.rollout_scoring import UNLABELLED, UNVERIFIED, ScoredRollout
 
 

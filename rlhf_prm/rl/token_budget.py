@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from rlhf_prm.guard.update_batches import UpdateBatches
+from rlhf_prm.rl.update_batches import UpdateBatches
 
 STATE_FILE = "token_budget.json"
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl.models import unwrap_model_for_generation
 
-from rlhf_prm.guard.undisturbed import log_row, training_undisturbed
+from rlhf_prm.rl.undisturbed import log_row, training_undisturbed
 from rlhf_prm.runs.sources import Sources
 
 NOTHING = {"accuracy": None, "process_accuracy": None}

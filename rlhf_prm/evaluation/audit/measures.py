@@ -201,7 +201,7 @@ def resplitting(samples: Sequence[SampledProblem], scorer: StepScorer) -> AuditL
 
 def outcome_separation(samples: Sequence[SampledProblem], threshold: float = WRONG_AT_OR_BELOW) -> AuditLine:
     """AUROC of the lowest step score against the verifier, and how many wrong answers pass every step."""
-    from rlhf_prm.guard.detectors import auroc  # loads torch
+    from reward.auroc import auroc  # loads torch
 
     pairs = [
         (solution_score(scores, "min"), correct)

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from rlhf_prm.guard.detectors import measurements
 from rlhf_prm.guard.last_good import LastGood, forget_momentum, turn_back_schedule
 from rlhf_prm.guard.rules import HELD_OUT, RULES, Arbiter, Rule, Trip, Watch
+from rlhf_prm.rl.trl_seam import metrics_of
 from rlhf_prm.rl.undisturbed import training_undisturbed
 from rlhf_prm.rl.update_batches import UpdateBatches, joined
 
@@ -130,7 +131,7 @@ class HackGuard(TrainerCallback):
             return
         measures, process, outcome = self._measure(batches)
         trips = self.watch.observe(measures, process, outcome)
-        logged = self.trainer._metrics["train"]
+        logged = metrics_of(self.trainer, "train")
         for name, value in {**measures, "process_scale": self.trainer.process_scale, "suspicions": len(trips)}.items():
             logged[f"hack/{name}"].append(value)
         since = state.global_step - self._asked

@@ -10,7 +10,6 @@ import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
@@ -32,6 +31,7 @@ from rlhf_prm.rl.rollout_scoring import (
 )
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
+from rlhf_prm.rl.trl_seam import checkpoint_folder, metrics_of, reported_by_rewards, tables_of, tokenizer_of
 
 STATUS_COLUMN = "verifier_status"
 # Of TRL's completions table, which reward functions may add to.
@@ -126,7 +126,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         )
         if self.optimizer is None:  # a caller's own may keep copies unseen
             check_master_weights(self.model, args, args.learning_rate)
-        self.scoring = RolloutScoring(args.splitter(), self._tokenizer, step_scorer, verifier)
+        self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
@@ -154,7 +154,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
         Left to TRL, two would write to one column and one metric.
         """
-        columns, metrics = self._pending_extra_logs, self._pending_metrics
+        columns, metrics = reported_by_rewards(self)
         statuses = columns.pop(STATUS_COLUMN, None)
         for column in OWN_COLUMNS:
             if column in columns:
@@ -208,21 +208,21 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     def _log_rollouts(self, mode: str) -> None:
         """Our metrics beside TRL's, and the dense advantages in TRL's completions table."""
-        batch = self.last_rollouts
+        batch, metrics, tables = self.last_rollouts, metrics_of(self, mode), tables_of(self)
         for name, value in rollout_metrics(batch.rollouts, batch.rows, batch.step_advantages).items():
-            self._metrics[mode][name].append(value)
+            metrics[name].append(value)
         for name, value in self.scoring.seconds.items():
-            self._metrics[mode][f"{name}/seconds"].append(value)
+            metrics[f"{name}/seconds"].append(value)
         for name in ("forwards", "completions", "tokens", "duplicates"):
             if name in self.scoring.scorer_stats:
-                self._metrics[mode][f"prm/{name}"].append(self.scoring.scorer_stats[name])
+                metrics[f"prm/{name}"].append(self.scoring.scorer_stats[name])
         lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask
         means = (batch.step_advantages * lengths).sum(1) / lengths.sum(1).clamp(min=1)
-        logged = self._logs["advantages"]  # TRL has just appended its scalar ones
+        logged = tables["advantages"]  # TRL has just appended its scalar ones
         for _ in range(min(len(batch.rows), len(logged))):
             logged.pop()
         logged.extend(means.tolist())
-        extra = self._logs["extra"]
+        extra = tables["extra"]
         extra["steps"].extend(row.steps for row in batch.rows)
         extra["step_scores"].extend(row.scores for row in batch.rows)
         extra["step_advantages"].extend(
@@ -234,7 +234,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _save_checkpoint(self, model, trial) -> None:
         """As TRL's, with what the method remembers beside the trainer's state."""
         if self.step_advantages.has_memory and self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder = checkpoint_folder(self, trial)
             folder.mkdir(parents=True, exist_ok=True)
             # First, so that no checkpoint that is otherwise whole lacks it.
             torch.save(self.step_advantages.state_dict(), folder / MEMORY_FILE)

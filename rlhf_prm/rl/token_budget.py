@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from rlhf_prm.rl.trl_seam import metrics_of
 from rlhf_prm.rl.update_batches import UpdateBatches
 
 STATE_FILE = "token_budget.json"
@@ -55,7 +56,7 @@ class TokenBudget(TrainerCallback):
         self._batches.look(self.trainer)
         self.tokens += sum(int(batch.rollouts.token_counts.sum()) for batch in self._batches.taken())
         # TRL logs the mean of a metric's list: the newest count stands there alone.
-        self.trainer._metrics["train"]["generated_tokens"][:] = [self.tokens]
+        metrics_of(self.trainer, "train")["generated_tokens"][:] = [self.tokens]
         if self.budget is not None and self.tokens >= self.budget:
             control.should_training_stop = True
 

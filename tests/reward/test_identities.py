@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from method_cases import GARBAGE, NAN, NEED_OUTCOME, STATELESS, VARIANTS, random_groups, rollouts_of
 
 import reward
 from reward import METHODS
+from tests.reward.method_cases import GARBAGE, NAN, NEED_OUTCOME, STATELESS, VARIANTS, random_groups, rollouts_of
 
 LEAVE_ONE_OUT = ("pure", "pure_strict")
 OF_REWARDS = ("potential", "vine")  # their outcome is what is paid, not what is correct

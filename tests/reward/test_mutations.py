@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutations import MUTATIONS
+
+from tests.reward.mutations import MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ("credit", "shaping", "methods", "identities", "rollouts", "schedules", "hacking", "trl_parity", "trusted")

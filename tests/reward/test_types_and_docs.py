@@ -44,7 +44,7 @@ def test_the_example_of_the_docs_page_runs():
 
 
 def test_the_docs_name_the_methods_that_need_the_outcome():
-    from method_cases import NEED_OUTCOME
+    from tests.reward.method_cases import NEED_OUTCOME
 
     assert f"`{' '.join(NEED_OUTCOME)}`" in (ROOT / "docs" / "methods.md").read_text()
 

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from reward.auroc import auroc
 from rlhf_prm.evaluation.audit import AuditSettings, audit
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import scored
 from rlhf_prm.prm import load_prm
-from rlhf_prm.statistics import first_error, predicted_first_error
+from rlhf_prm.statistics import auroc, first_error, predicted_first_error
 from rlhf_prm.toyworld.checker import step_labels
 from rlhf_prm.toyworld.prm_check import TEXTS, checked_samples
 from rlhf_prm.toyworld.settings import ToyWorldSettings

@@ -23,12 +23,11 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from reward.auroc import auroc
 from rlhf_prm.evaluation.chance import chance_f1
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
 from rlhf_prm.prm import load_prm
-from rlhf_prm.statistics import first_error, predicted_first_error
+from rlhf_prm.statistics import auroc, first_error, predicted_first_error
 from rlhf_prm.toyworld.checker import step_labels
 from rlhf_prm.toyworld.label_stages import ROWS, read_lines
 from rlhf_prm.toyworld.prm_check import checked_samples

@@ -1,11 +1,13 @@
-"""What more than one part of the project measures with: first errors, calibration, intervals for small samples."""
+"""What more than one part of the project measures with: first errors, calibration, ranks, intervals, bootstrap."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
+
+Numbers = Iterable[Any]  # a sequence, an array, or a tensor on any device
 
 
 class Interval(NamedTuple):
@@ -143,3 +145,29 @@ def bootstrap_interval(
         return math.nan, math.nan
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def auroc(scores: Numbers, labels: Numbers) -> float:
+    """P(score of a positive > score of a negative) + ½·P(equal); NaN if there is only one class.
+
+    It is U of Mann and Whitney over the number of pairs.
+
+    Raises:
+        ValueError: different lengths, or a NaN score.
+    """
+    values, positive = _numbers(scores), _numbers(labels).astype(bool)
+    if len(values) != len(positive):
+        raise ValueError(f"auroc: got {len(values)} scores and {len(positive)} labels, expected as many")
+    if np.isnan(values).any():
+        raise ValueError(f"auroc: got {int(np.isnan(values).sum())} NaN scores, expected numbers; drop unscored items")
+    pairs = int(positive.sum()) * int((~positive).sum())
+    if not pairs:
+        return math.nan
+    return float(stats.mannwhitneyu(values[positive], values[~positive], method="asymptotic").statistic) / pairs
+
+
+def _numbers(values: Numbers) -> np.ndarray:
+    """A flat array of float64; torch is not imported for it."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double()
+    return np.asarray(values, dtype=float).reshape(-1)

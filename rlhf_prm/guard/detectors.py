@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reward.auroc import process_auroc
 from reward.credit import step_means
 from reward.rollouts import StepRollouts
+from rlhf_prm.rl.rollout_metrics import process_auroc
 
 FINAL_ANSWER = re.compile(r"\\boxed\s*\{|####|\banswer(?:\s+is\b|\s*:)", re.IGNORECASE)
 REPETITION_THRESHOLD = 0.2  # of suffix_repetition over characters: PURE (arXiv 2504.15275)

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from reward.auroc import auroc
 from rlhf_prm.evaluation.audit.measures import tolerance
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem
 from rlhf_prm.preflight.credit import positional_credit
 from rlhf_prm.preflight.within_groups import Estimate, Measures, auroc_within_positions, jackknife, ratio
-from rlhf_prm.statistics import predicted_first_error
+from rlhf_prm.statistics import auroc, predicted_first_error
 
 
 def flawed_process(samples: Sequence[SampledProblem], threshold: float) -> Measures:

@@ -23,7 +23,6 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
-from reward.auroc import auroc
 from rlhf_prm.evaluation.chance import chance_f1
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.prm.families import FAMILIES
@@ -36,7 +35,7 @@ from rlhf_prm.prm_training.stages import hold_body, split_head_groups
 from rlhf_prm.prm_training.stopping import stopping_callbacks
 from rlhf_prm.rl.master_weights import check_master_weights
 from rlhf_prm.rl.trl_seam import count_labels_unshifted, prepared
-from rlhf_prm.statistics import expected_calibration_error, first_error, predicted_first_error
+from rlhf_prm.statistics import auroc, expected_calibration_error, first_error, predicted_first_error
 
 FAMILY = FAMILIES["qwen_prm"]  # how steps are marked in training, and how load_prm marks them in what is saved here
 

@@ -4,12 +4,13 @@ import math
 from collections import Counter
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from reward import StepRollouts
-from reward.auroc import process_auroc
 from reward.verifier import STATUSES
 from rlhf_prm.rl.rollout_scoring import UNLABELLED, UNVERIFIED, ScoredRollout
+from rlhf_prm.statistics import auroc
 
 
 def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_advantages: Tensor) -> dict[str, float]:
@@ -37,3 +38,16 @@ def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_adva
     if not counts[UNVERIFIED]:
         metrics |= {f"verifier/{status}_frac": counts[status] / len(rows) for status in (*STATUSES, UNLABELLED)}
     return metrics
+
+
+def process_auroc(rollouts: StepRollouts, among: Bool[Tensor, " B"] | None = None) -> float:
+    """AUROC of a rollout's lowest step score against its verdict; NaN if all are right or all wrong.
+
+    A solution is as right as its worst step: the lowest score is what the verdict should agree with.
+
+    Args:
+        among: the rollouts that count, of the scorable ones; None = all of them.
+    """
+    lowest = rollouts.step_scores.float().masked_fill(~rollouts.step_mask, torch.inf).amin(1)
+    ranked = rollouts.scorable if among is None else rollouts.scorable & among
+    return auroc(lowest[ranked], rollouts.correct[ranked])

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward.auroc import auroc
 from rlhf_prm.guard import detectors
 from tests.reward.method_cases import NAN, random_groups, rollouts_of
 
@@ -77,30 +76,6 @@ class _CountingText(str):
                 return str.__hash__(self)
 
         return (Symbol(symbol) for symbol in str.__str__(self))
-
-
-def test_auroc_by_hand():
-    assert auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == pytest.approx(0.75)
-    assert auroc([0.5, 0.5, 0.5], [1, 0, 1]) == pytest.approx(0.5)
-    assert auroc([1.0, 2.0, 2.0, 3.0], [False, True, False, True]) == pytest.approx(3.5 / 4)
-    assert math.isnan(auroc([0.1, 0.2], [1, 1])) and math.isnan(auroc([], []))
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_auroc_equals_counting_pairs(seed):
-    generator = random.Random(seed)
-    scores = [generator.randint(0, 6) / 6 for _ in range(25)]
-    labels = [generator.random() < 0.4 for _ in scores]
-    pairs = [(s, t) for s, a in zip(scores, labels, strict=True) for t, b in zip(scores, labels, strict=True) if a > b]
-    wins = sum((s > t) + 0.5 * (s == t) for s, t in pairs)
-    assert auroc(torch.tensor(scores), torch.tensor(labels)) == pytest.approx(wins / len(pairs))
-
-
-def test_auroc_refuses_what_it_cannot_rank():
-    with pytest.raises(ValueError, match="got 2 scores and 1 labels"):
-        auroc([0.1, 0.2], [True])
-    with pytest.raises(ValueError, match="got 1 NaN scores"):
-        auroc([0.1, NAN], [True, False])
 
 
 def test_process_auroc_leaves_unscorable_rollouts_out():

@@ -12,7 +12,7 @@ from rlhf_prm.evaluation.audit.lines import RULES, AuditLine
 from rlhf_prm.evaluation.best_of_n import problem_values
 from rlhf_prm.evaluation.samples import SampledProblem, rescored
 from rlhf_prm.prm.protocol import StepScorer
-from rlhf_prm.statistics import WRONG_AT_OR_BELOW, bootstrap_interval, predicted_first_error
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW, auroc, bootstrap_interval, predicted_first_error
 
 RESAMPLES = 300
 
@@ -201,8 +201,6 @@ def resplitting(samples: Sequence[SampledProblem], scorer: StepScorer) -> AuditL
 
 def outcome_separation(samples: Sequence[SampledProblem], threshold: float = WRONG_AT_OR_BELOW) -> AuditLine:
     """AUROC of the lowest step score against the verifier, and how many wrong answers pass every step."""
-    from reward.auroc import auroc  # loads torch
-
     pairs = [
         (solution_score(scores, "min"), correct)
         for sample in samples

@@ -31,7 +31,14 @@ from rlhf_prm.rl.rollout_scoring import (
 )
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
-from rlhf_prm.rl.trl_seam import checkpoint_folder, metrics_of, reported_by_rewards, tables_of, tokenizer_of
+from rlhf_prm.rl.trl_seam import (
+    checkpoint_folder,
+    completions_only_head,
+    metrics_of,
+    reported_by_rewards,
+    tables_of,
+    tokenizer_of,
+)
 
 STATUS_COLUMN = "verifier_status"
 # Of TRL's completions table, which reward functions may add to.
@@ -58,8 +65,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     Overrides two methods of ``trl.GRPOTrainer``: ``_calculate_rewards`` also splits, scores and verifies the
     completions; ``_generate_and_score_completions`` replaces the advantages. Two more see to it that what TRL weighs by
-    sequence fits advantages of tokens (``sequence_ratios``), and two carry the memory of a method that has one (see
-    ``StepAdvantages``) through checkpoints. Everything else is TRL's.
+    sequence fits advantages of tokens (``sequence_ratios``), one spares the output head work on a CPU, and two carry
+    the memory of a method that has one (see ``StepAdvantages``) through checkpoints. Everything else is TRL's.
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
@@ -189,6 +196,11 @@ class ProcessGRPOTrainer(GRPOTrainer):
         return output
 
     get_off_policy_mask = staticmethod(off_policy_mask)
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        """As TRL's; on a CPU, too, only the completions go through the output head."""
+        with completions_only_head():
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def _compute_loss(self, model, inputs):
         """As TRL's, with GSPO-token's ratios in place of one ratio per sequence."""

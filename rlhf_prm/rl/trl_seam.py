@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl.trainer import utils
 
 _GRPO, _TRAINER = "trl.trainer.grpo_trainer.GRPOTrainer", "transformers.trainer.Trainer"
 
@@ -63,7 +64,7 @@ SEAM = (
     ),
     # TRL's GRPO trainer: what is read, set or called
     PrivateName(
-        *(_GRPO, "_get_per_token_logps_and_entropies", "used"),
+        *(_GRPO, "_get_per_token_logps_and_entropies", "overridden"),
         reason="PPO's old log-probabilities and values; the place right behind the loss's forward for GSPO-token; the "
         "one way into the fused head",
         breaks="no PPO, no GSPO-token",
@@ -127,6 +128,12 @@ SEAM = (
         *("trl.generation.vllm_generation.VLLMGeneration", "_iter_named_params", "used"),
         reason="the weights sent to vLLM, of which the critic is none",
         breaks="vLLM refuses the critic's weights, so no PPO with vLLM",
+    ),
+    PrivateName(
+        *("trl.trainer.utils", "_use_triton", "used"),
+        reason="TRL's fused head asks it whether to score the completions alone; on a CPU it scores prompts and "
+        "padding too, so that shapes stay the same for devices that compile",
+        breaks="log-probabilities on a CPU cost as many projections as there are tokens, prompts and padding included",
     ),
     # transformers' trainer
     PrivateName(
@@ -346,6 +353,21 @@ def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(trainer, name, before)
+
+
+@contextmanager
+def completions_only_head() -> Iterator[None]:
+    """Within it TRL's fused head projects on a CPU, too, only the tokens that are scored.
+
+    The module's name is replaced for the length of a call, and only that name: TRL's kernels ask a name of their own,
+    and go on without Triton on a CPU.
+    """
+    theirs = utils._use_triton
+    utils._use_triton = lambda device: device.type == "cpu" or theirs(device)
+    try:
+        yield
+    finally:
+        utils._use_triton = theirs
 
 
 # --- training and checkpoints -----------------------------------------------------------------------------------------

@@ -95,21 +95,21 @@ def main() -> None:
         print(f"{method}, {metric}: {len(values)} runs, {statistics.mean(values):.3f}, standard deviation {spread:.3f}")
         covers = [null_coverage(values, n, args.ablations) for n in PAIRS if 2 * n <= len(values)]
         for c in covers:
-            told = "" if c.without_one is None else f", without any one run {_percent(c.without_one)}"
+            without = "" if c.without_one is None else f", without any one run {_percent(c.without_one)}"
             print(
                 f"  {c.pairs:2} pairs: {100 * c.coverage:.1f} % of {c.ablations} cover 0 "
-                f"(binomial {_percent(c.binomial)}{told}); half width {c.mean_half_width:.3f}"
+                f"(binomial {_percent(c.binomial)}{without}); half width {c.mean_half_width:.3f}"
             )
         results.append({"method": method, "metric": metric, "runs": values, "coverage": [asdict(c) for c in covers]})
     if args.write:
-        told = {
+        origin = {
             "date": str(date.today()),
             "hardware": hardware() | {"cores": os.cpu_count()},
             "config": config.fixed,
             "budget": config.budget,
         }
-        name = re.sub(r"[^a-z0-9]+", "-", str(told["hardware"]["cpu"]).lower()).strip("-")
-        (RESULTS / f"null_coverage_{name}.json").write_text(json.dumps(told | {"results": results}, indent=1) + "\n")
+        name = re.sub(r"[^a-z0-9]+", "-", str(origin["hardware"]["cpu"]).lower()).strip("-")
+        (RESULTS / f"null_coverage_{name}.json").write_text(json.dumps(origin | {"results": results}, indent=1) + "\n")
 
 
 def _percent(interval: tuple[float, float]) -> str:

@@ -273,11 +273,11 @@ def markdown(results: dict) -> str:
     """The tables as they go into docs/preflight.md."""
     lines = []
     for name, table in results["tables"].items():
-        told = results["agreement"][name]
+        agreed = results["agreement"][name]
         lines += [
-            f"{name}: {100 * told['agreement']:.0f} % of {told['pairs']} pairs agree (95 % interval "
-            f"{100 * told['low']:.0f}–{100 * told['high']:.0f} %), always the most common class "
-            f"{100 * told['most_common_class']:.0f} %, κ {told['kappa']:.2f}",
+            f"{name}: {100 * agreed['agreement']:.0f} % of {agreed['pairs']} pairs agree (95 % interval "
+            f"{100 * agreed['low']:.0f}–{100 * agreed['high']:.0f} %), always the most common class "
+            f"{100 * agreed['most_common_class']:.0f} %, κ {agreed['kappa']:.2f}",
             "",
             "| measured gain | " + " | ".join(f"said: {kind}" for kind in KINDS) + " |",
             "|---|" + "---|" * len(KINDS),
@@ -323,9 +323,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     print(markdown(results) + "\n\n" + rule_text(results["rule"]))
     if args.write:
-        told = {"date": str(date.today()), "hardware": hardware(), "pairs": [asdict(pair) for pair in pairs]}
+        origin = {"date": str(date.today()), "hardware": hardware(), "pairs": [asdict(pair) for pair in pairs]}
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "preflight_validation.json").write_text(json.dumps(results | told, indent=1) + "\n")
+        (RESULTS / "preflight_validation.json").write_text(json.dumps(results | origin, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,11 +28,11 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
 FLOORS = (
     ("steps", "statistics", "files", "settings", "retries", "command_line", "progress"),
     ("columns", "step_data"),
-    ("prompts", "generation", "guard", "report"),
+    ("prompts", "generation", "report"),
     ("prm", "ablation"),
     ("judges",),
     ("rl", "annotate"),
-    ("evaluation", "plan"),
+    ("evaluation", "plan", "guard"),
     ("prm_training",),
     ("toyworld",),
     ("preflight",),

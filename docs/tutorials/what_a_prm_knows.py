@@ -1,7 +1,8 @@
 """Train a process reward model and look at what it knows.
 
 A script with cells (``# %%``), for an editor that runs them one by one, or for
-``python docs/tutorials/what_a_prm_knows.py``. It takes about three minutes on two CPU cores, needs no network, and prints every number that its comments talk about.
+``python docs/tutorials/what_a_prm_knows.py``. It takes about three minutes on two CPU cores, needs no network, and
+prints every number that its comments talk about.
 """
 
 # %% A world with known truth: chain arithmetic modulo 10, a policy that is right one time in three, a judge that errs.

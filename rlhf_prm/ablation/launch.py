@@ -45,10 +45,10 @@ class CellRun:
         Raises:
             ValueError: naming the arguments that differ.
         """
-        told = self.folder / CONFIG
-        if self.state == "open" or not told.exists():
+        written = self.folder / CONFIG
+        if self.state == "open" or not written.exists():
             return
-        had, wanted = yaml.safe_load(told.read_text()), json.loads(json.dumps(self.arguments))
+        had, wanted = yaml.safe_load(written.read_text()), json.loads(json.dumps(self.arguments))
         differing = [key for key in {**had, **wanted} if had.get(key) != wanted.get(key)]
         if differing:
             key = differing[0]

@@ -36,7 +36,10 @@ def overview(table: Table) -> list[list[str]]:
         for row in cell_rows:
             rows.setdefault(short_label(table, row), {})[group] = _overview_cell(row, table.config.metrics[0])
     groups = list(table.groups)
-    return [["cell", *groups], *([label, *(told.get(group, "") for group in groups)] for label, told in rows.items())]
+    return [
+        ["cell", *groups],
+        *([label, *(by_group.get(group, "") for group in groups)] for label, by_group in rows.items()),
+    ]
 
 
 def _overview_cell(row: CellRow, metric: str) -> str:
@@ -61,14 +64,14 @@ def markdown(table: Table) -> str:
             lines += ["| " + " | ".join(cells(table, row, metric)) + " |" for row in rows]
     if table.failed:
         lines += ["", "Failed:", ""]
-        lines += [f"- {told['cell']} seed {told['seed']}: {last_line(told)}" for told in table.failed]
+        lines += [f"- {run['cell']} seed {run['seed']}: {last_line(run)}" for run in table.failed]
     return "\n".join(lines).strip() + "\n"
 
 
-def last_line(told: dict) -> str:
+def last_line(failed_run: dict) -> str:
     """What a failed run said last."""
-    said = [line.strip() for line in told["log"] if line.strip()]
-    return said[-1] if said else f"exit status {told['status']}"
+    said = [line.strip() for line in failed_run["log"] if line.strip()]
+    return said[-1] if said else f"exit status {failed_run['status']}"
 
 
 def _number(value: float, digits: int = 3) -> str:

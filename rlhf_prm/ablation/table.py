@@ -79,8 +79,8 @@ def build_table(config: AblationConfig, runs: Sequence[CellRun]) -> Table:
         groups[name or "all"].append(_row(config, cell, summaries))
     groups = {name: _adjusted(config, rows) for name, rows in groups.items()}
     failed = [
-        {"cell": run.cell.name, "seed": run.seed, "status": told["status"], "log": told["log"][-5:]}
-        for run, told in failures(runs)
+        {"cell": run.cell.name, "seed": run.seed, "status": failure["status"], "log": failure["log"][-5:]}
+        for run, failure in failures(runs)
     ]
     return Table(config, groups, failed, _warnings(config, groups, runs))
 
@@ -139,25 +139,25 @@ def _adjusted(config: AblationConfig, rows: list[CellRow]) -> list[CellRow]:
 
 
 def _warnings(config: AblationConfig, groups: Mapping[str, list[CellRow]], runs: Sequence[CellRun]) -> list[str]:
-    told = []
+    warnings = []
     compared = [row for rows in groups.values() for row in rows if not row.is_baseline]
     main = config.metrics[0]
     pairs = min((len(row.comparisons[main].differences) for row in compared), default=0)
     if pairs < FEWEST_SEEDS:
-        told.append(
+        warnings.append(
             f"Too few seeds to say: some cells have only {pairs} paired with their baseline. Under {FEWEST_SEEDS} an"
             " interval is wide and a win count means little."
         )
     if len(compared) > 1:
-        told.append(
+        warnings.append(
             f"{len(compared)} cells are compared in {len(groups)} groups: of that many 95 % intervals about"
             f" {0.05 * len(compared):.1f} leave 0 out by chance alone. p is adjusted within each group (Holm)."
         )
     states = [run.state for run in runs]
     for state, what in (("failed", "failed; they are listed"), ("open", "not finished yet")):
         if states.count(state):
-            told.append(f"{states.count(state)} of {len(runs)} runs {what}.")
-    return told
+            warnings.append(f"{states.count(state)} of {len(runs)} runs {what}.")
+    return warnings
 
 
 def _row_json(row: CellRow) -> dict[str, Any]:

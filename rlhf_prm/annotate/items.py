@@ -11,7 +11,7 @@ from rlhf_prm.step_data import read_records
 
 
 @dataclass(frozen=True)
-class Problem:
+class ProblemRow:
     """A problem and its gold answer; ``number`` counts the rows of the input from 0."""
 
     id: str
@@ -41,7 +41,7 @@ class BadRow:
     reason: str
 
 
-def problems(config: AnnotateConfig, policy: int) -> Iterator[Problem | BadRow]:
+def problems(config: AnnotateConfig, policy: int) -> Iterator[ProblemRow | BadRow]:
     """The rows of ``config.problems``, named for one policy."""
     for number, where, record in _records(config, config.problems):
         row_id = f"{number:07d}.{policy}"
@@ -49,7 +49,7 @@ def problems(config: AnnotateConfig, policy: int) -> Iterator[Problem | BadRow]:
             prompt, gold = _prompt_and_gold(config, record)
             if not gold:
                 raise ValueError("no gold answer")
-            yield Problem(row_id, number, prompt, gold)
+            yield ProblemRow(row_id, number, prompt, gold)
         except ValueError as error:
             yield BadRow(row_id, number, f"{where}: {error}")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from rlhf_prm.annotate.config import AnnotateConfig
-from rlhf_prm.annotate.items import Problem, Solution
+from rlhf_prm.annotate.items import ProblemRow, Solution
 from rlhf_prm.annotate.judge import judge_task
 from rlhf_prm.annotate.monte_carlo import StepEstimate, is_complete, labels_from_estimates, monte_carlo_task
 from rlhf_prm.annotate.sample import sample_task
@@ -61,16 +61,16 @@ class SampleStage:
             "shard_size": config.shard_size,
         }
 
-    def task(self, row: Problem, records: Records) -> Task:
+    def task(self, row: ProblemRow, records: Records) -> Task:
         self._template = self._template or self.model.prompt_template()
         about = {"prompt": row.prompt, "solution": row.solution, "policy": self.model.model}
         prompt = self._template(row.prompt)
         return sample_task(row.id, prompt, self.config.num_responses, self.config.seed, about)
 
-    def is_done(self, row: Problem, records: Records) -> bool:
+    def is_done(self, row: ProblemRow, records: Records) -> bool:
         return bool(records)
 
-    def result(self, row: Problem, records: Records) -> Any:
+    def result(self, row: ProblemRow, records: Records) -> Any:
         """The record."""
         return records[0]
 

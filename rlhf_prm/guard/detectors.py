@@ -1,7 +1,8 @@
 """Detectors of reward hacking: pure functions over rollouts and texts. They measure; what to do is the caller's.
 
-``DETECTORS`` says for each measure which known mode shows in it, which way is worse, who reported it, and the published
-threshold where there is one. Measures without a threshold are read against their own value early in training.
+``DETECTORS`` says for each measure which known mode shows in it, who reported it, which way is worse and how far it may
+go (``TripRule``), and the published threshold where there is one. Measures are read against their own value early in
+training.
 """
 
 import math
@@ -10,43 +11,71 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
 from reward.credit import step_means
 from reward.rollouts import StepRollouts
-from rlhf_prm.statistics import auroc, correlation
+from rlhf_prm.rl.rollout_metrics import process_auroc
+from rlhf_prm.statistics import correlation
 
 FINAL_ANSWER = re.compile(r"\\boxed\s*\{|####|\banswer(?:\s+is\b|\s*:)", re.IGNORECASE)
 REPETITION_THRESHOLD = 0.2  # of suffix_repetition over characters: PURE (arXiv 2504.15275)
 
 
 @dataclass(frozen=True)
+class TripRule:
+    """How far a measure may go from its reference: ``margin`` in its own units, or as a share of the reference.
+
+    ``worse`` is the direction that is watched, "up" or "down". ``least`` is the value below which (above which, for
+    "down") it never trips.
+    """
+
+    worse: str
+    margin: float
+    relative: bool = False
+    least: float | None = None
+
+    @property
+    def sign(self) -> float:
+        """1 where more is worse, −1 where less is."""
+        return 1.0 if self.worse == "up" else -1.0
+
+
+@dataclass(frozen=True)
 class Detector:
-    """What a measure is for: the mode it shows, the direction that is worse, its source, a published threshold."""
+    """What a measure is for: the mode it shows, who reported it, when it trips, and a published threshold."""
 
     mode: str
-    worse: str
     source: str
+    rule: TripRule
     threshold: float | None = None
 
 
+DIVERGENCE = "process_outcome_divergence"  # over a series of batches, where every other measure is of one
 DETECTORS: dict[str, Detector] = {
-    "no_answer_share": Detector("thinks but never answers; chit-chat", "up", "PURE"),
-    "single_step_share": Detector("one giant step", "up", "PURE"),
-    "tokens_per_step": Detector("one giant step", "up", "PURE"),
-    "tokens_per_rollout": Detector("empty or chit-chat completions", "down", "PURE"),
-    "steps_per_rollout": Detector("step inflation (up) or collapse to one step (down)", "up", "Gao, VPPO, PAPO"),
-    "step_count_correlation": Detector("step inflation: steps themselves are paid", "up", "Gao, VPPO, PAPO"),
-    "suffix_repetition": Detector("repetition that still verifies", "up", "PURE", REPETITION_THRESHOLD),
-    "repetitive_share": Detector("repetition that still verifies", "up", "PURE"),
-    "near_duplicate_share": Detector("repetition of steps", "up", "PURE"),
-    "prompt_overlap": Detector("the question rephrased as a step", "up", "PAV"),
-    "incorrect_score": Detector("fluent but wrong", "up", "PROF: 26 % of wrong answers"),
-    "auroc": Detector("fluent but wrong: scores no longer tell right from wrong", "down", "PROF"),
-    "process_outcome_divergence": Detector("process reward up while the verifier's goes down", "up", "PURE"),
+    "no_answer_share": Detector("thinks but never answers; chit-chat", "PURE", TripRule("up", 0.15)),
+    "single_step_share": Detector("one giant step", "PURE", TripRule("up", 0.25)),
+    "tokens_per_step": Detector("one giant step", "PURE", TripRule("up", 0.5, relative=True)),
+    "tokens_per_rollout": Detector("empty or chit-chat completions", "PURE", TripRule("down", 0.4, relative=True)),
+    "steps_per_rollout": Detector(
+        "step inflation (up) or collapse to one step (down)", "Gao, VPPO, PAPO", TripRule("up", 0.25, relative=True)
+    ),
+    "step_count_correlation": Detector(
+        "step inflation: steps themselves are paid", "Gao, VPPO, PAPO", TripRule("up", 0.4)
+    ),
+    "suffix_repetition": Detector(
+        "repetition that still verifies", "PURE", TripRule("up", 0.05, least=0.2), threshold=REPETITION_THRESHOLD
+    ),
+    "repetitive_share": Detector("repetition that still verifies", "PURE", TripRule("up", 0.15)),
+    "near_duplicate_share": Detector("repetition of steps", "PURE", TripRule("up", 0.15)),
+    "prompt_overlap": Detector("the question rephrased as a step", "PAV", TripRule("up", 0.3)),
+    "incorrect_score": Detector("fluent but wrong", "PROF: 26 % of wrong answers", TripRule("up", 0.15)),
+    "auroc": Detector(
+        "fluent but wrong: scores no longer tell right from wrong", "PROF", TripRule("down", 0.15, least=0.65)
+    ),
+    DIVERGENCE: Detector("process reward up while the verifier's goes down", "PURE", TripRule("up", 0.05)),
 }
 
 
@@ -109,19 +138,6 @@ def step_count_correlation(rollouts: StepRollouts, process_rewards: Float[Tensor
 def incorrect_score(rollouts: StepRollouts) -> float:
     """Mean over the incorrect rollouts of their mean step score; NaN without any."""
     return float(step_means(rollouts.step_scores, rollouts.step_mask)[rollouts.incorrect].mean())
-
-
-def process_auroc(rollouts: StepRollouts, among: Bool[Tensor, " B"] | None = None) -> float:
-    """AUROC of a rollout's lowest step score against its verdict; NaN if all are right or all wrong.
-
-    A solution is as right as its worst step: the lowest score is what the verdict should agree with.
-
-    Args:
-        among: the rollouts that count, of the scorable ones; None = all of them.
-    """
-    lowest = rollouts.step_scores.float().masked_fill(~rollouts.step_mask, torch.inf).amin(1)
-    ranked = rollouts.scorable if among is None else rollouts.scorable & among
-    return auroc(lowest[ranked], rollouts.correct[ranked])
 
 
 def process_outcome_divergence(process: Sequence[float], outcome: Sequence[float], window: int = 20) -> float:

@@ -6,17 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from rlhf_prm.files import read_json, read_json_lines, write_json, write_json_lines
-from rlhf_prm.guard.detectors import measurements
-from rlhf_prm.guard.last_good import LastGood, forget_momentum, turn_back_schedule
-from rlhf_prm.guard.rules import HELD_OUT, RULES, Arbiter, Rule, Trip, Watch
-from rlhf_prm.guard.undisturbed import training_undisturbed
-from rlhf_prm.guard.update_batches import UpdateBatches, joined
+from rlhf_prm.guard.accuracy import asked_accuracy, on_every_rank, update_measures
+from rlhf_prm.guard.actions import Actions, refuse_unknown
+from rlhf_prm.guard.arbiter import HELD_OUT, Arbiter
+from rlhf_prm.guard.detectors import TripRule
+from rlhf_prm.guard.journal import Journal
+from rlhf_prm.guard.last_good import LastGood
+from rlhf_prm.guard.rules import RULES, Trip, Watch
+from rlhf_prm.guard.schedule import Schedule
+from rlhf_prm.guard.state import GuardState
+from rlhf_prm.rl.trl_seam import metrics_of
+from rlhf_prm.rl.update_batches import UpdateBatches
 
-ACTIONS = ("off", "warn", "anneal", "rollback", "stop")
 STATE_FILE = "hack_guard.json"
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ class HackGuard(TrainerCallback):
 
     All rollouts generated for an update are measured together and logged as ``hack/<measure>``. A measure that leaves
     what it was in the first updates is a suspicion; held-out accuracy, by the verifier alone, decides whether it is an
-    alarm (``rules.Arbiter``), and is looked at without a suspicion too. Every suspicion, verdict and action is a line
+    alarm (``arbiter.Arbiter``), and is looked at without a suspicion too. Every suspicion, verdict and action is a line
     of ``hack_guard.jsonl`` in the run's folder, with its evidence.
 
     Actions at an alarm:
@@ -44,8 +47,8 @@ class HackGuard(TrainerCallback):
         problems: how many problems stand behind that accuracy.
         every: updates between asking ``held_out`` while something is suspected or accuracy sinks; ``quiet_every``
             otherwise.
-        rules: measure → ``Rule``, over the defaults in ``rules.RULES``; None switches a measure off.
-        watch: keywords of ``rules.Watch``; arbiter: keywords of ``rules.Arbiter``.
+        rules: measure → ``TripRule``, over the defaults in ``rules.RULES``; None switches a measure off.
+        watch: keywords of ``rules.Watch``; arbiter: keywords of ``arbiter.Arbiter``.
         shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
         make_up: lengthen the training by the updates that a rollback threw away, and set the learning rate's schedule
             back by as many.
@@ -65,7 +68,7 @@ class HackGuard(TrainerCallback):
         problems: int = 256,
         every: int = 2,
         quiet_every: int = 6,
-        rules: Mapping[str, Rule | None] | None = None,
+        rules: Mapping[str, TripRule | None] | None = None,
         watch: Mapping[str, Any] | None = None,
         arbiter: Mapping[str, Any] | None = None,
         shrink: float = 0.25,
@@ -73,26 +76,30 @@ class HackGuard(TrainerCallback):
         make_up: bool = False,
         texts: int = 64,
     ) -> None:
-        self.trainer, self.action, self.actions = trainer, action, dict(actions or {})
-        self.held_out, self.every, self.quiet_every = held_out, every, quiet_every
-        self.shrink, self.floor, self.texts = shrink, floor, texts
-        _check(action, self.actions, rules or {}, shrink, every, quiet_every)
+        self.trainer, self.held_out, self.texts = trainer, held_out, texts
+        self.actions = Actions(action, dict(actions or {}), shrink, floor, make_up)
+        self.schedule = Schedule(every, quiet_every)
+        refuse_unknown(set(rules or {}) - set(RULES))
         kept = {name: rule for name, rule in {**RULES, **(rules or {})}.items() if rule is not None}
-        self.make_up, self._made_up = make_up, 0
         self.watch = Watch(rules=kept, **(watch or {}))
-        self.arbiter = Arbiter(problems=problems, **(arbiter or {}))
+        self.state = GuardState(self.watch.memory, Arbiter(problems=problems, **(arbiter or {})))
         self.last_good: LastGood | None = None
-        self._batches = UpdateBatches()
-        self._asked = self._suspected = self._quiet_until = self._rolled_back = 0
+        self.batches = UpdateBatches()
 
     @property
     def folder(self) -> Path:
+        """The run's folder."""
         return Path(self.trainer.args.output_dir)
+
+    @property
+    def journal(self) -> Journal:
+        """The guard's files in it."""
+        return Journal(self.folder, self.trainer.accelerator.is_main_process)
 
     @property
     def off(self) -> bool:
         """Whether no detector has any action."""
-        return {self.action, *self.actions.values()} == {"off"}
+        return self.actions.are_off
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Begin the log, or go on with the state of the checkpoint that training resumes from."""
@@ -100,209 +107,88 @@ class HackGuard(TrainerCallback):
             raise ValueError("HackGuard has no trainer: pass HackGuard(trainer=…) or set guard.trainer before train()")
         if self.off:
             return
-        if "rollback" in {self.action, *self.actions.values()}:
+        if "rollback" in self.actions.named:
             self.last_good = LastGood(self.trainer, self.folder / "hack_guard")
         saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
         if state.global_step and saved.exists():
-            self._load(read_json(saved), state.global_step)
-            state.max_steps += self._made_up
+            self._resume(GuardState.from_json(saved.read_text()), state)
             return
         if state.global_step:
             logger.warning("HackGuard: %s has no %s; the guard begins anew", saved.parent.name, STATE_FILE)
-        self._write_log([])
+        self.journal.begin()
         if self.held_out is not None:
-            self.arbiter.begin(self._accuracy())
+            self.state.arbiter.begin(self._accuracy())
         if self.last_good:
             self.last_good.save(state.global_step)
 
     def on_substep_end(self, args, state, control, **kwargs):
         """Several generations may feed one update."""
         if not self.off:
-            self._batches.look(self.trainer)
+            self.batches.look(self.trainer)
 
     def on_step_end(self, args, state, control, **kwargs):
         """Measure the rollouts of this update; ask the arbiter if there is cause; act."""
         if self.off:
             return
-        self._batches.look(self.trainer)
-        batches = self._batches.taken()
+        self.batches.look(self.trainer)
+        batches = self.batches.taken()
         if not batches:
             return
-        measures, process, outcome = self._measure(batches)
+        measures, process, outcome = update_measures(batches, self.texts)
         trips = self.watch.observe(measures, process, outcome)
-        logged = self.trainer._metrics["train"]
+        logged = metrics_of(self.trainer, "train")
         for name, value in {**measures, "process_scale": self.trainer.process_scale, "suspicions": len(trips)}.items():
             logged[f"hack/{name}"].append(value)
-        since = state.global_step - self._asked
-        due = self.every if trips or self.arbiter.sinking else self.quiet_every
-        if since >= due and state.global_step >= self._quiet_until:
+        if self.schedule.is_due(self.state, state.global_step, suspicious=bool(trips)):
             self._judge(trips, state, control)
 
     def on_save(self, args, state, control, **kwargs):
         """Leave the guard's state in the checkpoint."""
         if not self.off and self.trainer.accelerator.is_main_process:
-            saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
-            write_json(saved, self._state())
+            last_good = self.last_good.update if self.last_good else None
+            text = self.state.to_json(self.watch.kept(), self.trainer.process_scale, last_good)
+            (self.folder / f"checkpoint-{state.global_step}" / STATE_FILE).write_text(text)
 
-    def _measure(self, batches: list) -> tuple[dict[str, float], float, float]:
-        rollouts, rows = joined([batch.rollouts for batch in batches]), [row for batch in batches for row in batch.rows]
-        rows = rows[:: math.ceil(len(rows) / self.texts)]
-        measures = measurements(
-            rollouts, [row.prompt for row in rows], [row.text for row in rows], [row.steps for row in rows]
-        )
-        scores = rollouts.step_scores[rollouts.step_mask]
-        right = rollouts.correct[rollouts.scorable].float()
-        return measures, float(scores.mean()), float(right.mean()) if len(right) else math.nan
+    def _resume(self, saved: GuardState, state: Any) -> None:
+        self.state, self.watch.memory = saved, saved.watch
+        self.trainer.process_scale = saved.process_scale
+        if self.last_good:
+            self.last_good.update = saved.last_good
+        self.journal.go_on_from(state.global_step)
+        state.max_steps += saved.made_up
 
     def _accuracy(self) -> float:
-        """Held-out accuracy, the main process's on every rank; without an arbiter the newest outcomes'."""
-        if self.held_out is None:
-            newest = self.watch.outcome[-self.watch.window :]
-            accuracy = sum(newest) / len(newest) if newest else math.nan
-        else:
-            with training_undisturbed(self.trainer):
-                told = self.held_out()
-            accuracy = math.nan if told is None else float(told)  # the verifier could judge none of them
-        answer = [accuracy]
-        if self.trainer.accelerator.num_processes > 1:
-            broadcast_object_list(answer)
-        return answer[0]
+        """Held-out accuracy, or that of the newest outcomes, the same on every rank."""
+        asks = self.held_out is not None
+        accuracy = asked_accuracy(self.trainer, self.held_out) if asks else self.watch.newest_outcome()
+        return on_every_rank(self.trainer, accuracy)
 
-    def _judge(self, trips: list[Trip], state, control) -> None:
+    def _judge(self, trips: list[Trip], state: Any, control: Any) -> None:
         """Ask accuracy; act if it says so, keep the weights if they are better than those kept."""
-        self._write_limits()
-        update = state.global_step
-        suspected = None
-        if trips:
-            suspected = update - self._suspected if update - self._suspected <= 2 * self.every else 0
-            self._suspected = update
-        self._asked = update
-        if math.isnan(self.arbiter.start):  # no held-out problems
-            early = self.watch.outcome[: self.watch.reference]
-            self.arbiter.begin(sum(early) / len(early) if early else math.nan)
-        accuracy, best, limit = self._accuracy(), self.arbiter.best, self.arbiter.limit
-        verdict, action = self.arbiter.judge(accuracy, suspected), "none"
+        self.journal.write_limits(self.watch.limits())
+        update, arbiter = state.global_step, self.state.arbiter
+        suspected = self.schedule.note(self.state, update, suspicious=bool(trips))
+        if math.isnan(arbiter.start):  # no held-out problems
+            arbiter.begin(self.watch.early_outcome())
+        accuracy, best, limit = self._accuracy(), arbiter.best, arbiter.limit
+        verdict, action = arbiter.judge(accuracy, suspected), "none"
         if self.held_out is None and not trips:
             verdict = "cleared"  # the training outcomes of a few batches are too noisy to be an alarm by themselves
         elif verdict == "fallen":
             trips = [*trips, Trip(HELD_OUT, accuracy, best, limit, when="at best")]
         if verdict != "cleared":
-            action = self._action(trips)
+            action = self.actions.strongest(trips, self.trainer.process_scale)
             self._act(action, state, control)
-        elif self.last_good and self.arbiter.exceeds(accuracy, self.arbiter.kept):
+        elif self.last_good and arbiter.exceeds(accuracy, arbiter.kept):
             self.last_good.save(update)
-            self.arbiter.kept = accuracy
+            arbiter.kept = accuracy
         if trips:
-            self._log(update, trips, verdict, action, accuracy=accuracy, best_accuracy=best, start=self.arbiter.start)
+            accuracies = {"accuracy": accuracy, "best_accuracy": best, "start": arbiter.start}
+            self.journal.add(update, trips, verdict, action, accuracies, self.trainer.process_scale)
 
-    def _action(self, trips: list[Trip]) -> str:
-        """The strongest action of the detectors that tripped; a warning once there is no process reward left."""
-        action = max((self.actions.get(trip.detector, self.action) for trip in trips), key=ACTIONS.index)
-        return "warn" if action in ("anneal", "rollback") and self.trainer.process_scale == 0.0 else action
-
-    def _act(self, action: str, state, control) -> None:
-        if action in ("anneal", "rollback"):
-            scale = self.trainer.process_scale * self.shrink
-            self.trainer.process_scale = scale if scale >= self.floor else 0.0
-        if action == "rollback":
-            self.last_good.restore()
-            forget_momentum(self.trainer.optimizer)
-            if self.make_up:
-                thrown_away = state.global_step - max(self.last_good.update, self._rolled_back)
-                self._made_up += thrown_away
-                state.max_steps += thrown_away
-                turn_back_schedule(self.trainer.lr_scheduler, thrown_away)
-                _warn_of_too_few_prompts(state)
-            self._rolled_back = state.global_step
-        if action == "stop":
-            control.should_training_stop = True
-        self.arbiter.waited = 0
-        self._quiet_until = (
-            state.global_step + self.watch.window
-        )  # let the window fill with rollouts of after the action
-        self.watch.newest.clear()
-
-    def _log(self, update: int, trips: list[Trip], verdict: str, action: str, **numbers: float) -> None:
-        entry = {
-            "step": update,
-            "verdict": verdict,
-            "action": action,
-            "detector": ", ".join(trip.detector for trip in trips),
-            "evidence": "; ".join(str(trip) for trip in trips),
-            **{name: round(value, 4) for name, value in numbers.items()},
-            "process_scale": self.trainer.process_scale,
-        }
-        if action not in ("none", "off"):
-            logger.warning("HackGuard at update %d: accuracy %s, %s (%s)", update, verdict, action, entry["evidence"])
-        self._write_log([*self._read_log(), entry])
-
-    def _read_log(self) -> list[dict[str, Any]]:
-        """What the main process has written; nothing on the others, which would read it half-written."""
-        path = self.folder / "hack_guard.jsonl"
-        if not self.trainer.accelerator.is_main_process or not path.exists():
-            return []
-        return read_json_lines(path)
-
-    def _write_log(self, entries: list[dict[str, Any]]) -> None:
-        if self.trainer.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json_lines(self.folder / "hack_guard.jsonl", entries)
-
-    def _write_limits(self) -> None:
-        """The detectors' limits, for the page of the run to draw."""
-        if self.trainer.accelerator.is_main_process:
-            write_json(self.folder / "hack_limits.json", self.watch.limits())
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "watch": self.watch.state(),
-            "arbiter": self.arbiter.state(),
-            "process_scale": self.trainer.process_scale,
-            "asked": self._asked,
-            "suspected": self._suspected,
-            "made_up": self._made_up,
-            "rolled_back": self._rolled_back,
-            "last_good": self.last_good.update if self.last_good else None,
-            "quiet_until": self._quiet_until,
-        }
-
-    def _load(self, state: Mapping[str, Any], update: int) -> None:
-        self.watch.load(state["watch"])
-        self.arbiter = Arbiter(**state["arbiter"])
-        self.trainer.process_scale = state["process_scale"]
-        self._asked, self._suspected, self._quiet_until = (state[k] for k in ("asked", "suspected", "quiet_until"))
-        self._made_up, self._rolled_back = state["made_up"], state["rolled_back"]
-        if self.last_good:
-            self.last_good.update = state["last_good"]
-        self._write_log([entry for entry in self._read_log() if entry["step"] <= update])
-
-
-def _warn_of_too_few_prompts(state) -> None:
-    """The epochs were planned before the run was lengthened, and transformers ends with them."""
-    planned = round(state.global_step / state.epoch * state.num_train_epochs) if state.epoch else state.max_steps
-    if planned < state.max_steps:
-        logger.warning(
-            "HackGuard: lengthened to %d updates, but the planned %d epochs end at %d; give more prompts",
-            *(state.max_steps, state.num_train_epochs, planned),
-        )
-
-
-def _check(
-    action: str,
-    actions: Mapping[str, str],
-    rules: Mapping[str, Rule | None],
-    shrink: float,
-    every: int,
-    quiet_every: int,
-) -> None:
-    for value in (action, *actions.values()):
-        if value not in ACTIONS:
-            raise ValueError(f"HackGuard action: got {value!r}, expected one of {', '.join(ACTIONS)}")
-    unknown = sorted((set(actions) - {*RULES, HELD_OUT}) | (set(rules) - set(RULES)))
-    if unknown:
-        raise ValueError(f"HackGuard: unknown measures {', '.join(unknown)}; there are {', '.join(RULES)}")
-    if not 0.0 <= shrink < 1.0 or min(every, quiet_every) < 1:
-        raise ValueError(
-            f"HackGuard: got shrink={shrink}, every={every}, quiet_every={quiet_every}, expected 0 ≤ shrink < 1 and "
-            "both numbers of updates ≥ 1"
-        )
+    def _act(self, action: str, state: Any, control: Any) -> None:
+        """Take the action, and let the window fill with rollouts of after it."""
+        self.actions.take(action, self.trainer, self.state, self.last_good, state, control)
+        self.state.arbiter.waited = 0
+        self.state.quiet_until = state.global_step + self.watch.window
+        self.watch.forget_newest()

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from rlhf_prm.rl.trl_seam import forget_rollouts, tell_rates
+
 logger = logging.getLogger(__name__)
 MOMENTUM = ("exp_avg", "momentum_buffer")  # Adam's and Lion's name for it; SGD's
 
@@ -66,16 +68,7 @@ class LastGood:
             self._method.load_state_dict(kept.get("memory", {}))
         for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # the schedule has gone on
-        self._forget_rollouts()
-
-    def _forget_rollouts(self) -> None:
-        """Make TRL sample anew, with the weights that are back.
-
-        It keeps a generation batch for `steps_per_generation` × `num_iterations` micro-batches, and vLLM's copy of the
-        weights for as long as the update's number stays the same: an evaluation may have just made that copy.
-        """
-        self.trainer._buffered_inputs = None
-        self.trainer._last_loaded_step = -1
+        forget_rollouts(self.trainer)
 
     def _restore_engine(self) -> None:
         found, _ = self.trainer.model_wrapped.load_checkpoint(
@@ -117,8 +110,7 @@ def turn_back_schedule(scheduler, updates: int) -> None:
         logger.warning("HackGuard make_up: %s cannot be set back; its rates go on", type(schedule).__name__)
         return
     schedule.last_epoch -= updates
-    schedule._last_lr = [
-        rate * factor(schedule.last_epoch) for rate, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-    ]
-    for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
-        group["lr"] = rate
+    factors = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    for group, rate, factor in factors:
+        group["lr"] = rate * factor(schedule.last_epoch)
+    tell_rates(schedule)

@@ -82,7 +82,7 @@ def plan_of(args: argparse.Namespace) -> tuple[RunPlan, dict[str, str]]:
 
 def planned(plan: RunPlan, names: dict[str, str], gpu: str) -> dict:
     """What the plan is a plan of."""
-    told = {
+    settings = {
         name: getattr(plan, name)
         for name in DEFAULTS
         if name not in ("policy", "prm", "gpu_bytes", "frozen_bytes", "rollouts")
@@ -92,7 +92,7 @@ def planned(plan: RunPlan, names: dict[str, str], gpu: str) -> dict:
         "gpu_bytes": plan.gpu_bytes,
         **names,
         "policy_parameters": plan.policy.parameters,
-        **told,
+        **settings,
         "rollouts_per_update": plan.rollouts,
         "gradient_accumulation_steps": plan.micro_batches,
     }
@@ -164,8 +164,8 @@ def _table(plan: RunPlan, said: dict) -> list[str]:
 def _host(parts: dict[str, int]) -> list[str]:
     if not parts:
         return []
-    told = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
-    return [f"host memory per node, GB: {sum(parts.values()) / GB:.1f} ({told})"]
+    listed = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
+    return [f"host memory per node, GB: {sum(parts.values()) / GB:.1f} ({listed})"]
 
 
 def _verdict(plan: RunPlan, said: dict) -> list[str]:

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from rlhf_prm.rl.trl_seam import tell_rates
+
 
 def is_head(name: str) -> bool:
     """Whether a parameter's name (PEFT's prefixes included) belongs to the score head."""
@@ -42,7 +44,7 @@ def hold_body(scheduler: LRScheduler, updates: int) -> None:
         if not group["is_head"]:
             scheduler.lr_lambdas[index] = _held_at_zero(scheduler.lr_lambdas[index], updates)
             group["lr"] = scheduler.base_lrs[index] * scheduler.lr_lambdas[index](scheduler.last_epoch)
-    scheduler._last_lr = [group["lr"] for group in groups]
+    tell_rates(scheduler)
 
 
 def _held_at_zero(schedule, updates: int):

@@ -34,6 +34,7 @@ from rlhf_prm.prm_training.data import IGNORE, StepCollator, by_length, encode_d
 from rlhf_prm.prm_training.stages import hold_body, split_head_groups
 from rlhf_prm.prm_training.stopping import stopping_callbacks
 from rlhf_prm.rl.master_weights import check_master_weights
+from rlhf_prm.rl.trl_seam import count_labels_unshifted, prepared
 from rlhf_prm.statistics import auroc, expected_calibration_error, first_error, predicted_first_error
 
 FAMILY = FAMILIES["qwen_prm"]  # how steps are marked in training, and how load_prm marks them in what is saved here
@@ -107,7 +108,7 @@ class PRMTrainer(Trainer):
         # The loss is a mean over the labelled steps (pqm: the rollouts) of the whole update, however that is cut into
         # micro-batches and ranks: the Trainer counts them in `labels`, unshifted.
         self.model_accepts_loss_kwargs = True
-        self._loss_shifts_labels = False
+        count_labels_unshifted(self)
 
     def encoded(self, rows: Dataset, name: str) -> Dataset:
         """Stepwise rows as ``evaluate`` and ``predict`` take them: tokenized, in the order of their token counts.
@@ -171,7 +172,7 @@ class PRMTrainer(Trainer):
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Loss, step scores (B, K) and labels (B, K), both −100 where there is no labelled step."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = prepared(self, inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, logits = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:

@@ -10,7 +10,6 @@ import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
@@ -34,6 +33,14 @@ from rlhf_prm.rl.rollout_scoring import (
 )
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
+from rlhf_prm.rl.trl_seam import (
+    checkpoint_folder,
+    completions_only_head,
+    metrics_of,
+    reported_by_rewards,
+    tables_of,
+    tokenizer_of,
+)
 
 STATUS_COLUMN = "verifier_status"
 # Of TRL's completions table, which reward functions may add to.
@@ -63,8 +70,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     Overrides three methods of ``trl.GRPOTrainer``: ``_generate`` starts to split, score and verify the completions as
     soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
     a scorer that works beside all this (a judge) and replaces the advantages. Two more see to it that what TRL weighs
-    by sequence fits advantages of tokens (``sequence_ratios``), and two carry the memory of a method that has one (see
-    ``StepAdvantages``) through checkpoints. Everything else is TRL's.
+    by sequence fits advantages of tokens (``sequence_ratios``), one spares the output head work on a CPU, and two carry
+    the memory of a method that has one (see ``StepAdvantages``) through checkpoints. Everything else is TRL's.
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
@@ -134,7 +141,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         )
         if self.optimizer is None:  # a caller's own may keep copies unseen
             check_master_weights(self.model, args, args.learning_rate)
-        self.scoring = RolloutScoring(args.splitter(), self._tokenizer, step_scorer, verifier)
+        self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
@@ -175,7 +182,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
         Left to TRL, two would write to one column and one metric.
         """
-        columns, metrics = self._pending_extra_logs, self._pending_metrics
+        columns, metrics = reported_by_rewards(self)
         statuses = columns.pop(STATUS_COLUMN, None)
         for column in OWN_COLUMNS:
             if column in columns:
@@ -216,6 +223,11 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     get_off_policy_mask = staticmethod(off_policy_mask)
 
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        """As TRL's; on a CPU, too, only the completions go through the output head."""
+        with completions_only_head():
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
     def _compute_loss(self, model, inputs):
         """As TRL's, with GSPO-token's ratios in place of one ratio per sequence."""
         with gspo_token(self, inputs) as inputs:
@@ -234,20 +246,20 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     def _log_rollouts(self, mode: str) -> None:
         """Our metrics beside TRL's, and the dense advantages in TRL's completions table."""
-        batch = self.last_rollouts
+        batch, metrics, tables = self.last_rollouts, metrics_of(self, mode), tables_of(self)
         for name, value in rollout_metrics(batch.rollouts, batch.rows, batch.step_advantages).items():
-            self._metrics[mode][name].append(value)
+            metrics[name].append(value)
         for name, value in self.scoring.seconds.items():
-            self._metrics[mode][f"{name}/seconds"].append(value)
+            metrics[f"{name}/seconds"].append(value)
         for name, value in scorer_metrics(self._over_ranks(self.scoring.scorer_stats)).items():
-            self._metrics[mode][name].append(value)
+            metrics[name].append(value)
         lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask
         means = (batch.step_advantages * lengths).sum(1) / lengths.sum(1).clamp(min=1)
-        logged = self._logs["advantages"]  # TRL has just appended its scalar ones
+        logged = tables["advantages"]  # TRL has just appended its scalar ones
         for _ in range(min(len(batch.rows), len(logged))):
             logged.pop()
         logged.extend(means.tolist())
-        extra = self._logs["extra"]
+        extra = tables["extra"]
         extra["steps"].extend(row.steps for row in batch.rows)
         extra["step_scores"].extend(row.scores for row in batch.rows)
         extra["step_advantages"].extend(
@@ -267,7 +279,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _save_checkpoint(self, model, trial) -> None:
         """As TRL's, with what the method remembers beside the trainer's state."""
         if self.step_advantages.has_memory and self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder = checkpoint_folder(self, trial)
             folder.mkdir(parents=True, exist_ok=True)
             # First, so that no checkpoint that is otherwise whole lacks it.
             torch.save(self.step_advantages.state_dict(), folder / MEMORY_FILE)

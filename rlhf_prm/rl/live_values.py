@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -15,6 +16,7 @@ from rlhf_prm.judges.budget import Budget
 from rlhf_prm.judges.cache import VerdictCache
 from rlhf_prm.rl.policy_sampling import Continuation, GeneratorSampler, Prefix, PrefixSampler, TrainerSampler
 from rlhf_prm.rl.rollout_scoring import PolicyRollout, check_statuses, verdict_value
+from rlhf_prm.rl.trl_seam import prompt_ids, reads_images, tokenizer_of
 
 logger = logging.getLogger(__name__)
 PrefixKey = tuple[tuple[int, ...], tuple[int, ...], str]  # tokens of the prompt, of the completion so far; gold answer
@@ -124,20 +126,20 @@ class LiveMonteCarloScorer:
         if verifier is None:
             raise ValueError("live Monte-Carlo values: got no verifier=, expected one that judges the completions")
         refuse_without_gold(trainer.train_dataset)
-        if trainer._is_vlm:
+        if reads_images(trainer):
             raise ValueError("live Monte-Carlo values: got a policy that reads images, expected one of text only")
         if trainer.max_completion_length is None:
             raise ValueError("max_completion_length: got None, expected the most tokens of a completion")
         if trainer.use_vllm and self.sampler is None:
             logger.warning("live Monte-Carlo values are sampled by transformers' generate, not by vLLM, which is slow")
-        tokenizer = trainer._tokenizer
+        tokenizer = tokenizer_of(trainer)
         template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
         self.policy = PolicyAccess(
             sampler=TrainerSampler(trainer, self.batch_size)
             if self.sampler is None
             else GeneratorSampler(self.sampler, tokenizer, template),
             verifier=verifier,
-            prompt_ids=lambda prompts: trainer._tokenize_prompts(prompts)[0],
+            prompt_ids=partial(prompt_ids, trainer),
             max_completion_length=trainer.max_completion_length,
             seed=_SeedsOfUpdates(trainer),
             training=lambda: trainer.model.training,
@@ -179,10 +181,10 @@ class LiveMonteCarloScorer:
         index: dict[tuple[int, int], PrefixKey] = {}
         judged = [row for row, rollout in enumerate(rollouts) if not math.isnan(rollout.verdict)]
         prompts = self.policy.prompt_ids([rollouts[row].prompt for row in judged]) if judged else []
-        for row, prompt_ids in zip(judged, prompts, strict=True):
+        for row, of_prompt in zip(judged, prompts, strict=True):
             rollout = rollouts[row]
             for step, end in enumerate(list(accumulate(rollout.lengths))[:-1][: self.max_steps]):
-                key = tuple(prompt_ids), tuple(rollout.completion_ids[:end]), rollout.solution
+                key = tuple(of_prompt), tuple(rollout.completion_ids[:end]), rollout.solution
                 if key not in wanted:
                     limit = max(1, self.policy.max_completion_length - end)
                     wanted[key] = Prefix(rollout.prompt, key[0], key[1], limit)
@@ -260,5 +262,5 @@ def refuse_without_gold(dataset: Any) -> None:
 
 
 def _mean(values: list[float]) -> float:
-    told = [value for value in values if not math.isnan(value)]
-    return sum(told) / len(told) if told else math.nan
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

@@ -11,7 +11,8 @@ from trl.models import unwrap_model_for_generation
 
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.requests import unit_seed
-from rlhf_prm.guard.undisturbed import modes_kept, random_numbers_kept
+from rlhf_prm.rl.trl_seam import tokenizer_of, whole_parameters
+from rlhf_prm.rl.undisturbed import modes_kept, random_numbers_kept
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class TrainerSampler:
         found: list[list[Continuation]] = [[] for _ in prefixes]
         if not calls:
             return found
-        tokenizer = self.trainer._tokenizer
+        tokenizer = tokenizer_of(self.trainer)
         dummy = Prefix("", (), (tokenizer.eos_token_id,), 1)
         with self._policy(seed) as model:
             for batch in batches:
@@ -156,14 +157,14 @@ class TrainerSampler:
                 gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
             ) as model,
             torch.no_grad(),
-            trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
+            whole_parameters(trainer),
         ):
             torch.manual_seed(seed)
             yield model.eval()
 
     def _sampled(self, model: Any, prefixes: Sequence[Prefix], n: int) -> list[list[int]]:
         """The new token ids, those of a prefix adjacent, the end-of-sequence token included where it was sampled."""
-        device, pad = self.trainer.accelerator.device, self.trainer._tokenizer.pad_token_id
+        device, pad = self.trainer.accelerator.device, tokenizer_of(self.trainer).pad_token_id
         rows = [[*prefix.prompt_ids, *prefix.ids] for prefix in prefixes]
         width = max(map(len, rows))
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
@@ -174,7 +175,7 @@ class TrainerSampler:
 
     def _generation_config(self, max_new_tokens: int, n: int) -> GenerationConfig:
         """The one that TRL samples rollouts with; it keeps none where vLLM samples them."""
-        args = self.trainer.args
+        args, tokenizer = self.trainer.args, tokenizer_of(self.trainer)
         settings = {
             "do_sample": True,
             "temperature": args.temperature,
@@ -183,8 +184,8 @@ class TrainerSampler:
             "min_p": args.min_p,
             "repetition_penalty": args.repetition_penalty,
             "cache_implementation": args.cache_implementation,
-            "pad_token_id": self.trainer._tokenizer.pad_token_id,
-            "bos_token_id": self.trainer._tokenizer.bos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": self.trainer.eos_token_ids,
         }
         settings |= {} if self.trainer.use_vllm else args.generation_kwargs or {}  # vLLM's are of other names

@@ -1,7 +1,5 @@
 """ProcessPPOTrainer: PPO with a critic, on the rollouts, PRM, verifier and logs of ProcessGRPOTrainer."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -31,6 +29,15 @@ from rlhf_prm.rl.environments import refuse_environments
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.master_weights import has_master_weights, one_dtype_for_zero3
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
+from rlhf_prm.rl.trl_seam import (
+    loss_setting,
+    metrics_of,
+    reads_images,
+    send_to_vllm_only,
+    tell_rates,
+    token_log_probs,
+    tokenizer_of,
+)
 
 
 class ProcessPPOTrainer(ProcessGRPOTrainer):
@@ -64,16 +71,16 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         self._check_shaping(args)
         trunk, source = _trunk_of(model, args, step_scorer)
         super().__init__(model=model, args=args, step_scorer=step_scorer, **arguments)
-        _refuse_images(self._is_vlm)
+        _refuse_images(reads_images(self))
         if trunk is not None and source is not None:
-            check_vocabulary(trunk, source, self._tokenizer)
+            check_vocabulary(trunk, source, tokenizer_of(self))
         self.value_tap = ValueTap(self.model, self._critic(trunk, args))
         one_dtype_for_zero3(self.model)
         if args.sync_ref_model:
             theirs = self.pop_callback(SyncRefModelCallback)
             self.add_callback(SyncReferenceToPolicy(theirs.ref_model, theirs.accelerator))
         if self.use_vllm:
-            _keep_from_vllm(self.vllm_generation)
+            send_to_vllm_only(self.vllm_generation, lambda name: not name.startswith(PREFIX))
 
     def _critic(self, trunk, args: ProcessPPOConfig) -> Critic:
         hidden_size = (trunk or self.model).config.get_text_config().hidden_size
@@ -130,9 +137,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         batch = args.per_device_train_batch_size if self.model.training else args.per_device_eval_batch_size
         checkpointing = disable_gradient_checkpointing(self.model, args.gradient_checkpointing_kwargs)
         with torch.no_grad(), checkpointing, self.value_tap.collecting() as values:
-            log_probs, *_ = self._get_per_token_logps_and_entropies(
-                self.model, input_ids, attention_mask, num_tokens, batch_size=batch
-            )
+            log_probs = token_log_probs(self, input_ids, attention_mask, num_tokens, batch_size=batch)
         return output.get("old_per_token_logps", log_probs), state_values(values, num_tokens)
 
     # Loss
@@ -140,7 +145,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
     def _compute_loss(self, model, inputs):
         """TRL's policy loss without its KL term, plus the clipped value loss of the same forward."""
         mask = inputs["completion_mask"].bool()
-        with self._kl_in_reward(), self.value_tap.collecting() as values:
+        with loss_setting(self, "beta", 0.0), self.value_tap.collecting() as values:
             policy_loss = super()._compute_loss(model, inputs)
         per_token, clipped = clipped_value_loss(
             state_values(values, mask.size(1)),
@@ -157,14 +162,6 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
             normalizer = normalizer * self.current_gradient_accumulation_steps / self.args.steps_per_generation
         return policy_loss + self.args.value_weight * per_token.sum() / normalizer
 
-    @contextmanager
-    def _kl_in_reward(self) -> Iterator[None]:
-        beta, self.beta = self.beta, 0.0
-        try:
-            yield
-        finally:
-            self.beta = beta
-
     # Logs
 
     def _summed(self, sums: Tensor) -> Tensor:
@@ -172,10 +169,10 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
 
     def _log_mean(self, name: str, values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> None:
         count, total, _ = self._summed(masked_sums(values, mask)).tolist()
-        self._metrics["train" if self.model.training else "eval"][name].append(total / max(count, 1))
+        metrics_of(self, "train" if self.model.training else "eval")[name].append(total / max(count, 1))
 
     def _log_critic(self, values: Tensor, returns: Tensor, mask: Tensor) -> None:
-        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics = metrics_of(self, "train" if self.model.training else "eval")
         of_returns = self._summed(masked_sums(returns, mask))
         of_errors = self._summed(masked_sums(returns - values, mask))
         metrics["critic/explained_variance"].append(explained_variance(of_returns, of_errors))
@@ -253,7 +250,7 @@ def hold_policy(scheduler, updates: int) -> None:
         if not group.get("critic"):
             factors[index] = partial(_held, factors[index], updates)
             group["lr"] = scheduler.base_lrs[index] * factors[index](scheduler.last_epoch)
-    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+    tell_rates(scheduler)
 
 
 def _held(factor, updates: int, update: int) -> float:
@@ -289,15 +286,3 @@ def _refuse_images(with_processor: bool) -> None:
             "processing_class: got a processor of images and text, expected a tokenizer: the critic and the "
             "log-probabilities of the old policy read token ids only, so PPO would train as if there were no images"
         )
-
-
-def _keep_from_vllm(generation) -> None:
-    """The engine that samples gets the policy's weights only."""
-    everything = generation._iter_named_params
-
-    def of_the_policy():
-        for name, parameter in everything():
-            if not name.startswith(PREFIX):
-                yield name, parameter
-
-    generation._iter_named_params = of_the_policy

@@ -4,13 +4,14 @@ import math
 from collections import Counter
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from reward import StepRollouts
 from reward.verifier import STATUSES
-from rlhf_prm.guard.detectors import process_auroc
 from rlhf_prm.judges.stats import judge_metrics
 from rlhf_prm.rl.rollout_scoring import UNLABELLED, UNVERIFIED, ScoredRollout
+from rlhf_prm.statistics import auroc
 
 
 def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_advantages: Tensor) -> dict[str, float]:
@@ -44,3 +45,16 @@ def scorer_metrics(growth: dict[str, float]) -> dict[str, float]:
     """Metric name → value of what this rank's scorer has done for a batch; ``growth`` is that of its running totals."""
     names = ("forwards", "completions", "tokens", "duplicates")
     return {f"prm/{name}": growth[name] for name in names if name in growth} | judge_metrics(growth)
+
+
+def process_auroc(rollouts: StepRollouts, among: Bool[Tensor, " B"] | None = None) -> float:
+    """AUROC of a rollout's lowest step score against its verdict; NaN if all are right or all wrong.
+
+    A solution is as right as its worst step: the lowest score is what the verdict should agree with.
+
+    Args:
+        among: the rollouts that count, of the scorable ones; None = all of them.
+    """
+    lowest = rollouts.step_scores.float().masked_fill(~rollouts.step_mask, torch.inf).amin(1)
+    ranked = rollouts.scorable if among is None else rollouts.scorable & among
+    return auroc(lowest[ranked], rollouts.correct[ranked])

@@ -232,8 +232,8 @@ class StartedScoring:
 
 def verdict_value(reward: float | None, status: str) -> float:
     """1.0 = correct, 0.0 = incorrect, NaN = the verifier cannot tell."""
-    told = reward is not None and not math.isnan(reward)
-    return float(status == "correct") if told else math.nan
+    judged = reward is not None and not math.isnan(reward)
+    return float(status == "correct") if judged else math.nan
 
 
 def check_statuses(statuses: Sequence[str]) -> None:

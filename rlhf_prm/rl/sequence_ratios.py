@@ -16,9 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from trl import GRPOTrainer
 
-_FORWARD = (
-    "_get_per_token_logps_and_entropies"  # TRL's; called once in a loss, before the old log-probabilities are read
-)
+from rlhf_prm.rl.trl_seam import after_forward, loss_setting
 
 
 def gspo_token_old_log_probs(
@@ -49,27 +47,17 @@ def gspo_token(trainer: GRPOTrainer, inputs: Mapping[str, Any]) -> Iterator[Mapp
     if trainer.importance_sampling_level != "sequence" or not of_tokens:
         yield inputs
         return
-    inputs, own, forward = dict(inputs), vars(trainer).get(_FORWARD), getattr(trainer, _FORWARD)
+    inputs = dict(inputs)
     mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
 
-    def forward_then_replace(*args, **kwargs):
-        log_probs, *others = forward(*args, **kwargs)
+    def replace_old_ones(log_probs: Float[Tensor, "B T"]) -> None:
         old = inputs.get("old_per_token_logps")
         old = log_probs.detach() if old is None else old
         inputs.setdefault("sampling_per_token_logps", old)  # the off-policy mask asks for the real ones
         inputs["old_per_token_logps"] = gspo_token_old_log_probs(log_probs, old, mask)
-        return log_probs, *others
 
-    trainer.importance_sampling_level = "token"
-    setattr(trainer, _FORWARD, forward_then_replace)
-    try:
+    with loss_setting(trainer, "importance_sampling_level", "token"), after_forward(trainer, replace_old_ones):
         yield inputs
-    finally:
-        trainer.importance_sampling_level = "sequence"
-        if own is None:
-            delattr(trainer, _FORWARD)
-        else:
-            setattr(trainer, _FORWARD, own)
 
 
 def off_policy_mask(

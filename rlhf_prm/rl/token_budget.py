@@ -7,7 +7,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from rlhf_prm.files import read_json, write_json
-from rlhf_prm.guard.update_batches import UpdateBatches
+from rlhf_prm.rl.trl_seam import metrics_of
+from rlhf_prm.rl.update_batches import UpdateBatches
 
 STATE_FILE = "token_budget.json"
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class TokenBudget(TrainerCallback):
         for batch in self._batches.taken():
             self.tokens += int(batch.rollouts.token_counts.sum()) + batch.scorer_tokens
         # TRL logs the mean of a metric's list: the newest count stands there alone.
-        self.trainer._metrics["train"]["generated_tokens"][:] = [self.tokens]
+        metrics_of(self.trainer, "train")["generated_tokens"][:] = [self.tokens]
         if self.budget is not None and self.tokens >= self.budget:
             control.should_training_stop = True
 

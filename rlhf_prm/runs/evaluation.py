@@ -7,7 +7,8 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl.models import unwrap_model_for_generation
 
-from rlhf_prm.guard.undisturbed import log_row, training_undisturbed
+from rlhf_prm.rl.trl_seam import sampled_ids
+from rlhf_prm.rl.undisturbed import log_row, training_undisturbed
 from rlhf_prm.runs.sources import Sources
 
 NOTHING = {"accuracy": None, "process_accuracy": None}
@@ -54,7 +55,7 @@ def verified_accuracy(trainer, dataset: Dataset) -> float | None:
 
 def _rewards(trainer, rows: list[dict[str, Any]]) -> list[float | None]:
     """The verifier's reward of one sample per row; None where it has no gold answer or could not judge."""
-    completions = trainer._generate([row["prompt"] for row in rows])[1]
+    completions = sampled_ids(trainer, [row["prompt"] for row in rows])
     decode, verifier = trainer.scoring.tokenizer.decode, trainer.scoring.verifier
     labelled = [i for i, row in enumerate(rows) if row.get("solution") is not None]
     texts = [decode(completions[i], skip_special_tokens=True) for i in labelled]

@@ -7,10 +7,11 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rlhf_prm.evaluation.samples import SampledProblem
-from rlhf_prm.guard.update_batches import UpdateBatches
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.preflight.warning import warn_if_no_better_than_chance
 from rlhf_prm.rl.rollout_scoring import ScoredRollout
+from rlhf_prm.rl.trl_seam import metrics_of
+from rlhf_prm.rl.update_batches import UpdateBatches
 
 ENOUGH = 64  # verified rollouts in groups with right and wrong answers: only those say how well a PRM ranks
 AT_MOST = 512  # verified rollouts to wait for them
@@ -62,7 +63,7 @@ class PRMCheck(TrainerCallback):
         measures = preflight_measures(self._samples)
         self._done, self._samples = True, []
         if measures["auroc_min"] is not None:
-            self.trainer._metrics["train"]["prm/auroc_within"].append(measures["auroc_min"])
+            metrics_of(self.trainer, "train")["prm/auroc_within"].append(measures["auroc_min"])
         self.warning = warn_if_no_better_than_chance(measures)
         if self.warning and prints:
             tqdm.write(f"warning: {self.warning}")  # above the progress line

@@ -14,6 +14,7 @@ from rlhf_prm.prm.server import PRMServerError
 from rlhf_prm.report import write_report
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.rl.token_budget import TokenBudget
+from rlhf_prm.rl.trl_seam import save_checkpoint
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.checkpoints import checkpoint_to_resume
 from rlhf_prm.runs.errors import disk_errors, end_with, ready_folder, user_errors
@@ -175,7 +176,7 @@ def checkpoint_when_server_is_lost(trainer: Any) -> Iterator[None]:
     except (PRMServerError, EndpointError) as error:
         done = trainer.state.global_step
         if done:
-            trainer._save_checkpoint(trainer.model, trial=None)
+            save_checkpoint(trainer)
             trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
         kept = f"update {done} is saved; go on with --resume_from_checkpoint true" if done else "no update was done"
         end_with(ValueError(f"{error}; {kept}"))

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from itertools import accumulate
 from operator import and_
 
-from rlhf_prm.toyworld.problems import FILLERS, OPERATIONS, Problem, result
+from rlhf_prm.toyworld.problems import FILLERS, OPERATIONS, ChainProblem, result
 
 _STEP = re.compile(rf"(\d) ({'|'.join(OPERATIONS)}) (\d) = (\d)")
 _ANSWER = re.compile(r"Answer: \\boxed\{(\d)\}")
 
 
-def step_verdicts(problem: Problem | str, steps: Sequence[str]) -> list[bool]:
+def step_verdicts(problem: ChainProblem | str, steps: Sequence[str]) -> list[bool]:
     """Whether each step follows from the ones before it *as they stand*, right or wrong.
 
     A step is right when it does the problem's next operation on the digit reached so far and gets the right digit; the
     answer is right when it follows the last operation and repeats the digit reached. A filler line is right anywhere
     before the answer. Anything else, and anything after the answer, is an error.
     """
-    problem = problem if isinstance(problem, Problem) else Problem.parse(problem)
+    problem = problem if isinstance(problem, ChainProblem) else ChainProblem.parse(problem)
     chain, digit, done, answered, verdicts = problem.chain, problem.start, 0, False, []
     for step in steps:
         text = step.strip()
@@ -44,7 +44,7 @@ def _operations_done(chain: tuple[tuple[str, int], ...], done: int, link: tuple[
     return chain.index(link, done) + 1 if link in chain[done:] else done + 1
 
 
-def step_labels(problem: Problem | str, steps: Sequence[str]) -> list[bool]:
+def step_labels(problem: ChainProblem | str, steps: Sequence[str]) -> list[bool]:
     """True for every step up to the first error, False from there on."""
     return list(accumulate(step_verdicts(problem, steps), and_))
 
@@ -55,6 +55,6 @@ def step_facts(step: str) -> tuple[int, str, int, int] | None:
     return (int(match[1]), match[2], int(match[3]), int(match[4])) if match else None
 
 
-def process_correct(problem: Problem | str, steps: Sequence[str]) -> bool:
+def process_correct(problem: ChainProblem | str, steps: Sequence[str]) -> bool:
     """Every step right, and the answer given."""
     return bool(steps) and all(step_labels(problem, steps)) and _ANSWER.fullmatch(steps[-1].strip()) is not None

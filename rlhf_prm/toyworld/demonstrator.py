@@ -2,7 +2,7 @@
 
 import random
 
-from rlhf_prm.toyworld.problems import FACTS, FILLERS, Problem, answer_line, result, step_line
+from rlhf_prm.toyworld.problems import FACTS, FILLERS, ChainProblem, answer_line, result, step_line
 
 WRONG_FACTS = 0.35  # share of the 150 facts it believes wrongly ...
 SHOWN_WRONG = 0.7  # ... and how often it then shows its belief in place of the truth
@@ -24,7 +24,7 @@ class Demonstrator:
         self.beliefs = {fact: (result(*fact) + rng.randint(1, 9)) % 10 for fact in wrong}
         self.filler = filler
 
-    def solution(self, problem: Problem, rng: random.Random) -> list[str]:
+    def solution(self, problem: ChainProblem, rng: random.Random) -> list[str]:
         """The steps it shows for a problem, the answer last."""
         value, steps = problem.start, []
         for operation, operand in problem.chain:

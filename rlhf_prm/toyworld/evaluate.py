@@ -6,12 +6,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.checker import process_correct
-from rlhf_prm.toyworld.problems import SEPARATOR, Problem
+from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
 from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.verifier import final_answer
 
 
-def evaluate_completions(problems: Sequence[Problem], completions: Sequence[str]) -> dict[str, float]:
+def evaluate_completions(problems: Sequence[ChainProblem], completions: Sequence[str]) -> dict[str, float]:
     """``accuracy`` (share of right answers) and ``process_accuracy`` (share with every step right and the answer given)
     of one completion per problem; their difference is the share of right answers by a wrong process."""
     splitter = StepSplitter(SEPARATOR)
@@ -36,4 +36,4 @@ def evaluate_policy(
         model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=batch_size
     )
     completions = [group[0] for group in sampler.generate(prompts, 1, seed=seed)]
-    return evaluate_completions([Problem.parse(prompt) for prompt in prompts], completions)
+    return evaluate_completions([ChainProblem.parse(prompt) for prompt in prompts], completions)

@@ -9,7 +9,7 @@ from rlhf_prm.files import read_json_lines, write_json, write_json_lines
 from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.step_data import StepLabels
 from rlhf_prm.toyworld import labels
-from rlhf_prm.toyworld.problems import Problem
+from rlhf_prm.toyworld.problems import ChainProblem
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.stages import Stage, StageCache
 
@@ -18,7 +18,7 @@ STAGE_OF = {"mc": "monte_carlo"}  # where a label source's stage is not called l
 
 
 def label_stages(
-    cache: StageCache, settings: ToyWorldSettings, policy: Stage, problems: Sequence[Problem]
+    cache: StageCache, settings: ToyWorldSettings, policy: Stage, problems: Sequence[ChainProblem]
 ) -> dict[str, Stage]:
     """The stages from the policy to labelled solutions that ``label_source`` needs; the last is ``labels``."""
     source, seeded = settings.label_source, partial(settings.subset, "seed")
@@ -43,7 +43,9 @@ def label_stages(
     return {**stages, "labels": cache.stage("labels", {"source": source}, build, tuple(stages.values()))}
 
 
-def _build_solutions(settings: ToyWorldSettings, policy_path: Path, problems: Sequence[Problem], folder: Path) -> None:
+def _build_solutions(
+    settings: ToyWorldSettings, policy_path: Path, problems: Sequence[ChainProblem], folder: Path
+) -> None:
     sampler = labels.policy_sampler(policy_path, settings.max_completion_length, progress="PRM: sampled solutions")
     write_json_lines(folder / ROWS, labels.sampled_solutions(sampler, problems, seed=settings.seed))
 

@@ -19,7 +19,7 @@ from rlhf_prm.step_data import StepLabels, labels_from_first_error
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.checker import step_labels
 from rlhf_prm.toyworld.judge import FallibleJudge
-from rlhf_prm.toyworld.problems import SEPARATOR, Problem
+from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
 from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 
@@ -33,7 +33,7 @@ def policy_sampler(policy_path: Path, max_new_tokens: int, progress: str | None 
 
 
 def sampled_solutions(
-    sampler: PolicySampler, problems: Sequence[Problem], *, seed: int, per_problem: int = 1
+    sampler: PolicySampler, problems: Sequence[ChainProblem], *, seed: int, per_problem: int = 1
 ) -> list[dict[str, Any]]:
     """Rows of ``prompt``, ``steps`` and the gold ``solution``: ``per_problem`` samples of every problem, adjacent."""
     splitter = StepSplitter(SEPARATOR)

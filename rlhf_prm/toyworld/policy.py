@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlhf_prm.toyworld.demonstrator import Demonstrator
-from rlhf_prm.toyworld.problems import SEPARATOR, Problem
+from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
 
 IGNORED = -100  # the label of tokens that are not learned from
 
@@ -46,7 +46,7 @@ def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalL
 
 def supervised_policy(
     tokenizer: PreTrainedTokenizerFast,
-    problems: Sequence[Problem],
+    problems: Sequence[ChainProblem],
     demonstrator: Demonstrator,
     *,
     seed: int,
@@ -81,7 +81,7 @@ def save_policy(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, fol
     tokenizer.save_pretrained(folder)
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast, problem: Problem, steps: list[str]) -> tuple[list[int], int]:
+def _tokens(tokenizer: PreTrainedTokenizerFast, problem: ChainProblem, steps: list[str]) -> tuple[list[int], int]:
     prompt = tokenizer(problem.prompt).input_ids
     return [*prompt, *tokenizer(SEPARATOR.join(steps)).input_ids, tokenizer.eos_token_id], len(prompt)
 

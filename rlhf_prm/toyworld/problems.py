@@ -51,7 +51,7 @@ def answer_line(digit: int) -> str:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ChainProblem:
     """A start digit and the operations to do on it, in order."""
 
     start: int
@@ -85,7 +85,7 @@ class Problem:
         return [*lines, answer_line(digits[-1])]
 
     @classmethod
-    def parse(cls, prompt: str) -> "Problem":
+    def parse(cls, prompt: str) -> "ChainProblem":
         """The problem a prompt states.
 
         Raises:
@@ -97,23 +97,23 @@ class Problem:
         return cls(int(body[0]), tuple((operation, int(operand)) for operation, operand in _LINK.findall(body)))
 
 
-def draw_problem(rng: random.Random, operations: tuple[int, int]) -> Problem:
+def draw_problem(rng: random.Random, operations: tuple[int, int]) -> ChainProblem:
     """A random problem with between ``operations[0]`` and ``operations[1]`` operations."""
     length = rng.randint(*operations)
-    return Problem(rng.randrange(10), tuple((rng.choice(OPERATIONS), rng.choice(OPERANDS)) for _ in range(length)))
+    return ChainProblem(rng.randrange(10), tuple((rng.choice(OPERATIONS), rng.choice(OPERANDS)) for _ in range(length)))
 
 
-def draw_splits(seed: int, operations: tuple[int, int], sizes: dict[str, int]) -> dict[str, list[Problem]]:
+def draw_splits(seed: int, operations: tuple[int, int], sizes: dict[str, int]) -> dict[str, list[ChainProblem]]:
     """Disjoint lists of distinct problems, one per name in ``sizes``.
 
     Every list has its own random stream and leaves out the problems of the lists before it, so that a list does not
     change when one after it grows.
     """
-    seen: set[Problem] = set()
-    splits: dict[str, list[Problem]] = {}
+    seen: set[ChainProblem] = set()
+    splits: dict[str, list[ChainProblem]] = {}
     for name, size in sizes.items():
         rng = random.Random(f"{name} {seed}")
-        problems: list[Problem] = []
+        problems: list[ChainProblem] = []
         while len(problems) < size:
             problem = draw_problem(rng, operations)
             if problem not in seen:

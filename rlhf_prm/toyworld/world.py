@@ -20,7 +20,7 @@ from rlhf_prm.toyworld.evaluate import evaluate_policy
 from rlhf_prm.toyworld.label_stages import ROWS, label_stages
 from rlhf_prm.toyworld.labels import gold_labels, policy_sampler, sampled_solutions, stepwise_rows
 from rlhf_prm.toyworld.policy import save_policy, supervised_policy
-from rlhf_prm.toyworld.problems import Problem, draw_splits
+from rlhf_prm.toyworld.problems import ChainProblem, draw_splits
 from rlhf_prm.toyworld.reward_model import train_reward_model
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.stages import Stage, StageCache
@@ -81,13 +81,13 @@ class ToyWorld:
         The ``per_problem`` solutions of a problem are adjacent.
         """
         sampler = policy_sampler(self.policy_path, self.settings.max_completion_length)
-        chosen = [Problem.parse(prompt) for prompt in self.eval_dataset["prompt"][:problems]]
+        chosen = [ChainProblem.parse(prompt) for prompt in self.eval_dataset["prompt"][:problems]]
         rows = sampled_solutions(sampler, chosen, seed=seed, per_problem=per_problem)
         labelled = stepwise_rows(rows, gold_labels(rows))
         return [{**one, "solution": row["solution"]} for one, row in zip(labelled, rows, strict=True)]
 
 
-def problem_splits(settings: ToyWorldSettings) -> dict[str, list[Problem]]:
+def problem_splits(settings: ToyWorldSettings) -> dict[str, list[ChainProblem]]:
     """The world's problems: disjoint lists for ``eval``, ``sft``, ``labelled`` (for the PRM) and ``train``."""
     sizes = {
         "eval": settings.eval_problems,
@@ -134,7 +134,7 @@ def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str], with_
     subprocess.run([*command, "--settings", json.dumps(asdict(settings))], env=environment, check=True)
 
 
-def _build_policy(settings: ToyWorldSettings, problems: Sequence[Problem], folder: Path) -> None:
+def _build_policy(settings: ToyWorldSettings, problems: Sequence[ChainProblem], folder: Path) -> None:
     tokenizer = toy_tokenizer()
     policy = supervised_policy(
         tokenizer,
@@ -162,7 +162,7 @@ def _build_prm(settings: ToyWorldSettings, policy_path: Path, labelled: Path, fo
     )
 
 
-def _dataset(problems: Sequence[Problem], gold_fraction: float = 1.0, seed: int = 0) -> Dataset:
+def _dataset(problems: Sequence[ChainProblem], gold_fraction: float = 1.0, seed: int = 0) -> Dataset:
     with_gold = round(gold_fraction * len(problems))
     kept = set(random.Random(f"gold {seed}").sample(range(len(problems)), with_gold))
     solutions = [problem.solution if index in kept else None for index, problem in enumerate(problems)]

@@ -6,7 +6,7 @@ import pytest
 
 from reward import METHODS
 from rlhf_prm.ablation.config import load_config
-from rlhf_prm.guard.guard import ACTIONS
+from rlhf_prm.guard.actions import ACTIONS
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 

@@ -15,9 +15,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from rlhf_prm.guard.detectors import TripRule
 from rlhf_prm.guard.guard import HackGuard
 from rlhf_prm.guard.last_good import LastGood
-from rlhf_prm.guard.rules import Rule
 from rlhf_prm.prm import load_prm
 from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
 from tests.distributed.scripted_run import completion, trainer_of
@@ -156,7 +156,7 @@ def guarded(folder: Path, rank: int) -> dict:
         action="rollback",
         held_out=told.__next__,
         every=1,
-        rules={"incorrect_score": Rule("up", -1.0)},
+        rules={"incorrect_score": TripRule("up", -1.0)},
         watch={"reference": 3, "window": 1, "noise": -100.0},
         make_up=True,
     )
@@ -172,7 +172,7 @@ def guarded(folder: Path, rank: int) -> dict:
         "digests": look.digests,
         "scales": [row["hack/process_scale"] for row in trainer.state.log_history if "hack/process_scale" in row],
         "updates": trainer.state.global_step,
-        "actions": [(entry["step"], entry["action"]) for entry in guard._read_log()],  # the main process's
+        "actions": [(entry["step"], entry["action"]) for entry in guard.journal.entries()],  # the main process's
     }
 
 

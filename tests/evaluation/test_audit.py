@@ -10,7 +10,7 @@ import pytest
 
 from rlhf_prm.cli import main
 from rlhf_prm.evaluation.audit import PROBES, AuditSettings, ProbeTexts, audit
-from rlhf_prm.evaluation.audit.lines import RULES, VERDICTS, AuditLine, Rule
+from rlhf_prm.evaluation.audit.lines import RULES, VERDICTS, AuditLine, AuditRule
 from rlhf_prm.evaluation.audit.measures import (
     aggregation_ranking,
     drift,
@@ -140,7 +140,7 @@ def test_probe_verdicts(rule, probe, verdict):
 
 
 def test_rules():
-    lower_is_worse = Rule(0.8, 0.65, "", higher_is_worse=False)
+    lower_is_worse = AuditRule(0.8, 0.65, "", higher_is_worse=False)
     assert [lower_is_worse.verdict(x) for x in (0.9, 0.7, 0.6, math.nan)] == [
         "ok",
         "with care",

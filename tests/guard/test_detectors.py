@@ -198,13 +198,13 @@ def test_measurements_catch_each_faked_mode():
         if name == "step_count_correlation":  # two rollouts correlate fully either way
             continue
         worse = batch[name] - base[name]
-        assert worse > 0 if detectors.DETECTORS[name].worse == "up" else worse < 0, name
+        assert worse > 0 if detectors.DETECTORS[name].rule.worse == "up" else worse < 0, name
 
 
 def test_published_thresholds_are_recorded():
     published = {name: d.threshold for name, d in detectors.DETECTORS.items() if d.threshold is not None}
     assert published == {"suffix_repetition": 0.2}
-    assert {d.worse for d in detectors.DETECTORS.values()} == {"up", "down"}
+    assert {d.rule.worse for d in detectors.DETECTORS.values()} == {"up", "down"}
 
 
 def test_rollout_measures_ignore_padding():

@@ -5,13 +5,15 @@ import math
 
 import pytest
 
-from rlhf_prm.guard.rules import Rule, Watch
+from rlhf_prm.guard.detectors import TripRule
+from rlhf_prm.guard.rules import Watch
 from tests.guard.test_hackguard import MadeUpRun
 
 
 def test_limits_are_those_that_trip():
     """Reference 1, 1.2, 0.8 (mean 1, spread 0.2); a window of 2: margin 3 · 0.2 · √(1/3 + 1/2) = 0.5477 > 0.1."""
-    watch = Watch(rules={"length": Rule("up", 0.1), "auroc": Rule("down", 0.1, least=0.4)}, reference=3, window=2)
+    rules = {"length": TripRule("up", 0.1), "auroc": TripRule("down", 0.1, least=0.4)}
+    watch = Watch(rules=rules, reference=3, window=2)
     for length in (1.0, 1.2, 0.8):
         assert watch.limits() == {}
         watch.observe({"length": length, "auroc": 0.8}, math.nan, math.nan)
@@ -23,5 +25,5 @@ def test_limits_are_those_that_trip():
 
 def test_the_guard_leaves_its_limits_in_the_runs_folder(tmp_path):
     run = MadeUpRun(tmp_path, lambda update: 4, lambda update: 0.5, action="warn").begin().go(1, 14)
-    told = json.loads((tmp_path / "hack_limits.json").read_text())
-    assert told == run.guard.watch.limits() and told["steps_per_rollout"] > 4
+    written = json.loads((tmp_path / "hack_limits.json").read_text())
+    assert written == run.guard.watch.limits() and written["steps_per_rollout"] > 4

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +12,11 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from reward import StepRollouts
+from rlhf_prm.guard.accuracy import update_measures
+from rlhf_prm.guard.arbiter import Arbiter
+from rlhf_prm.guard.detectors import TripRule
 from rlhf_prm.guard.guard import HackGuard
-from rlhf_prm.guard.rules import Arbiter, Rule, Watch
+from rlhf_prm.guard.rules import Watch
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.rollout_scoring import ScoredRollout
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
@@ -75,7 +78,7 @@ class MadeUpRun:
 
     @property
     def log(self) -> list[dict]:
-        return self.guard._read_log()
+        return self.guard.journal.entries()
 
 
 def inflating(update: int) -> int:
@@ -171,14 +174,14 @@ def test_updates_that_a_rollback_threw_away_are_made_up_also_after_resuming(tmp_
     run.guard.on_save(None, TrainerState(global_step=24), run.control)
     resumed = MadeUpRun(tmp_path, inflating, collapsing, action="rollback", make_up=True).begin(24)
     assert resumed.state.max_steps == run.state.max_steps and resumed.guard.last_good.update == 0
-    assert resumed.guard._rolled_back == second
+    assert resumed.guard.state.rolled_back == second
 
 
 def test_weights_are_kept_when_accuracy_has_risen_by_more_than_noise(tmp_path):
     # 256 problems at 0.3: 2·√(2·0.21/256) = 0.081, so 0.42 at update 6 is kept, 0.50 at update 12 is not, 0.58 is
     accuracy = {6: 0.42, 12: 0.50, 18: 0.58}
     run = MadeUpRun(tmp_path, lambda _: 4, lambda update: accuracy.get(update, 0.3), action="rollback").begin()
-    kept = [(run.go(u, u).guard.last_good.update, run.guard.arbiter.best) for u in range(1, 19)]
+    kept = [(run.go(u, u).guard.last_good.update, run.guard.state.arbiter.best) for u in range(1, 19)]
     assert kept[4] == (0, 0.3) and kept[5] == (6, 0.42) and kept[11] == (6, 0.5) and kept[17] == (18, 0.58)
 
 
@@ -202,11 +205,11 @@ def test_stop_ends_the_training_and_single_detectors_can_differ(tmp_path):
 
 
 def test_off_is_off(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlhf_prm.guard.guard.measurements", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("rlhf_prm.guard.guard.update_measures", lambda *_: pytest.fail("measured"))
     run = MadeUpRun(tmp_path, inflating, collapsing, action="off", held_out=lambda: pytest.fail("asked"))
     run.begin().go(1, 30)
     run.guard.on_save(None, TrainerState(global_step=30), run.control)
-    assert not list(tmp_path.iterdir()) and not run._metrics["train"] and run.guard._batches.taken() == []
+    assert not list(tmp_path.iterdir()) and not run._metrics["train"] and run.guard.batches.taken() == []
 
 
 def test_off_with_one_detector_that_warns_is_not_off(tmp_path):
@@ -223,11 +226,11 @@ def test_all_generations_of_an_update_are_measured_as_one_batch(tmp_path):
     run.last_rollouts = batch(1, 8, 0.0)
     run.guard.on_step_end(None, TrainerState(global_step=1), run.control)
     measured = run._metrics["train"]
-    assert measured["hack/steps_per_rollout"] == [6.0] and len(run.guard.watch.first) == 1
+    assert measured["hack/steps_per_rollout"] == [6.0] and len(run.guard.watch.memory.first) == 1
     assert measured["hack/tokens_per_rollout"] == [18.0]
     # right: 10 of 40, means 0.9 beside 0.4 everywhere else
-    assert measured["hack/auroc"] == [1.0] and run.guard.watch.outcome == [0.25]
-    assert run.guard.watch.process == [pytest.approx((10 * 4 * 0.9 + 10 * 4 * 0.4 + 20 * 8 * 0.4) / 240)]
+    assert measured["hack/auroc"] == [1.0] and run.guard.watch.memory.outcome == [0.25]
+    assert run.guard.watch.memory.process == [pytest.approx((10 * 4 * 0.9 + 10 * 4 * 0.4 + 20 * 8 * 0.4) / 240)]
 
 
 def test_a_checkpoint_without_the_guards_state_is_said(tmp_path, caplog):
@@ -240,7 +243,7 @@ def test_batches_of_the_evaluation_and_batches_seen_before_are_left_out(tmp_path
     run.guard.on_step_end(None, TrainerState(global_step=4), run.control)
     run.last_rollouts = batch(5, 9, 0.1, mode="eval")
     run.guard.on_step_end(None, TrainerState(global_step=5), run.control)
-    assert len(run.guard.watch.first) == 3
+    assert len(run.guard.watch.memory.first) == 3
 
 
 def test_resumed_in_the_middle_it_decides_the_same(tmp_path):
@@ -280,7 +283,7 @@ def test_a_guard_without_a_trainer_says_so():
         HackGuard().on_train_begin(None, TrainerState(), TrainerControl())
 
 
-def watch(early: list[float], late: list[float], rule: Rule) -> list:
+def watch(early: list[float], late: list[float], rule: TripRule) -> list:
     watch = Watch(rules={"x": rule}, reference=len(early), window=len(late))
     return [watch.observe({"x": value}, 0.5, 0.5) for value in [*early, *late]][-1]
 
@@ -288,27 +291,27 @@ def watch(early: list[float], late: list[float], rule: Rule) -> list:
 def test_limits_by_hand():
     # early mean 10, s = 1, n = 4; window of 4: standard error √(1/4 + 1/4) = 0.7071; 3 of them: 2.1213
     early = [9.0, 11.0, 9.0, 11.0]  # s = √(4/3) = 1.1547, so 3 standard errors are 2.4495
-    assert watch(early, [12.4] * 4, Rule("up", 1.0)) == []
-    trip = watch(early, [12.5] * 4, Rule("up", 1.0))[0]
+    assert watch(early, [12.4] * 4, TripRule("up", 1.0)) == []
+    trip = watch(early, [12.5] * 4, TripRule("up", 1.0))[0]
     assert trip.limit == pytest.approx(12.44949) and trip.reference == 10.0 and trip.value == 12.5
-    assert watch(early, [12.9] * 4, Rule("up", 0.3, relative=True)) == []
-    assert watch(early, [13.1] * 4, Rule("up", 0.3, relative=True))[0].limit == pytest.approx(13.0)
-    assert watch(early, [7.5] * 4, Rule("down", 1.0))[0].limit == pytest.approx(7.55051)
-    assert watch(early, [12.5] * 4, Rule("down", 1.0)) == []
+    assert watch(early, [12.9] * 4, TripRule("up", 0.3, relative=True)) == []
+    assert watch(early, [13.1] * 4, TripRule("up", 0.3, relative=True))[0].limit == pytest.approx(13.0)
+    assert watch(early, [7.5] * 4, TripRule("down", 1.0))[0].limit == pytest.approx(7.55051)
+    assert watch(early, [12.5] * 4, TripRule("down", 1.0)) == []
 
 
 def test_a_floor_below_which_nothing_trips():
-    assert watch([0.05, 0.05], [0.19, 0.19], Rule("up", 0.05, least=0.2)) == []
-    assert watch([0.05, 0.05], [0.21, 0.21], Rule("up", 0.05, least=0.2))[0].limit == 0.2
-    assert watch([0.9, 0.9], [0.7, 0.7], Rule("down", 0.15, least=0.65)) == []
-    assert watch([0.9, 0.9], [0.6, 0.6], Rule("down", 0.15, least=0.65))[0].limit == 0.65
+    assert watch([0.05, 0.05], [0.19, 0.19], TripRule("up", 0.05, least=0.2)) == []
+    assert watch([0.05, 0.05], [0.21, 0.21], TripRule("up", 0.05, least=0.2))[0].limit == 0.2
+    assert watch([0.9, 0.9], [0.7, 0.7], TripRule("down", 0.15, least=0.65)) == []
+    assert watch([0.9, 0.9], [0.6, 0.6], TripRule("down", 0.15, least=0.65))[0].limit == 0.65
 
 
 def test_missing_values_are_left_out():
     nan = math.nan
-    assert watch([1.0, nan, 1.0], [nan, nan], Rule("up", 0.5)) == []
-    assert watch([1.0, nan, 1.0], [nan, 2.0], Rule("up", 0.5))[0].value == 2.0
-    assert watch([nan, nan], [2.0, 2.0], Rule("up", 0.5)) == []
+    assert watch([1.0, nan, 1.0], [nan, nan], TripRule("up", 0.5)) == []
+    assert watch([1.0, nan, 1.0], [nan, 2.0], TripRule("up", 0.5))[0].value == 2.0
+    assert watch([nan, nan], [2.0, 2.0], TripRule("up", 0.5)) == []
 
 
 def test_arbiter_by_hand():
@@ -323,7 +326,7 @@ def test_arbiter_by_hand():
     assert arbiter.judge(0.5, 3) == "cleared" and arbiter.judge(0.75, 3) == "cleared" and arbiter.waited == 0
     assert arbiter.limit == pytest.approx(0.5)  # a third below the best
     assert arbiter.judge(0.62, None) == "cleared" and arbiter.sinking
-    assert json.dumps(arbiter.state())
+    assert json.dumps(asdict(arbiter))
 
 
 def test_with_few_problems_noise_decides_what_a_fall_is():
@@ -338,7 +341,7 @@ def test_on_a_real_trainer_a_rollback_restores_the_policy_and_lengthens_the_run(
         action="rollback",
         held_out=itertools.chain([0.9, 0.1], itertools.repeat(0.95)).__next__,
         every=1,
-        rules={"incorrect_score": Rule("up", -1.0)},
+        rules={"incorrect_score": TripRule("up", -1.0)},
         watch={"reference": 3, "window": 1, "noise": -100.0},
         make_up=True,
     )
@@ -362,18 +365,18 @@ def test_on_a_real_trainer_a_rollback_restores_the_policy_and_lengthens_the_run(
     guard.trainer = trainer
     trainer.train()
     assert seen[3] == (True, 1.0) and seen[4] == (False, 0.25) and seen[5][0]
-    assert trainer.state.global_step == 6 + 4 and guard._read_log()[0]["step"] == 4
+    assert trainer.state.global_step == 6 + 4 and guard.journal.entries()[0]["step"] == 4
     logged = [row for row in trainer.state.log_history if "hack/process_scale" in row]
     assert [row["hack/process_scale"] for row in logged] == [1.0] * 4 + [0.25] * 6
     planned = [0.06, 0.05, 0.04, 0.03, 0.02, 0.01]
     assert [row["learning_rate"] for row in logged] == pytest.approx(planned[:4] + planned)
 
 
-def test_the_accuracy_of_training_rollouts_is_a_share_of_verdicts(tmp_path):
+def test_the_accuracy_of_training_rollouts_is_a_share_of_verdicts():
     """Whatever a format reward adds: the arbiter's standard errors are those of a share."""
     seen = batch(1, steps=2, share_right=0.25)
     seen.rollouts = replace(
         seen.rollouts, outcome_rewards=seen.rollouts.outcome_rewards + 1, verdicts=seen.rollouts.outcome_rewards
     )
-    _, _, outcome = MadeUpRun(tmp_path, steps=lambda u: 2, accuracy=lambda u: 0.5).guard._measure([seen])
+    _, _, outcome = update_measures([seen], texts=4)
     assert outcome == 0.25

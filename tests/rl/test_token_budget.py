@@ -5,10 +5,10 @@ import json
 import pytest
 from transformers import TrainerCallback
 
-from rlhf_prm.guard.undisturbed import training_undisturbed
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.token_budget import TokenBudget
+from rlhf_prm.rl.undisturbed import training_undisturbed
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
 

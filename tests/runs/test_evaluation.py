@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 
 from reward.verifier import Verdict
 from rlhf_prm.guard.guard import HackGuard
-from rlhf_prm.guard.undisturbed import training_undisturbed
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.undisturbed import training_undisturbed
 from rlhf_prm.runs.evaluation import EvaluateOnTheWay, held_out_accuracy
 from rlhf_prm.runs.folder import MetricsFile
 from rlhf_prm.runs.sources import Sources

@@ -1,9 +1,9 @@
 import pytest
 
 from rlhf_prm.toyworld.checker import process_correct, step_facts, step_labels, step_verdicts
-from rlhf_prm.toyworld.problems import Problem
+from rlhf_prm.toyworld.problems import ChainProblem
 
-PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))  # 2, 6, 8
+PROBLEM = ChainProblem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))  # 2, 6, 8
 ONE, TWO, THREE, ANSWER = PROBLEM.gold_steps
 
 CASES = [  # steps, labels, process correct
@@ -36,7 +36,7 @@ def test_hand_worked_chains(steps, labels, correct):
 
 
 def test_a_false_step_can_be_washed_out():
-    problem = Problem(3, (("Times", 5), ("Times", 2)))  # 5, 0; one times two would be 2, three times two 6
+    problem = ChainProblem(3, (("Times", 5), ("Times", 2)))  # 5, 0; one times two would be 2, three times two 6
     steps = ["3 Times 5 = 0", "0 Times 2 = 0", "Answer: \\boxed{0}"]
     assert step_labels(problem, steps) == [False, False, False]
     assert problem.solution == "0" and not process_correct(problem, steps)

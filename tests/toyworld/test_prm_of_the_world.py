@@ -14,11 +14,11 @@ from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.statistics import first_error, predicted_first_error
 from rlhf_prm.toyworld.checker import step_labels
-from rlhf_prm.toyworld.problems import FILLERS, Problem
+from rlhf_prm.toyworld.problems import FILLERS, ChainProblem
 from rlhf_prm.toyworld.settings import LABEL_SOURCES, ToyWorldSettings
 from rlhf_prm.toyworld.world import build_world
 
-PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
+PROBLEM = ChainProblem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
 
 
 def rows_of(world, stage="labels"):
@@ -44,7 +44,7 @@ def test_held_out_solutions_have_exact_labels(small_world):
     assert [row["prompt"] for row in rows] == [p for p in small_world.eval_dataset["prompt"][:10] for _ in range(3)]
     for row in rows:
         assert row["labels"] == step_labels(row["prompt"], row["completions"])
-        assert row["solution"] == Problem.parse(row["prompt"]).solution
+        assert row["solution"] == ChainProblem.parse(row["prompt"]).solution
 
 
 def test_every_label_source_labels_the_same_solutions(by_source):

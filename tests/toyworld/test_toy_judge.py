@@ -10,9 +10,9 @@ from rlhf_prm.toyworld.checker import step_facts, step_labels, step_verdicts
 from rlhf_prm.toyworld.demonstrator import Demonstrator
 from rlhf_prm.toyworld.judge import FallibleJudge
 from rlhf_prm.toyworld.labels import judged_labels
-from rlhf_prm.toyworld.problems import Problem, draw_splits
+from rlhf_prm.toyworld.problems import ChainProblem, draw_splits
 
-PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))  # 2, 6, 8
+PROBLEM = ChainProblem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))  # 2, 6, 8
 
 
 def solutions(count, filler=False):

@@ -4,11 +4,11 @@ import pytest
 
 from rlhf_prm.toyworld.demonstrator import Demonstrator
 from rlhf_prm.toyworld.evaluate import evaluate_completions, final_answer
-from rlhf_prm.toyworld.problems import FACTS, SEPARATOR, Problem, draw_splits
+from rlhf_prm.toyworld.problems import FACTS, SEPARATOR, ChainProblem, draw_splits
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 
 # 7 + 5 = 12 → 2;  2 - 6 = -4 → 6;  6 * 3 = 18 → 8
-PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
+PROBLEM = ChainProblem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
 
 
 def test_a_problem_and_its_solution_as_text():
@@ -19,8 +19,8 @@ def test_a_problem_and_its_solution_as_text():
 
 def test_parsing_gives_the_problem_back():
     for problem in draw_splits(0, (3, 9), {"any": 50})["any"]:
-        assert Problem.parse(problem.prompt) == problem
-        assert Problem.parse(problem.prompt.strip()) == problem
+        assert ChainProblem.parse(problem.prompt) == problem
+        assert ChainProblem.parse(problem.prompt.strip()) == problem
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_parsing_gives_the_problem_back():
 )
 def test_parsing_refuses_other_text(prompt):
     with pytest.raises(ValueError, match="expected"):
-        Problem.parse(prompt)
+        ChainProblem.parse(prompt)
 
 
 def test_splits_are_disjoint_and_stay_when_a_later_one_grows():

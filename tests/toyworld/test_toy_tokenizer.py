@@ -6,10 +6,10 @@ from transformers import AutoTokenizer
 from rlhf_prm.steps import StepSplitter, step_lengths
 from rlhf_prm.toyworld.demonstrator import Demonstrator
 from rlhf_prm.toyworld.policy import new_policy, save_policy
-from rlhf_prm.toyworld.problems import SEPARATOR, Problem, draw_splits
+from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem, draw_splits
 from rlhf_prm.toyworld.tokenizer import STEP_TAG, WORDS, toy_tokenizer
 
-PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
+PROBLEM = ChainProblem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
-from rlhf_prm.toyworld.problems import Problem
+from rlhf_prm.toyworld.problems import ChainProblem
 from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.verifier import final_answer
@@ -28,7 +28,7 @@ def test_a_checkpoint_that_transformers_loads_and_generates_with(small_world):
 def test_datasets_hold_prompts_and_right_gold_answers(small_world):
     assert len(small_world.train_dataset) == 40 and len(small_world.eval_dataset) == 200
     for row in [*small_world.train_dataset, *small_world.eval_dataset]:
-        assert row["solution"] == Problem.parse(row["prompt"]).solution
+        assert row["solution"] == ChainProblem.parse(row["prompt"]).solution
     assert not set(small_world.train_dataset["prompt"]) & set(small_world.eval_dataset["prompt"])
 
 
@@ -53,7 +53,7 @@ def test_gold_fraction_keeps_that_share_and_rebuilds_nothing(small, small_world,
     world = build_world(ToyWorldSettings(**small, gold_fraction=0.1), cache_root)
     kept = [row for row in world.train_dataset if row["solution"] is not None]
     assert len(kept) == 4 and world.train_dataset["prompt"] == small_world.train_dataset["prompt"]
-    assert all(row["solution"] == Problem.parse(row["prompt"]).solution for row in kept)
+    assert all(row["solution"] == ChainProblem.parse(row["prompt"]).solution for row in kept)
     assert None not in world.eval_dataset["solution"]
     assert all(world.cached.values()) and world.prm_path == small_world.prm_path
     none = build_world(ToyWorldSettings(**small, gold_fraction=0.0), cache_root)

@@ -1,7 +1,7 @@
 """Is this PRM safe to train against? Measured on the policy's own samples, with a verdict per line."""
 
-from rlhf_prm.evaluation.audit.lines import RULES, AuditLine, Rule
+from rlhf_prm.evaluation.audit.lines import RULES, AuditLine, AuditRule
 from rlhf_prm.evaluation.audit.probes import PROBES, ProbeTexts
 from rlhf_prm.evaluation.audit.run import Audit, AuditSettings, audit
 
-__all__ = ["PROBES", "RULES", "Audit", "AuditLine", "AuditSettings", "ProbeTexts", "Rule", "audit"]
+__all__ = ["PROBES", "RULES", "Audit", "AuditLine", "AuditRule", "AuditSettings", "ProbeTexts", "audit"]

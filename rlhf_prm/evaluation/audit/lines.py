@@ -6,7 +6,7 @@ VERDICTS = ("ok", "with care", "unsafe", "not measured")
 
 
 @dataclass(frozen=True)
-class Rule:
+class AuditRule:
     """Where ok, with care and unsafe part, and why there.
 
     Args:
@@ -58,8 +58,8 @@ class AuditLine:
 # The paper is arXiv 2501.07301. It names three marks of a PRM that has drifted towards an outcome model: its lowest
 # score sits at the final answer, it passes right answers reached by wrong steps, and "last" is its best aggregation.
 # Each mark is evidence where it is there; where it is not, it clears nobody (see the yardsticks).
-RULES: dict[str, Rule] = {
-    "minimum at the last step": Rule(
+RULES: dict[str, AuditRule] = {
+    "minimum at the last step": AuditRule(
         0.31,
         0.42,
         "the paper singles out 42.2 % (Skywork-7B), 44.5 % (Math-Shepherd) and 52.9 to 54.6 % (EurusPRM); the others "
@@ -67,26 +67,26 @@ RULES: dict[str, Rule] = {
         "RLHFlow's two PRMs from Monte-Carlo labels have 9.1 and 17.3 %, and the lowest ProcessBench F1 of all. Where "
         "solutions are short, compare with the share by chance",
     ),
-    "right answer, wrong process passes": Rule(
+    "right answer, wrong process passes": AuditRule(
         0.3,
         0.6,
         "limits of this project. In the paper 5.1 / 11.9 / 27.4 / 43.4 % of a strong policy's right answers on GSM8K / "
         "MATH / OlympiadBench / Omni-MATH come from a wrong process; on such cases other PRMs name the first wrong "
         "step in 3.8 to 27.8 %, one from human labels in 38.2 %, the paper's own in 53.9 and 58.1 %",
     ),
-    "last beats product and min": Rule(
+    "last beats product and min": AuditRule(
         0.0,
         0.0,
         "limits of this project. Best-of-8 by the last score minus the better of product and min in the paper, in "
         "points and without intervals: PRMs from Monte-Carlo labels +0.5 to +1.4, from a judge's −0.3, from human "
         "labels −0.9, its own −1.5. Differences that small need many problems, and a value below 0 clears nobody",
     ),
-    "drift with step position": Rule(0.2, 0.4, "limits of this project on |Spearman ρ| within right solutions"),
-    "drift with step length": Rule(0.2, 0.4, "limits of this project on |Spearman ρ| within right solutions"),
-    "re-splitting flips the order": Rule(
+    "drift with step position": AuditRule(0.2, 0.4, "limits of this project on |Spearman ρ| within right solutions"),
+    "drift with step length": AuditRule(0.2, 0.4, "limits of this project on |Spearman ρ| within right solutions"),
+    "re-splitting flips the order": AuditRule(
         0.1, 0.25, "limits of this project: how a text is cut into steps is the policy's choice, and should not pay"
     ),
-    "tells right from wrong answers": Rule(
+    "tells right from wrong answers": AuditRule(
         0.8, 0.65, "limits of this project on the AUROC of the lowest step score; 0.5 is chance", higher_is_worse=False
     ),
 }

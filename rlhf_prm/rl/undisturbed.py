@@ -1,6 +1,5 @@
 """Measuring the policy in the middle of its training without a trace in the training."""
 
-import copy
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import Trainer
+
+from rlhf_prm.rl.trl_seam import eval_loaders_kept, evaluation_logs_kept, vllm_update_kept
 
 
 @contextmanager
@@ -26,6 +27,9 @@ def training_undisturbed(trainer: Any) -> Iterator[None]:
         stack.enter_context(_control_kept(trainer))
         stack.enter_context(modes_kept(trainer))
         stack.enter_context(_logs_kept(trainer))
+        stack.enter_context(evaluation_logs_kept(trainer))
+        stack.enter_context(eval_loaders_kept(trainer))
+        stack.enter_context(vllm_update_kept(trainer))
         yield
 
 
@@ -76,31 +80,15 @@ def modes_kept(trainer: Any) -> Iterator[None]:
 
 @contextmanager
 def _logs_kept(trainer: Any) -> Iterator[None]:
-    """What waits to be logged or counted: metrics, the completions table, the newest rollouts; and no callbacks."""
-    handler, state, metrics = trainer.callback_handler, trainer.state, trainer._metrics
-    names = ("last_rollouts", "log_completions", "_last_loaded_step")  # the last: vLLM's weights, which may be put back
-    kept = {name: getattr(trainer, name) for name in names if hasattr(trainer, name)}
-    evaluated, tables = _copied(metrics["eval"]), _copied(trainer._logs)
+    """What training has logged, and its newest rollouts; no callback is called meanwhile."""
+    handler, state = trainer.callback_handler, trainer.state
+    kept = {name: getattr(trainer, name) for name in ("last_rollouts", "log_completions") if hasattr(trainer, name)}
     callbacks, loader, logged = handler.callbacks, handler.eval_dataloader, len(state.log_history)
     handler.callbacks, trainer.log_completions = [], False
-    # Persistent workers keep the loader of the first data set evaluated, and would give it for every other one.
-    loaders = vars(trainer).pop("_eval_dataloaders", None)
     try:
         yield
     finally:
         handler.callbacks, handler.eval_dataloader = callbacks, loader
-        vars(trainer).pop("_eval_dataloaders", None)
-        if loaders is not None:
-            trainer._eval_dataloaders = loaders
-        metrics["eval"], trainer._logs = evaluated, tables
         del state.log_history[logged:]
         for name, value in kept.items():
             setattr(trainer, name, value)
-
-
-def _copied(containers: Any) -> Any:
-    """A copy of a mapping of lists, queues and mappings of them; what these hold is shared."""
-    copies = copy.copy(containers)  # a defaultdict stays one
-    for name, value in copies.items():
-        copies[name] = _copied(value) if isinstance(value, dict) else copy.copy(value)
-    return copies

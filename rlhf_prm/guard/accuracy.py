@@ -1,0 +1,43 @@
+"""The accuracy that a guard judges by, and the measures of what an update was trained on."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from rlhf_prm.guard.detectors import measurements
+from rlhf_prm.rl.undisturbed import training_undisturbed
+from rlhf_prm.rl.update_batches import joined
+
+
+def update_measures(batches: Sequence[Any], texts: int) -> tuple[dict[str, float], float, float]:
+    """(measures, mean step score, share of correct rollouts) of all batches of an update together.
+
+    Args:
+        batches: the trainer's ``ScoredBatch``es.
+        texts: most rollouts whose text is measured.
+    """
+    rollouts, rows = joined([batch.rollouts for batch in batches]), [row for batch in batches for row in batch.rows]
+    rows = rows[:: math.ceil(len(rows) / texts)]
+    measures = measurements(
+        rollouts, [row.prompt for row in rows], [row.text for row in rows], [row.steps for row in rows]
+    )
+    scores = rollouts.step_scores[rollouts.step_mask]
+    right = rollouts.correct[rollouts.scorable].float()
+    return measures, float(scores.mean()), float(right.mean()) if len(right) else math.nan
+
+
+def asked_accuracy(trainer: Any, held_out: Callable[[], float | None]) -> float:
+    """What ``held_out`` answers, while training stays undisturbed; NaN where the verifier could judge none."""
+    with training_undisturbed(trainer):
+        answer = held_out()
+    return math.nan if answer is None else float(answer)
+
+
+def on_every_rank(trainer: Any, accuracy: float) -> float:
+    """The main process's: ranks that decided differently would wait for each other for ever."""
+    shared = [accuracy]
+    if trainer.accelerator.num_processes > 1:
+        broadcast_object_list(shared)
+    return shared[0]

@@ -1,5 +1,10 @@
 """The public names and where they are: read by type checkers, and by ``reward/__init__.py`` when it runs."""
 
+from .approval import (
+    approval_lift as approval_lift,
+    approval_updated as approval_updated,
+    initial_approval as initial_approval,
+)
 from .credit import (
     discounted_returns as discounted_returns,
     generalized_advantage_estimation as generalized_advantage_estimation,

@@ -1,46 +1,50 @@
-"""The outcome plus what a step scores above that step of the other rollouts, as far as scores can be trusted."""
+"""The outcome plus what steps lose by scoring below a threshold, as far as the scores can be trusted."""
 
 from jaxtyping import Float
 from torch import Tensor
 
-from reward.credit import positional_advantages
+from reward.approval import Approval, approval_lift, approval_updated, initial_approval
+from reward.credit import group_mean_baseline, over_steps
 from reward.methods.outcome import outcome
 from reward.rollouts import StepRollouts
-from reward.trust import Trust, credit_correlation, initial_trust, trust_updated
+from reward.shaping import clip_shaping
 
 
 def trusted(
     rollouts: StepRollouts,
-    memory: Trust,
+    memory: Approval,
     *,
-    process_weight: float = 0.5,
-    slope: float = 3.0,
+    process_weight: float = 1.0,
+    threshold: float = 0.5,
+    slope: float = 4.0,
     caution: float = 1.0,
     window: float = 512.0,
-) -> tuple[Float[Tensor, "B K"], Trust]:
-    """A step is credited with its score against the others' at that place, times a trust the scores earn and can lose.
+) -> tuple[Float[Tensor, "B K"], Approval]:
+    """Only doubt counts, as in `clip_delta`, times a trust that the scores earn and can lose while the policy trains.
 
-    Formula: A_k = A_out + w·τ·c_k, c_k = p_k − (mean of p at step k over the group's other rollouts; none: c_k = 0);
-    τ = min(1, s·max(0, ρ − z·se)), ρ = the correlation within groups of Σ_k c_k with the verified outcome, over the
-    last verified rollouts of groups with right and wrong answers; w = `process_weight`, s = `slope`, z = `caution`,
-    `window` rollouts
+    Formula: A_k = A_out + w·τ·(c_k − mean of c over all steps of the group), c_k = min(p_k − η, 0);
+    τ = min(1, s·max(0, lift)), lift = (q − z·se − b) / (1 − b), b = the share of right rollouts, q ± se = that among
+    rollouts with all p_k > η, over the last verified rollouts; w = `process_weight`, η = `threshold`, s = `slope`,
+    z = `caution`, `window` rollouts
 
-    Use when: nobody knows how good the PRM is: a PRM that says nothing about the outcome gets no weight.
+    Use when: nobody knows how good the PRM is: a PRM whose approval says nothing about the answer gets no weight.
 
-    Known failure: ρ compares rollouts of the present policy. A line about which the PRM is always mistaken looks alike
-    in all of them and is not seen; with few verified prompts such errors win. A policy that is never right earns the
-    PRM no trust: it needs another method for its start.
+    Known failure: trust is about whole rollouts of the present policy. A line that is right and of no use, or about
+    which the PRM is always mistaken, is not seen until it costs answers; with few verified prompts such errors win. A
+    PRM with no score above η approves nothing and is never trusted: calibrate it. A policy that is never right earns
+    the PRM no trust: it needs another method for its start.
 
-    Source: this project
+    Source: this project; the credit is that of Gao et al., arXiv 2410.15115 [mem]
     """
     for name, value in (("slope", slope), ("caution", caution)):
         if value < 0:
             raise ValueError(f"{name}: got {value}, expected at least 0")
-    memory = trust_updated(rollouts, memory, window=window)
-    rho, error = credit_correlation(memory)
-    trust = (slope * (rho - caution * error)).clamp(0, 1)
-    credit = positional_advantages(rollouts.step_scores, rollouts.step_mask, rollouts.num_generations)
+    memory = approval_updated(rollouts, memory, threshold=threshold, window=window)
+    trust = (slope * approval_lift(memory, caution=caution)).clamp(0, 1)
+    mask = rollouts.step_mask
+    clipped = clip_shaping(rollouts.step_scores, mask, threshold=threshold)
+    credit = clipped - over_steps(group_mean_baseline(clipped, mask, rollouts.num_generations), mask)
     return outcome(rollouts) + process_weight * trust * credit, memory
 
 
-trusted.initial_memory = initial_trust
+trusted.initial_memory = initial_approval

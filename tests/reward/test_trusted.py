@@ -1,4 +1,4 @@
-"""`trusted` and its trust: hand-worked numbers, the slow reference, and what trust must not be fooled by."""
+"""`trusted` and the approval behind it: hand-worked numbers, a slow count, and what trust must not be fooled by."""
 
 import math
 
@@ -6,129 +6,102 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-import reward
-from reward import METHODS
-from reward.trust import credit_correlation, initial_trust, trust_updated
-from tests.reward import method_reference as reference
+from reward import METHODS, approval_lift, approval_updated, initial_approval
 from tests.reward.method_cases import GARBAGE, NAN, grouped, random_groups, rollouts_of
 
 trusted = METHODS["trusted"]
-# Two rollouts a group. Position 1: .9 against .5; position 2: only the first is there, so it has no credit.
-PAIR = ([[0.9, 0.6], [0.5]], [[2, 3], [4]])
+# Approved and right; approved and wrong; not approved (a score of exactly ½ is a wrong step) and right; and wrong.
+FOUR = ([[0.9, 0.6], [0.8], [0.5], [0.9, 0.1]], [[2, 3], [4], [1], [1, 1]], [1.0, 0.0, 1.0, 0.0])
+NEVER_FLAGGED_WRONG = ([[0.9], [0.8], [0.2], [0.3]], [[1]] * 4, [1.0, 1.0, 0.0, 0.0])
 
 
 def after(*batches, **keywords):
     """The memory after these batches of groups."""
-    memory = initial_trust()
+    memory = initial_approval()
     for groups in batches:
-        memory = trust_updated(rollouts_of(groups), memory, **keywords)
+        memory = approval_updated(rollouts_of(groups), memory, **keywords)
     return memory
 
 
-def test_positional_advantages_by_hand():
-    rollouts = rollouts_of([([[0.9, 0.6, 0.3], [0.5, 0.2], [0.1]], [[1] * 3, [1] * 2, [1]], [1.0, 0.0, 0.0])])
-    got = reward.positional_advantages(rollouts.step_scores, rollouts.step_mask, 3)
-    wanted = [[0.9 - 0.3, 0.4, 0.0], [0.5 - 0.5, -0.4, 0.0], [0.1 - 0.7, 0.0, 0.0]]
-    torch.testing.assert_close(got, torch.tensor(wanted))
+def floats(memory):
+    return {name: value.item() for name, value in memory.items()}
 
 
-@settings(deadline=None, max_examples=60)
-@given(groups=grouped())
-def test_positional_advantages_equal_the_slow_reference(groups):
-    rollouts = rollouts_of(groups)
-    got = reward.positional_advantages(rollouts.step_scores, rollouts.step_mask, rollouts.num_generations)
-    rows = [row for group in groups for row in reference.positional(reference.Group(*group))]
-    wanted = torch.tensor([row + [0.0] * (got.shape[1] - len(row)) for row in rows])
-    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+def test_counts_by_hand():
+    assert floats(after([FOUR])) == {"verified": 4.0, "right": 2.0, "approved": 2.0, "approved_right": 1.0}
+    assert floats(after([FOUR], threshold=0.45))["approved"] == 3.0
 
 
-@pytest.mark.parametrize("score", [0.1, 1 / 3, 0.7])
-def test_equal_scores_leave_exactly_no_positional_advantage(score):
-    counts = [5, 2, 5, 4, 5, 4, 5, 5]  # groups of 8, 7 and 5 at the positions: means of them round
-    group = ([[score] * count for count in counts], [[1] * count for count in counts], [1.0] + [0.0] * 7)
-    rollouts = rollouts_of([group])
-    assert not reward.positional_advantages(rollouts.step_scores, rollouts.step_mask, 8).any()
-
-
-def test_a_further_step_is_neither_charged_nor_paid():
-    """Two rollouts alike but for one more step: a sum of centred scores charges it, one term per step does not."""
-    groups = [([[0.8, 0.8], [0.8], [0.8]], [[1, 1], [1], [1]], [1.0, 1.0, 1.0])]
-    rollouts = rollouts_of(groups)
-    assert not reward.positional_advantages(rollouts.step_scores, rollouts.step_mask, 3).any()
-    assert not trusted(rollouts, after(scored_by(lambda right, k, g: 0.9 if right else 0.1, 0)))[0].any()
-    # grpo_ps, where the scores differ: the first step of the longer rollout pays for the second one's worse score.
-    uneven = rollouts_of([([[0.8, 0.2], [0.8], [0.8]], [[1, 1], [1], [1]], [1.0, 1.0, 1.0])])
-    assert METHODS["grpo_ps"](uneven)[0, 0] < METHODS["grpo_ps"](uneven)[1, 0]
-    fixed, _ = trusted(uneven, after(scored_by(lambda right, k, g: 0.9 if right else 0.1, 0)))
-    assert fixed[0, 0] == fixed[1, 0] == 0
-
-
-def test_correlation_by_hand():
-    # Credits (.4, −.4) with outcomes (1, 0): ρ = 1 after one group. A second one, the other way round and with half the
-    # credit: product .4·… = .8/2 − .4/2 = .2, credit .32 + .08 = .4, outcome .5 + .5 = 1.
-    first, second = (*PAIR, [1.0, 0.0]), ([[0.3], [0.1]], [[1], [1]], [0.0, 1.0])
-    rho, error = credit_correlation(after([first]))
-    assert rho.item() == pytest.approx(1.0) and error.item() == pytest.approx(0.0, abs=1e-6)
-    memory = after([first, second])
-    assert {name: round(value.item(), 6) for name, value in memory.items()} == {
-        "product": 0.2, "credit": 0.4, "outcome": 1.0, "freedom": 2.0,
-    }  # fmt: skip
-    rho, error = credit_correlation(memory)
-    assert rho.item() == pytest.approx(0.2 / math.sqrt(0.4))
-    assert error.item() == pytest.approx((1 - 0.04 / 0.4) / math.sqrt(2))
+def test_lift_by_hand():
+    # b = 2/4; q = (1 + ½)/(2 + 1) = ½: approval says nothing.
+    assert approval_lift(after([FOUR])).item() == pytest.approx(0.0)
+    # b = ½, both approved ones right: q = (2 + ½)/3 = 5/6, lift = (5/6 − ½)/½ = 2/3; se = √(5/6·1/6 / 3).
+    memory = after([NEVER_FLAGGED_WRONG])
+    assert approval_lift(memory).item() == pytest.approx(2 / 3)
+    error = math.sqrt(5 / 6 / 6 / 3)
+    assert approval_lift(memory, caution=0.5).item() == pytest.approx((5 / 6 - 0.5 * error - 0.5) / 0.5)
 
 
 def test_advantages_by_hand():
-    # ρ = 1, so τ = 1 at any slope ≥ 1: the outcome ± h and half of each credit (±.4; nobody else has a step 2).
-    advantages, _ = trusted(rollouts_of([(*PAIR, [1.0, 0.0])]), initial_trust())
-    h = 0.5 / (math.sqrt(0.5) + 1e-4)
-    torch.testing.assert_close(advantages, torch.tensor([[h + 0.2, h], [-h - 0.2, 0.0]]), rtol=1e-5, atol=1e-5)
+    # c = 0, 0, −.3, −.2, mean −.125; τ = min(1, 4·(5/6 − se − ½)/½) = min(1, 4·(.667 − .43)) with se = .2152.
+    advantages, _ = trusted(rollouts_of([NEVER_FLAGGED_WRONG]), initial_approval())
+    trust = min(1.0, 4 * (5 / 6 - math.sqrt(5 / 6 / 6 / 3) - 0.5) / 0.5)
+    a = 0.5 / (math.sqrt(1 / 3) + 1e-4)
+    wanted = [a + trust * 0.125, a + trust * 0.125, -a - trust * 0.175, -a - trust * 0.075]
+    assert advantages.flatten().tolist() == pytest.approx(wanted, abs=1e-5)
 
 
-def test_trust_is_the_cautious_slope_of_the_correlation_by_hand():
-    # ρ = .2/√.4 and se = .9/√2 as above. An unverified batch adds nothing: a step's advantage is ±w·τ, 1 against 0.
-    memory = after([(*PAIR, [1.0, 0.0]), ([[0.3], [0.1]], [[1], [1]], [0.0, 1.0])])
-    probe = rollouts_of([([[1.0], [0.0]], [[1], [1]], [NAN, NAN])])
-    rho, error = 0.2 / math.sqrt(0.4), 0.9 / math.sqrt(2)
-    advantages, _ = trusted(probe, memory, process_weight=0.5, slope=2.0, caution=0.25)
-    wanted = 0.5 * 2 * (rho - 0.25 * error)
-    assert advantages.flatten().tolist() == pytest.approx([wanted, -wanted])
-    assert not trusted(probe, memory, slope=2.0, caution=0.5)[0].any()  # ρ < caution·se
+def test_with_full_trust_it_is_clip_delta():
+    full = {name: torch.tensor(value) for name, value in
+            {"verified": 1e6, "right": 5e5, "approved": 5e5, "approved_right": 5e5}.items()}  # fmt: skip
+    rollouts = rollouts_of(random_groups(7))
+    got, _ = trusted(rollouts, full, window=1e9)
+    torch.testing.assert_close(got, METHODS["clip_delta"](rollouts), rtol=1e-5, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=60)
 @given(groups=grouped(max_prompts=4))
-def test_correlation_equals_the_slow_reference(groups):
-    memory = after(groups)
-    rho, freedom = reference.correlation([reference.Group(*group) for group in groups])
-    assert memory["freedom"].item() == freedom
-    assert credit_correlation(memory)[0].item() == pytest.approx(rho, abs=1e-3)
+def test_counts_equal_a_slow_count(groups):
+    rollouts = rollouts_of(groups)
+    wanted = dict.fromkeys(initial_approval(), 0.0)
+    for i in range(len(rollouts.step_scores)):
+        if not rollouts.scorable[i]:
+            continue
+        approved = all(p > 0.5 for p in rollouts.step_scores[i][rollouts.step_mask[i]].tolist())
+        right = bool(rollouts.correct[i])
+        for name, holds in (("verified", True), ("right", right), ("approved", approved),
+                            ("approved_right", approved and right)):  # fmt: skip
+            wanted[name] += holds
+    assert floats(after(groups)) == wanted
 
 
-def test_the_memory_fades_by_counted_rollouts():
-    group = (*PAIR, [1.0, 0.0])
-    all_right = (*PAIR, [1.0, 1.0])
-    once = after([group], window=10.0)
-    twice = after([group], [group], window=10.0)
+def test_the_memory_fades_by_verified_rollouts():
+    once, twice = after([FOUR], window=10.0), after([FOUR], [FOUR], window=10.0)
     for name in once:
-        assert twice[name].item() == pytest.approx(once[name].item() * (1 + math.exp(-2 / 10)))
-    # What says nothing fades nothing.
-    assert after([group], [all_right], [(*PAIR, [1.0, NAN])], window=10.0) == once
+        assert twice[name].item() == pytest.approx(once[name].item() * (1 + math.exp(-4 / 10)))
+    unverified = (FOUR[0], FOUR[1], [NAN] * 4)
+    assert after([FOUR], [unverified], window=10.0) == once  # what says nothing fades nothing
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_padding_never_leaks(garbage):
     groups = random_groups(3)
-    clean = trusted(rollouts_of(groups, 0.0, 0), initial_trust())
-    dirty = trusted(rollouts_of(groups, garbage, 12345, extra=2), initial_trust())
+    clean = trusted(rollouts_of(groups, 0.0, 0), initial_approval())
+    dirty = trusted(rollouts_of(groups, garbage, 12345, extra=2), initial_approval())
     assert torch.equal(dirty[0][:, :-2], clean[0]) and dirty[1] == clean[1]
 
 
 def test_before_any_evidence_it_is_outcome_only():
     nothing_known = [(scores, lengths, [NAN] * 6) for scores, lengths, _ in random_groups(4)]
     rollouts = rollouts_of(nothing_known)
-    advantages, memory = trusted(rollouts, initial_trust())
-    assert torch.equal(advantages, METHODS["outcome"](rollouts)) and memory == initial_trust()
+    advantages, memory = trusted(rollouts, initial_approval())
+    assert torch.equal(advantages, METHODS["outcome"](rollouts)) and memory == initial_approval()
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_a_policy_that_is_never_or_always_right_earns_the_prm_no_trust(outcome):
+    groups = [(scores, lengths, [outcome] * 6) for scores, lengths, _ in random_groups(4)]
+    assert not trusted(rollouts_of(groups), initial_approval())[0].any()
 
 
 def scored_by(rule, seed, prompts=64):
@@ -151,24 +124,25 @@ def uniform(generator):
     [
         (lambda right, k, g: 0.9 if right else 0.1, 1.0, 1.0),  # a PRM that knows
         (lambda right, k, g: 0.1 if right else 0.9, 0.0, 0.0),  # the same, inverted
-        (lambda right, k, g: 0.75, 0.0, 0.0),  # a constant
-        (lambda right, k, g: 0.2 + 0.2 * k, 0.0, 0.0),  # rises with the position
-        (lambda right, k, g: uniform(g), 0.0, 0.15),  # noise
+        (lambda right, k, g: 0.75, 0.0, 0.0),  # a constant that approves everything
+        (lambda right, k, g: 0.25, 0.0, 0.0),  # a constant that approves nothing
+        (lambda right, k, g: 0.6 + 0.1 * k, 0.0, 0.0),  # rises with the position
+        (lambda right, k, g: uniform(g), 0.0, 0.2),  # noise
     ],
 )
 def test_trust_is_earned_by_knowing_only(rule, least, most):
     """τ, read off the advantage of a step that scores 1 against another's 0 in a batch without outcomes."""
-    probe = rollouts_of([([[1.0], [0.0]], [[1], [1]], [NAN, NAN])])
+    probe = rollouts_of([([[1.0], [0.0]], [[1], [1]], [NAN, NAN])])  # clipped 0 and −½: ±¼ around their mean
     trusts = []
     for seed in range(5):
         memory = after(scored_by(rule, seed))
-        trusts.append(trusted(probe, memory, process_weight=1.0)[0][0, 0].item())
-    assert all(least - 1e-6 <= trust <= 1 for trust in trusts)
+        trusts.append(4 * trusted(probe, memory)[0][0, 0].item())
+    assert all(least - 1e-6 <= trust <= 1 + 1e-6 for trust in trusts)
     assert sum(trusts) / 5 <= most + 1e-6
 
 
 def test_nothing_is_written_into_what_it_was_given():
-    memory = after([(*PAIR, [1.0, 0.0])])
+    memory = after([FOUR])
     copy = {name: value.clone() for name, value in memory.items()}
     trusted(rollouts_of(random_groups(5)), memory)
     assert memory == copy
@@ -184,4 +158,4 @@ def test_nothing_is_written_into_what_it_was_given():
 )
 def test_bad_keywords_are_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
-        trusted(rollouts_of([(*PAIR, [1.0, 0.0])]), initial_trust(), **keywords)
+        trusted(rollouts_of([FOUR]), initial_approval(), **keywords)

@@ -43,4 +43,4 @@ def trusted(
     return outcome(rollouts) + process_weight * trust * credit, memory
 
 
-trusted.initial_memory = initial_trust
+trusted.initial_memory = initial_trust  # type: ignore[attr-defined]  # how a method says that it remembers

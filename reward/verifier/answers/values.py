@@ -84,7 +84,7 @@ def same_value(answer: Tree, gold: Tree) -> bool:
     return len(where) >= ENOUGH_POINTS and all(same_at(answer, gold, point) for point in where)
 
 
-def proportional(answer: Tree, gold: Tree) -> Fraction | float | None:
+def proportional(answer: Tree, gold: Tree) -> float | None:
     """The constant c ≠ 0 with answer = c·gold at every sample point (its sign is what matters), or None."""
     names = variables(answer) | variables(gold)
     ratios = []

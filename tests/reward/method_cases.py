@@ -1,10 +1,10 @@
 """Rollouts for the tests: random ones, hypothesis strategies, and the way between tensors and nested lists."""
 
-import method_reference as reference
 import torch
 from hypothesis import strategies as st
 
 from reward import METHODS, StepRollouts
+from tests.reward import method_reference as reference
 
 NAN = float("nan")
 GARBAGE = (NAN, 1e9, -1e9, float("inf"), 0.5)

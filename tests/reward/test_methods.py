@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_cases import GARBAGE, NAN, STATELESS, VARIANTS, expected, grouped, random_groups, rollouts_of
 
 from reward import METHODS
+from tests.reward.method_cases import GARBAGE, NAN, STATELESS, VARIANTS, expected, grouped, random_groups, rollouts_of
 
 T3 = 0.6 / math.log(3)  # as a temperature, weighs q = .8, .2 by 1/4, 3/4
 HALF_MEAN = {"reduce": "mean", "outcome_weight": 2.0}

@@ -2,15 +2,15 @@
 
 import math
 
-import method_reference as reference
 import pytest
 import torch
 from hypothesis import given, settings
-from method_cases import GARBAGE, NAN, grouped, random_groups, rollouts_of
 
 import reward
 from reward import METHODS
 from reward.trust import credit_correlation, initial_trust, trust_updated
+from tests.reward import method_reference as reference
+from tests.reward.method_cases import GARBAGE, NAN, grouped, random_groups, rollouts_of
 
 trusted = METHODS["trusted"]
 # Two rollouts a group. Position 1: .9 against .5; position 2: only the first is there, so it has no credit.

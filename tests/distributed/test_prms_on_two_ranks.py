@@ -46,12 +46,14 @@ def test_two_ranks_train_as_one_process_does(config, kind, alone, two_ranks):
         )
 
 
-def test_two_ranks_share_a_prm(two_ranks):
-    assert two_ranks("cpu_zero3").results("sharded_prm") == [{"held": True}] * 2
+@pytest.mark.parametrize("config", ["cpu_zero3"])
+def test_two_ranks_share_a_prm(two_ranks, config):
+    assert two_ranks(config).results("sharded_prm") == [{"held": True}] * 2
 
 
-def test_two_ranks_build_one_world(two_ranks):
-    ranks = two_ranks("cpu_ddp").results("world")
+@pytest.mark.parametrize("config", ["cpu_ddp"])
+def test_two_ranks_build_one_world(two_ranks, config):
+    ranks = two_ranks(config).results("world")
     assert [(rank["rank"], rank["of"]) for rank in ranks] == [(0, 2), (1, 2)]
     (path,) = {rank["prm"] for rank in ranks}
     scores = load_prm(path).score([PROBLEM.prompt], [PROBLEM.gold_steps])

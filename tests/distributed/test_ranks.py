@@ -101,8 +101,9 @@ def check_failure(finished: Finished, folder: Path) -> None:
     assert finished.ended_at - (folder / "failing" / "failing").stat().st_mtime < 60
 
 
-def test_a_failing_rank_stops_the_others_with_its_reason(two_ranks):
-    launched = two_ranks("cpu_zero3")  # its last job fails
+@pytest.mark.parametrize("config", ["cpu_zero3"])
+def test_a_failing_rank_stops_the_others_with_its_reason(two_ranks, config):
+    launched = two_ranks(config)  # its last job fails
     check_failure(launched.finished, launched.folder)
 
 

@@ -60,7 +60,9 @@ def test_reads_the_finished_runs_of_an_ablation(tmp_path, monkeypatch, capsys):
     arguments = ["null_coverage.py", "--config", str(tmp_path / "null.yaml"), "--ablations", "50"]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    runpy.run_path(str(ROOT / "benchmarks" / "null_coverage.py"), run_name="__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "benchmarks" / "null_coverage.py"), run_name="__main__")
+    assert not ended.value.code
     printed = capsys.readouterr().out
     assert "outcome, accuracy.after: 11 runs, 0.450, standard deviation 0.033" in printed
     assert "5 pairs:" in printed and "8 pairs:" not in printed

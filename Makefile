@@ -4,34 +4,49 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test test-slow test-vllm ablate lint clean
+.PHONY: run test test-fast test-slow test-vllm mutate ablate lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt setuptools wheel ninja
 	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e '.[test,peft,trackio]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[test,lint,peft,trackio]'
 	DS_BUILD_OPS=0 $(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[deepspeed]'
 	touch $@
 
 run: $(VENV)/.installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no recipes/grpo_prm.py
 
+# Two processes; tests that share what is expensive to make run in the same one (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST) $(PARALLEL)
+
+test-fast: $(VENV)/.installed  # no training, no launches: what a change is most likely to break, in a minute
+	$(PYTEST) $(PARALLEL) -m 'not slow and not vllm and not long'
 
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+
+mutate: $(VENV)/.installed  # hours; `make mutate MUTANTS='reward.credit*'` takes a part
+	$(BIN)/pip install -q -c constraints.txt -e '.[mutation]'
+	$(BIN)/mutmut run --max-children 2 $(MUTANTS)
+	$(BIN)/mutmut results
 
 ablate: $(VENV)/.installed
 	$(BIN)/rlhf-prm ablate --config recipes/configs/ablation_smoke.yaml
 
 test-vllm: $(VENV)/.installed
 	$(BIN)/python tests/vllm/install.py
-	$(BIN)/python -m pytest -m vllm
+	$(PYTEST) -m vllm
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
 clean:
-	rm -rf runs build *.egg-info
+	rm -rf runs build mutants .mypy_cache *.egg-info

@@ -59,7 +59,7 @@ def gold_text(value: Any) -> str | None:
 def outcome_reward(
     completions: list[str] | list[list[dict[str, str]]],
     solution: list[Any],
-    log_extra: Callable[[str, list], None] | None = None,
+    log_extra: Callable[[str, list[str]], None] | None = None,
     log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
@@ -74,7 +74,7 @@ def outcome_reward(
 
 def log_verdicts(
     verdicts: list[Verdict],
-    log_extra: Callable[[str, list], None] | None,
+    log_extra: Callable[[str, list[str]], None] | None,
     log_metric: Callable[[str, float], None] | None,
 ) -> None:
     """Hand statuses and answers to TRL's completions table and metrics, where the trainer offers them."""

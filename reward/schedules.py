@@ -39,7 +39,7 @@ def scheduled(value: Any, step: int) -> float:
     done = min(max(step / value["updates"], 0.0), 1.0)
     if kind == "cosine":
         done = (1 - math.cos(math.pi * done)) / 2
-    return value["start"] * (1 - done) + value["end"] * done
+    return float(value["start"] * (1 - done) + value["end"] * done)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,3 +1,3 @@
 """Process supervision for LLM reasoning, on TRL."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from itertools import accumulate, pairwise
+from typing import Any
 
 # Blocks whose inside is not cut: code fences, display maths, LaTeX environments such as align. There are limits because
 # a policy writes the text: whatever it puts around its sentences, they must stay steps.
@@ -166,7 +167,7 @@ def _closing(text: str, opening: re.Match[str]) -> tuple[int, int] | None:
     return bracket.span() if bracket and bracket[0] == "\\]" else None
 
 
-def step_lengths(token_ids: Sequence[int], tokenizer, splitter: StepSplitter) -> tuple[list[str], list[int]]:
+def step_lengths(token_ids: Sequence[int], tokenizer: Any, splitter: StepSplitter) -> tuple[list[str], list[int]]:
     """The steps of a generated completion and how many of its tokens each one has.
 
     Steps are cut in the decoded text without special tokens. A step ends with the token that completes its separator,
@@ -202,7 +203,7 @@ def step_lengths(token_ids: Sequence[int], tokenizer, splitter: StepSplitter) ->
     return [text[start:stop].strip() for start, stop in contents], lengths
 
 
-def _character_ends(ids: list[int], tokenizer) -> tuple[str, list[int]]:
+def _character_ends(ids: list[int], tokenizer: Any) -> tuple[str, list[int]]:
     """The decoded text, and for every token how many characters of it are complete after that token.
 
     The text of a token is looked up; only where tokens are parts of characters is the tokenizer asked for each of them.
@@ -210,14 +211,14 @@ def _character_ends(ids: list[int], tokenizer) -> tuple[str, list[int]]:
     text = tokenizer.decode(ids, skip_special_tokens=True)
     piece = _piece_lookup(tokenizer)
     pieces = [piece(token) for token in ids]
-    lengths, joined = [len(piece) for piece in pieces], pieces
+    lengths, parts = [len(piece) for piece in pieces], pieces
     if any("\ufffd" in piece for piece in pieces):
-        joined = pieces[:]
+        parts = pieces[:]
         for start, end in _runs_of_parts(pieces):
-            joined[start:end] = [tokenizer.decode(ids[start:end], skip_special_tokens=True)] + [""] * (end - start - 1)
-            ends = _incremental_ends(ids[start:end], tokenizer, len(joined[start]))
+            parts[start:end] = [tokenizer.decode(ids[start:end], skip_special_tokens=True)] + [""] * (end - start - 1)
+            ends = _incremental_ends(ids[start:end], tokenizer, len(parts[start]))
             lengths[start:end] = [after - before for before, after in pairwise([0, *ends])]
-    joined = "".join(joined)
+    joined = "".join(parts)
     # A sentencepiece decoder drops the blank before the first word.
     offset = 1 if joined != text and joined[1:] == text and joined.startswith(" ") else 0
     if offset or joined == text:
@@ -236,11 +237,11 @@ def _runs_of_parts(pieces: list[str]) -> list[tuple[int, int]]:
     return runs
 
 
-def _incremental_ends(ids: list[int], tokenizer, total: int) -> list[int]:
+def _incremental_ends(ids: list[int], tokenizer: Any, total: int) -> list[int]:
     """Character ends by decoding a sliding window: right where tokens are parts of characters. Linear time."""
 
     def decoded(start: int, end: int) -> str:
-        return tokenizer.decode(ids[start:end], skip_special_tokens=True)
+        return str(tokenizer.decode(ids[start:end], skip_special_tokens=True))
 
     ends: list[int] = []
     window, complete, characters = 0, 0, 0
@@ -257,7 +258,7 @@ def _incremental_ends(ids: list[int], tokenizer, total: int) -> list[int]:
 
 
 @lru_cache(maxsize=8)
-def _piece_lookup(tokenizer) -> Callable[[int], str]:
+def _piece_lookup(tokenizer: Any) -> Callable[[int], str]:
     """token id → the text it adds in mid-sentence, remembered per tokenizer."""
     special = set(tokenizer.all_special_ids)
     anchor = next(iter(tokenizer("a", add_special_tokens=False)["input_ids"]), None)
@@ -266,6 +267,6 @@ def _piece_lookup(tokenizer) -> Callable[[int], str]:
 
     @cache
     def piece(token: int) -> str:
-        return "" if token in special else tokenizer.decode([*prefix, token])[skip:]
+        return "" if token in special else str(tokenizer.decode([*prefix, token]))[skip:]
 
     return piece

@@ -12,6 +12,33 @@ DATA_VARIABLE = "RLHF_PRM_DATA"
 SHARED = Path(os.environ.get(DATA_VARIABLE, Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
+# Tests that train, launch or build a world: `make test-fast` leaves them out. Their fast siblings are the unit tests of
+# the same folders and of reward/, which run everywhere.
+LONG = ("distributed/", "rehearsal/", "runs/", "toyworld/", "rl/", "prm_training/", "guard/test_hackguard.py")
+
+
+def is_long(item: pytest.Item) -> bool:
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    return path.startswith(LONG)
+
+
+def group_of(item: pytest.Item) -> str:
+    """Which tests run in the same process under xdist: those of a file, and all that one launch of two ranks serves."""
+    if "two_ranks" in item.fixturenames:
+        return f"two ranks, {item.callspec.params['config']}"
+    return item.path.name
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_long(item):
+            item.add_marker(pytest.mark.long)
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    if config.getoption("dist", "no") == "loadgroup":
+        items.sort(key=lambda item: "two_ranks" not in item.fixturenames)  # the longest first
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of whole public data sets, which a clone does not have; tests that need it skip where it is absent."""

@@ -1,45 +1,31 @@
-"""Tiny models and data for the trainer tests: made on the spot, random weights, a word-level tokenizer."""
+"""What the trainer tests train with: a tiny policy of random weights, data, a scorer, a verifier, CPU settings."""
 
 import zlib
 from typing import Any
 
 from datasets import Dataset
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
+from tokenizers import decoders
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, set_seed
 
 from reward.verifier import Verdict
 from rlhf_prm.rl.config import ProcessGRPOConfig
+from tests.tiny_models import tiny_qwen2, word_tokenizer
 
 WORDS = ["<pad>", "<eos>", "<unk>", "\n\n", *(f" {word}" for word in "abcdefg+-=0123456789")]
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word with its blank before, one for the blank line."""
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n| \S"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", padding_side="left"
-    )
+    tokenizer = word_tokenizer(WORDS, r"\n\n| \S", unk_token="<unk>", padding_side="left")
+    tokenizer.backend_tokenizer.decoder = decoders.Fuse()
+    return tokenizer
 
 
 def tiny_policy(seed: int = 0, **changes: Any) -> Qwen2ForCausalLM:
     set_seed(seed)
-    settings = dict(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        eos_token_id=1,
-        pad_token_id=0,
-        bos_token_id=None,
-        tie_word_embeddings=True,
-        initializer_range=0.3,
-    )
-    return Qwen2ForCausalLM(Qwen2Config(**(settings | changes)))
+    wide = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    settings = wide | {"max_position_embeddings": 128, "tie_word_embeddings": True, "initializer_range": 0.3}
+    return Qwen2ForCausalLM(tiny_qwen2(len(WORDS), **(settings | changes)))
 
 
 def tiny_dataset(rows: int = 32, **columns: Any) -> Dataset:

@@ -35,7 +35,9 @@ from reward.methods.verigate import verigate
 from reward.methods.vine import vine
 from reward.methods.vppo import vppo
 
-Method = Callable[..., Float[Tensor, "B K"]]
+Advantages = Float[Tensor, "B K"]
+Memory = dict[str, Tensor]
+Method = Callable[..., Advantages] | Callable[..., tuple[Advantages, Memory]]
 
 METHODS: dict[str, Method] = {
     "outcome": outcome,

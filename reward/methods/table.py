@@ -14,8 +14,8 @@ def sections(method: Method) -> dict[str, str]:
     Raises:
         ValueError: one of ``SECTIONS`` is missing.
     """
-    found = {}
-    for paragraph in inspect.getdoc(method).split("\n\n"):
+    found: dict[str, str] = {}
+    for paragraph in (inspect.getdoc(method) or "").split("\n\n"):
         label, _, text = " ".join(paragraph.split()).partition(": ")
         if label in SECTIONS:
             found[label] = text

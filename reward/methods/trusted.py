@@ -47,4 +47,4 @@ def trusted(
     return outcome(rollouts) + process_weight * trust * credit, memory
 
 
-trusted.initial_memory = initial_approval
+trusted.initial_memory = initial_approval  # type: ignore[attr-defined]  # how a method says that it remembers

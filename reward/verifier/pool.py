@@ -41,14 +41,17 @@ class PoolSettings:
 @dataclass
 class _Job:
     arguments: tuple[str, ...]
-    future: Future = field(default_factory=Future)
+    future: "Future[Outcome]" = field(default_factory=Future)
+
+
+Jobs = queue.SimpleQueue[_Job | None]  # None: stop
 
 
 @dataclass(frozen=True)
 class _Worker:
     pid: int
     connection: Connection
-    nursery: subprocess.Popen  # the one that forked it, and in which alone its id means it
+    nursery: "subprocess.Popen[bytes]"  # the one that forked it, and in which alone its id means it
 
 
 class _Nursery:
@@ -57,7 +60,7 @@ class _Nursery:
     def __init__(self, settings: PoolSettings):
         self.settings = settings
         self.lock = threading.Lock()
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.control: socket.socket | None = None
         self.closed = False
 
@@ -86,7 +89,7 @@ class _Nursery:
         """End a worker. Its id cannot have gone to another process: the nursery reaps it only when told to."""
         worker.connection.close()
         with self.lock:
-            if worker.nursery is not self.process:
+            if worker.nursery is not self.process or self.control is None:
                 return  # it died with its nursery
             try:
                 os.kill(worker.pid, signal.SIGKILL)
@@ -106,6 +109,7 @@ class _Nursery:
     def _fork(self) -> _Worker:
         if self.control is None:
             self._start()
+        assert self.control is not None and self.process is not None  # _start has set both
         ours, theirs = socket.socketpair()
         with ours, theirs:
             socket.send_fds(self.control, [FORK], [theirs.fileno()])
@@ -132,6 +136,7 @@ class _Nursery:
         self._read(len(b"ready"))
 
     def _read(self, size: int) -> bytes:
+        assert self.control is not None  # asked for after _start only
         data = b""
         while len(data) < size:
             part = self.control.recv(size - len(data))
@@ -164,7 +169,7 @@ def _attempt(worker: _Worker, job: _Job, deadline: float) -> tuple[Outcome, bool
     return Outcome(state, reply.get("value", reply.get("error")), time.perf_counter() - start), not reply["last"]
 
 
-def _serve(nursery: _Nursery, jobs: queue.SimpleQueue) -> None:
+def _serve(nursery: _Nursery, jobs: Jobs) -> None:
     """The thread behind one worker: hands it jobs one by one and replaces it when it is lost."""
     worker = None
     settings = nursery.settings
@@ -193,7 +198,7 @@ def _serve(nursery: _Nursery, jobs: queue.SimpleQueue) -> None:
         job.future.set_result(outcome)
 
 
-def _shut_down(nursery: _Nursery, jobs: queue.SimpleQueue, threads: int) -> None:
+def _shut_down(nursery: _Nursery, jobs: Jobs, threads: int) -> None:
     nursery.close()
     for _ in range(threads):
         jobs.put(None)
@@ -209,7 +214,7 @@ class WorkerPool:
         self.workers = workers
         self.settings = settings
         self._nursery = _Nursery(settings)
-        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self._jobs: Jobs = queue.SimpleQueue()
         for index in range(workers):
             threading.Thread(
                 target=_serve, args=(self._nursery, self._jobs), name=f"verifier-{index}", daemon=True

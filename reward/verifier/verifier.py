@@ -51,7 +51,7 @@ class Verifier(Protocol):
 class PendingVerdicts:
     """Verdicts on their way: do other work, then call `result` (or ``await`` this object)."""
 
-    def __init__(self, parts: Sequence["Verdict | tuple[str, Future]"], pay: Mapping[str, float | None]):
+    def __init__(self, parts: Sequence["Verdict | tuple[str, Future[Outcome]]"], pay: Mapping[str, float | None]):
         self._parts = parts
         self._pay = pay
 
@@ -62,9 +62,9 @@ class PendingVerdicts:
     def __await__(self) -> Generator[Any, None, list[Verdict]]:
         return asyncio.to_thread(self.result).__await__()
 
-    def _verdict(self, answer: str, future: Future) -> Verdict:
-        outcome: Outcome = future.result()
-        if outcome.state == "done":
+    def _verdict(self, answer: str, future: "Future[Outcome]") -> Verdict:
+        outcome = future.result()
+        if outcome.state == "done" and outcome.value is not None:
             status = outcome.value
         else:
             status = {"timeout": "timeout", "died": "crashed", "error": "unparseable"}[outcome.state]
@@ -116,7 +116,7 @@ class MathVerifier:
         self._pay: dict[str, float | None] = {status: 0.0 for status in STATUSES}
         self._pay |= {"correct": 1.0, "bad_gold": None, "timeout": timeout_reward, "crashed": crash_reward}
         self._settings = PoolSettings(JUDGE, deadline, memory_limit)
-        self._cache: OrderedDict[tuple[str, str], Future] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], Future[Outcome]] = OrderedDict()
         self._cache_size = cache_size
         self._lock = threading.Lock()
         self._named: set[str] = set()
@@ -157,7 +157,7 @@ class MathVerifier:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _start(self, row: int, completion: str, solution: str | None) -> "Verdict | tuple[str, Future]":
+    def _start(self, row: int, completion: str, solution: str | None) -> "Verdict | tuple[str, Future[Outcome]]":
         gold = _gold(solution)
         extracted = final_answer(completion, self._in_thought)
         if extracted.cut:
@@ -177,7 +177,7 @@ class MathVerifier:
             return Verdict(self._pay[status], status, extracted.text, 0.0)
         return extracted.text, self._compared(extracted.text, gold)
 
-    def _compared(self, answer: str, gold: str) -> Future:
+    def _compared(self, answer: str, gold: str) -> "Future[Outcome]":
         """The outcome of one comparison: remembered, under way, or started now."""
         key = (answer, gold)
         with self._lock:
@@ -193,7 +193,7 @@ class MathVerifier:
         future.add_done_callback(lambda done: self._settle(key, done))
         return future
 
-    def _settle(self, key: tuple[str, str], done: Future) -> None:
+    def _settle(self, key: tuple[str, str], done: "Future[Outcome]") -> None:
         """Forget what a retry may change."""
         if done.cancelled() or done.exception() is not None or done.result().state == "died":
             with self._lock:

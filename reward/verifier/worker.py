@@ -65,7 +65,7 @@ def serve(target: Callable[..., str], connection: Connection, memory_limit: int)
         except EOFError:
             return
         try:
-            reply = {"value": target(*request)}
+            reply: dict[str, str | bool] = {"value": target(*request)}
         except MemoryError:
             reply = {"error": "MemoryError"}
         except Exception as error:  # text a model wrote went in

@@ -80,7 +80,9 @@ def fitted_calibration(
     return Calibration(scale, float(weights[1]) - scale * float(log_odds.mean()))
 
 
-def _labelled(scores, labels) -> tuple[torch.Tensor, torch.Tensor]:
+def _labelled(
+    scores: Sequence[Sequence[float]], labels: Sequence[Sequence[bool | int | float | None]]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-odds and labels of the steps that have both, in float64."""
     if [len(row) for row in scores] != [len(row) for row in labels]:
         raise ValueError("scores and labels differ in shape: expected one label for each step of each rollout.")

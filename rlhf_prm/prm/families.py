@@ -8,9 +8,15 @@ first one's, so narrower rules come first.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from rlhf_prm.prm import render
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead, complete
@@ -25,13 +31,13 @@ class Checkpoint:
     """What a rule may look at; ``reference`` is the name of a reference model, if one was given."""
 
     name: str
-    config: object
-    tokenizer: object
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
     reference: str | None = None
 
     @property
     def architecture(self) -> str:
-        return (getattr(self.config, "architectures", None) or [""])[0]
+        return str((getattr(self.config, "architectures", None) or [""])[0])
 
     def named(self, *words: str) -> bool:
         names = f"{self.name} {getattr(self.config, '_name_or_path', '')}".lower()
@@ -73,17 +79,17 @@ class Family:
         return self.render(texts, self, problem, steps)
 
 
-def _process_reward_model(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+def _process_reward_model(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
     model = Qwen2ForProcessRewardModel.from_pretrained(checkpoint.name, **kwargs)
     return HeadReader(model.model, model.score)
 
 
-def _value_head(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+def _value_head(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
     model = Qwen2WithValueHead.from_pretrained(checkpoint.name, **kwargs)
     return HeadReader(model.model, model.v_head)
 
 
-def _token_classification(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+def _token_classification(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
     model = complete(AutoModelForTokenClassification, checkpoint.name, **kwargs)
     head = getattr(model, "score", None) or model.classifier
     if head.out_features != 2:
@@ -91,20 +97,23 @@ def _token_classification(checkpoint: Checkpoint, family: Family, texts: Texts, 
     return HeadReader(model.base_model, head)
 
 
-def _good_or_bad(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+def _good_or_bad(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
+    assert family.bad is not None and family.good is not None  # an entry of this builder has both
     bad, good = (texts.token_id(family.bad, "bad answer"), texts.token_id(family.good, "good answer"))
     model = complete(AutoModelForCausalLM, checkpoint.name, **kwargs)
     return HeadReader(model.base_model, TwoTokenHead(model.get_output_embeddings().weight, bad, good))
 
 
-def _implicit(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs) -> nn.Module:
+def _implicit(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
     if checkpoint.reference is None:
         raise ValueError(
             f"{checkpoint.name} is an implicit PRM, read against a reference model: pass reference= (for EurusPRM: "
             "Qwen/Qwen2.5-Math-7B-Instruct)."
         )
+    assert family.beta is not None  # an entry of this builder has one
     models = [complete(AutoModelForCausalLM, name, **kwargs) for name in (checkpoint.name, checkpoint.reference)]
-    return ImplicitReader(*(TokenLogProbs(m.base_model, m.get_output_embeddings()) for m in models), family.beta)
+    policy, reference = (TokenLogProbs(m.base_model, m.get_output_embeddings()) for m in models)
+    return ImplicitReader(policy, reference, family.beta)
 
 
 _FAMILIES = (

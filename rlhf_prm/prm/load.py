@@ -3,9 +3,10 @@
 import math
 import os
 from dataclasses import replace
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import cached_file, is_flash_attn_2_available
 
 from rlhf_prm.prm.calibration import Calibration, warn_of_narrow_scores
@@ -16,16 +17,16 @@ from rlhf_prm.prm.scorer import BatchScorer, PRMScorer
 from rlhf_prm.prm.server import ServerScorer
 from rlhf_prm.prm.texts import Texts
 
-IN_PROCESS = {"replicate": Replicate, "offload": Offload, "zero3": Zero3}
+IN_PROCESS: dict[str, type[Replicate | Zero3]] = {"replicate": Replicate, "offload": Offload, "zero3": Zero3}
 SHARING_PAYS_FROM = 1 / 3
 
 
 def load_prm(
-    name_or_path: str | os.PathLike,
+    name_or_path: str | os.PathLike[str],
     family: str | Family = "auto",
     placement: str = "replicate",
     *,
-    reference: str | os.PathLike | None = None,
+    reference: str | os.PathLike[str] | None = None,
     tag: str | None = None,
     good: str | None = None,
     bad: str | None = None,
@@ -84,14 +85,14 @@ def load_prm(
     texts = Texts(tokenizer, chosen.tag)
     context = min(max_length or config.max_position_embeddings, config.max_position_embeddings)
     if placement == "server":
-        scorer = ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
-        scorer.calibration = calibration
-        return scorer
+        served = ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
+        served.calibration = calibration
+        return served
     device = this_device() if device is None else torch.device(device)
     precision = (
         (torch.bfloat16 if device.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype)
     )
-    kwargs = {"dtype": precision}
+    kwargs: dict[str, Any] = {"dtype": precision}
     if attn_implementation is None and device.type == "cuda" and is_flash_attn_2_available():
         attn_implementation = "flash_attention_2"
     if attn_implementation is not None:
@@ -108,22 +109,24 @@ def load_prm(
         context=context,
         max_batch_tokens=max_batch_tokens or (16384 if device.type == "cuda" else 1024),
         sharing_from=sharing_from,
-        packs=reader.packs,
+        packs=bool(reader.packs),
     )
     scorer.name_or_path = name
     scorer.calibration = calibration
     return scorer
 
 
-def saved_tokenizer(name: str):
+def saved_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, exactly as its tokenizer.json has it.
 
     ``AutoTokenizer`` gives a checkpoint the class of its architecture (Qwen2's cuts a text as Qwen2 does, whatever the
     file says), which would misread a PRM trained with a tokenizer of its own.
     """
     if cached_file(name, "tokenizer.json", _raise_exceptions_for_missing_entries=False) is None:
-        return AutoTokenizer.from_pretrained(name)
-    return PreTrainedTokenizerFast.from_pretrained(name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(name)
+    return tokenizer
 
 
 def sharing_threshold(share_prefix: bool | str, device: torch.device) -> float:
@@ -137,16 +140,16 @@ def sharing_threshold(share_prefix: bool | str, device: torch.device) -> float:
 
 def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | None) -> Family:
     """The family asked for, or recognised, with the marks that are not ``None`` in place of its own."""
-    marks = {name: mark for name, mark in marks.items() if mark is not None}
+    given: dict[str, Any] = {name: mark for name, mark in marks.items() if mark is not None}
     if isinstance(family, Family):
         chosen = family
     elif family == "auto":
-        chosen = FAMILIES["causal_tag"] if {"tag", "good", "bad"} <= marks.keys() else family_of(checkpoint)
+        chosen = FAMILIES["causal_tag"] if {"tag", "good", "bad"} <= given.keys() else family_of(checkpoint)
     elif family in FAMILIES:
         chosen = FAMILIES[family]
     else:
         raise ValueError(f"family={family!r} is unknown. Expected 'auto' or one of:\n{listed()}")
-    chosen = replace(chosen, **marks)
+    chosen = replace(chosen, **given)
     if chosen.name == "causal_tag" and None in (chosen.tag, chosen.good, chosen.bad):
         raise ValueError("family 'causal_tag' needs tag=, good= and bad=: the texts this PRM was trained with.")
     return chosen

@@ -1,7 +1,7 @@
 """Where a PRM's weights live beside the policy's: a copy on each device, in CPU memory between calls, or sharded."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -16,7 +16,7 @@ class Placement(Protocol):
 
     device: torch.device
 
-    def resident(self): ...  # context manager: the module, on `device`
+    def resident(self) -> AbstractContextManager[nn.Module]: ...  # the module, on `device`
 
     def agreed(self, forwards: int, failure: Exception | None) -> int: ...  # how many forwards this rank must make
 

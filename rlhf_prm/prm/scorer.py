@@ -5,6 +5,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,7 +106,13 @@ class BatchScorer(ABC):
         except Exception as error:
             return [], error
 
-    def _report(self, rollouts, rendered: list[Rendered], scores: list[list[float]], scorable: list[int]) -> None:
+    def _report(
+        self,
+        rollouts: list[tuple[str, list[str]]],
+        rendered: list[Rendered],
+        scores: list[list[float]],
+        scorable: list[int],
+    ) -> None:
         broken = {i: sum(map(math.isnan, scores[i][: len(rendered[i].ends)])) for i in scorable}
         broken = {i: count for i, count in broken.items() if count}
         if broken:
@@ -191,7 +198,7 @@ class PRMScorer(BatchScorer):
                 self._forward(reader, [dummy])
             return torch.cat(parts).float().cpu() if parts else torch.empty(0)
 
-    def _past(self, reader, prefix: list[int]) -> dict:
+    def _past(self, reader: Any, prefix: list[int]) -> dict[str, Any]:
         if not prefix:
             return {}
         self.stats.tokens += len(prefix)
@@ -199,19 +206,20 @@ class PRMScorer(BatchScorer):
         self.stats.shared_prefixes += 1
         return {"past": reader.prefix(torch.tensor([prefix], device=self.placement.device))}
 
-    def _forward(self, reader, rows: list[Rendered], **past) -> Tensor:
+    def _forward(self, reader: Any, rows: list[Rendered], **past: Any) -> Tensor:
         inputs = packed(rows) if self.packs and not past else collated(rows, self.texts.pad_id)
         self.stats.forwards += 1
         self.stats.tokens += sum(len(row.ids) for row in rows)
         self.stats.padded_tokens += inputs.input_ids.numel()
-        return reader(**inputs.to(self.placement.device).tensors(), **past)
+        log_odds: Tensor = reader(**inputs.to(self.placement.device).tensors(), **past)
+        return log_odds
 
 
 def distinct(problems: list[str], steps: list[list[str]]) -> tuple[list[tuple[str, list[str]]], list[int]]:
     """The different rollouts, and for each rollout given its place among them."""
     if len(problems) != len(steps):
         raise ValueError(f"got {len(problems)} problems and {len(steps)} lists of steps: expected one list a problem.")
-    places: dict[tuple, int] = {}
+    places: dict[tuple[str, tuple[str, ...]], int] = {}
     index = [places.setdefault((p, tuple(s)), len(places)) for p, s in zip(problems, steps, strict=True)]
     return [(problem, list(parts)) for problem, parts in places], index
 

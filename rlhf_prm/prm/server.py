@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 from tenacity import RetryCallState, Retrying
@@ -80,7 +81,7 @@ class ServerScorer(BatchScorer):
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
 
-    def _rendered(self, rollouts):
+    def _rendered(self, rollouts: list[tuple[str, list[str]]]) -> tuple[list[Rendered], Exception | None]:
         if not self._greeted and rollouts:
             served = self._answer("GET", "/v1/models")["data"][0]
             self.context = min(self.context, served.get("max_model_len") or self.context)
@@ -122,7 +123,7 @@ class ServerScorer(BatchScorer):
             )
         return [math.nan if row[1] is None else float(row[1]) for row in rows]
 
-    def _answer(self, method: str, path: str, body: dict | None = None) -> dict:
+    def _answer(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON answer to one request, which is repeated while the server's failure may pass."""
         first_failure = math.nan
 
@@ -150,4 +151,5 @@ class ServerScorer(BatchScorer):
             raise ValueError(
                 f"{self.url}{path} refused the request, status {response.status_code}: {response.text[:500]}"
             )
-        return response.json()
+        answer: dict[str, Any] = response.json()
+        return answer

@@ -38,7 +38,7 @@ class ProcessGRPOConfig(GRPOConfig):
         ValueError: a value that TRL or this class does not know.
     """
 
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*GRPOConfig._VALID_DICT_FIELDS, "method_kwargs"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*GRPOConfig._VALID_DICT_FIELDS, "method_kwargs"]  # type: ignore[misc]
 
     method: str = field(
         default="trusted",

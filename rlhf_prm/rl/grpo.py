@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from datasets import Dataset, IterableDataset
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from trl import GRPOTrainer
 from trl.data_utils import is_conversational
+from trl.trainer.grpo_trainer import RewardFunc
 
 from reward import StepRollouts, outcome_reward, step_to_token
 from reward.reward_functions import gold_text
@@ -103,13 +105,13 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     def __init__(
         self,
-        model,
+        model: str | nn.Module,
         args: ProcessGRPOConfig,
         *,
         step_scorer: StepScorer | None = None,
         verifier: Verifier | None = None,
-        reward_funcs=None,
-        train_dataset=None,
+        reward_funcs: RewardFunc | list[RewardFunc] | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
         **trl_arguments: Any,
     ) -> None:
         refuse_environments(trl_arguments)

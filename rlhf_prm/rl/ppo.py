@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import ProcessorMixin
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.callbacks import SyncRefModelCallback
@@ -13,6 +13,7 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from reward import SHAPINGS, StepRollouts, generalized_advantage_estimation, resolve, scheduled, tokens_to_step
 from reward.ppo import clipped_value_loss, explained_variance, kl_penalty, masked_sums, token_rewards, whitened
+from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.rl.critic import (
     PREFIX,
     Critic,
@@ -59,7 +60,14 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
     _tag_names = ("trl", "ppo", "process-supervision")
     _name = "Process PPO"
 
-    def __init__(self, model, args: ProcessPPOConfig, *, step_scorer=None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        model: str | nn.Module,
+        args: ProcessPPOConfig,
+        *,
+        step_scorer: StepScorer | None = None,
+        **arguments: Any,
+    ) -> None:
         if args.process_weight and step_scorer is None:
             raise ValueError(
                 f"process_weight {args.process_weight} needs step scores: pass step_scorer=load_prm(…), or "

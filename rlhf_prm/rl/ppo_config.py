@@ -40,7 +40,7 @@ class ProcessPPOConfig(ProcessGRPOConfig):
         ValueError: a value that TRL or this class does not know.
     """
 
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*ProcessGRPOConfig._VALID_DICT_FIELDS, "shaping_kwargs"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*ProcessGRPOConfig._VALID_DICT_FIELDS, "shaping_kwargs"]  # type: ignore[misc]
 
     method: str = field(default="outcome", metadata={"help": "Not used by PPO: see shaping."})
     num_generations: int | None = field(default=1, metadata={"help": "Completions per prompt; 1 is enough for PPO."})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
@@ -48,19 +48,33 @@ def tiny_random_models(texts: Sequence[str], root: str | Path, seed: int) -> tup
     return policy_path, prm_path
 
 
-def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+def byte_level_bpe(
+    texts: Sequence[str],
+    vocabulary: int,
+    cut: pre_tokenizers.PreTokenizer,
+    special: Sequence[str] = (),
+    normalizer: normalizers.Normalizer | None = None,
+) -> Tokenizer:
+    """Byte-level BPE learned from ``texts``: ``cut`` says where no merge goes across."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = cut
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1024,
-        special_tokens=list(SPECIAL),
+        vocab_size=vocabulary,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([*texts, "\n\n"], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=byte_level_bpe([*texts, "\n\n"], 1024, cut, SPECIAL),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>", "<extra_0>"],

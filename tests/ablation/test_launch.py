@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_killed_and_resumed_gives_the_same_table(write, tmp_path, launcher):
     waits = tmp_path / "killed" / "cells" / "method=good" / "seed1" / "log.txt"
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     while not waits.exists() and process.poll() is None:
-        pass  # until the cell that waits at the gate has begun
+        time.sleep(0.01)  # until the cell that waits at the gate has begun
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert states(path).count("done") == 4

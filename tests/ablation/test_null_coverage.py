@@ -2,7 +2,7 @@
 
 import json
 import random
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_one_run_far_off_is_told(null_coverage):
     assert low <= 0.96 <= high  # with the outlier in it an interval always covers 0
 
 
-def test_reads_the_finished_runs_of_an_ablation(tmp_path):
+def test_reads_the_finished_runs_of_an_ablation(tmp_path, monkeypatch, capsys):
     config = {
         "recipe": "r.py",
         "grid": {"method": ["outcome"]},
@@ -57,14 +57,12 @@ def test_reads_the_finished_runs_of_an_ablation(tmp_path):
         folder = tmp_path / "out" / "cells" / "method=outcome" / f"seed{seed}"
         folder.mkdir(parents=True)
         (folder / "summary.json").write_text(json.dumps({"accuracy": {"after": 0.4 + 0.01 * seed}}))
-    command = [
-        sys.executable,
-        "benchmarks/null_coverage.py",
-        "--config",
-        str(tmp_path / "null.yaml"),
-        "--ablations",
-        "50",
-    ]
-    printed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    arguments = ["null_coverage.py", "--config", str(tmp_path / "null.yaml"), "--ablations", "50"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "benchmarks" / "null_coverage.py"), run_name="__main__")
+    assert not ended.value.code
+    printed = capsys.readouterr().out
     assert "outcome, accuracy.after: 11 runs, 0.450, standard deviation 0.033" in printed
     assert "5 pairs:" in printed and "8 pairs:" not in printed

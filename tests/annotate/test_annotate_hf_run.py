@@ -5,41 +5,24 @@ import re
 from types import SimpleNamespace
 
 import pytest
-import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast
 
 from rlhf_prm.annotate.progress import Progress
 from rlhf_prm.cli import main
 from rlhf_prm.generation.endpoint import EndpointGenerator
 from rlhf_prm.generation.templates import ChatTemplate
 from rlhf_prm.step_data import read_rows
+from tests.tiny_models import saved, word_tokenizer
 
 WORDS = ["<pad>", "<eos>", "\\boxed{1}", "\\boxed{2}", "then", "so"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="so"))
-    words.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{\d\}|then|so"), "isolated")
-    fast = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", bos_token="so")
+    fast = word_tokenizer(WORDS, r"\\boxed\{\d\}|then|so", unknown="so", bos_token="so")
     fast.chat_template = "so {% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    fast.save_pretrained(folder)
-    return folder
+    sizes = {"num_hidden_layers": 1, "intermediate_size": 16, "num_key_value_heads": 2}
+    return saved(tmp_path_factory.mktemp("tiny"), fast, **sizes)
 
 
 def test_problems_to_labels(tmp_path, folder):

@@ -1,4 +1,4 @@
-"""``scripted_run.py`` under FSDP2 on a CPU.
+"""``ranks.py`` under FSDP2 on a CPU.
 
 accelerate takes FSDP for GPUs alone: on a CPU it reads the settings and wraps the model in DDP, without a word. Here it
 is told that two CPU processes may be FSDP too; all else is accelerate's, transformers' and TRL's own.
@@ -6,7 +6,7 @@ is told that two CPU processes may be FSDP too; all else is accelerate's, transf
 
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 
-from tests.distributed.scripted_run import main
+from tests.distributed.ranks import main
 
 _made = AcceleratorState.__init__
 

@@ -1,13 +1,8 @@
-"""Keeps weights in the middle of a run, trains on, puts them back, trains on; each rank writes down what it saw.
-
-accelerate launch --config_file recipes/accelerate/cpu_zero3.yaml tests/distributed/rollback_run.py FOLDER [PART …]
-"""
+"""Keeps weights in the middle of a run, trains on, puts them back, trains on; each rank says what it saw."""
 
 import hashlib
 import itertools
-import json
 import os
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,7 +14,6 @@ from rlhf_prm.guard.detectors import TripRule
 from rlhf_prm.guard.guard import HackGuard
 from rlhf_prm.guard.last_good import LastGood
 from rlhf_prm.prm import load_prm
-from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
 from tests.distributed.scripted_run import completion, trainer_of
 
 WASTED = 2  # updates between keeping and putting back
@@ -176,22 +170,21 @@ def guarded(folder: Path, rank: int) -> dict:
     }
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    prepare_cpu_ranks()
-    folder, rank, results = Path(sys.argv[1]), int(os.environ.get("RANK", "0")), {}
-    for part in sys.argv[2:]:
+def deepspeed_is_on() -> bool:
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+
+
+def results_of(folder: Path, parts: list[str]) -> dict:
+    """What each part gave on this rank."""
+    rank, results = int(os.environ.get("RANK", "0")), {}
+    for part in parts:
         algorithm, _, good = part.partition("-")
         if algorithm == "guard":
             results[part] = guarded(folder / part, rank)
         else:
-            prm = os.environ.get("TEST_PRM")
-            scorer = load_prm(prm, placement="zero3", max_batch_tokens=64) if prm and algorithm == "grpo" else None
+            sharded = deepspeed_is_on() and algorithm == "grpo"
+            scorer = load_prm(os.environ["TEST_PRM"], placement="zero3", max_batch_tokens=64) if sharded else None
             results[part] = roll_back(algorithm, folder / part, int(good), scorer)
             parameters = scorer.placement.reader.parameters() if scorer else []
             results[part]["prm_sharded"] = bool(scorer) and all(hasattr(p, "ds_id") for p in parameters)
-    (folder / f"rank{rank}.json").write_text(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main()
+    return results

@@ -1,20 +1,13 @@
-"""Runs GRPO and PPO on scripted completions, on as many ranks as it is launched on, and writes down what came out.
+"""GRPO and PPO on scripted completions, on as many ranks as the process is one of, and what came out."""
 
-accelerate launch --config_file recipes/accelerate/cpu_zero3.yaml tests/distributed/scripted_run.py FOLDER [PART …]
-"""
-
-import json
 import os
 import random
-import sys
 import zlib
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
 from rlhf_prm.prm import load_prm
-from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
@@ -131,10 +124,8 @@ def run_with_live_values(algorithm: str, folder: Path) -> dict:
     return result | {"prefixes": stats.prefixes, "completions": stats.completions, "tokens": stats.tokens}
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    prepare_cpu_ranks()
-    folder, parts = Path(sys.argv[1]), sys.argv[2:]
+def results_of(folder: Path, parts: list[str]) -> dict:
+    """What each part gave on this rank."""
     results = {}
     for part in parts:
         algorithm, _, what = part.partition("-")
@@ -148,9 +139,4 @@ def main() -> None:
             results[part] = run_with_live_values(algorithm, folder)
         else:
             results[part] = run(algorithm, folder / algorithm, resume=what == "resume")
-    rank = int(os.environ.get("RANK", "0"))
-    (folder / f"rank{rank}.json").write_text(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main()
+    return results

@@ -5,35 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
-import trl
-import yaml
 from transformers import AutoModelForCausalLM
 
-from tests.distributed.launch import free_port, launch, rank_results
+from tests.distributed.conftest import DEADLINE, SCRIPT, fsdp2_config
+from tests.distributed.launch import Finished, free_port, launch, rank_results
 from tests.distributed.scripted_run import run, run_with_live_values, run_with_prm
-from tests.prm.prm_checkpoints import qwen_prm
 
-DEADLINE = 1200  # seconds: eight trainings in one launch take one to three minutes where nothing else runs
 pytestmark = pytest.mark.timeout(DEADLINE + 300)
-SCRIPT = "tests/distributed/scripted_run.py"
-FSDP2_DEADLINE = 1200  # seconds: eight trainings in one launch take one to three minutes where nothing else runs
-pytestmark = pytest.mark.timeout(DEADLINE + 300)
-SCRIPT = "tests/distributed/fsdp2_run.py"
-
-
-def fsdp2_config(folder: Path) -> Path:
-    """TRL's own launch config for FSDP2, for two processes on a CPU."""
-    settings = yaml.safe_load((Path(trl.__path__[0]) / "accelerate_configs" / "fsdp2.yaml").read_text())
-    path = folder / "fsdp2.yaml"
-    path.write_text(yaml.safe_dump(settings | {"num_processes": 2, "use_cpu": True, "mixed_precision": "no"}))
-    return path
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The same work in one process, and the PRM it used."""
-    folder = tmp_path_factory.mktemp("alone")
-    prm = qwen_prm(folder / "prm")
+def alone(tmp_path_factory, checkpoints):
+    """The same work in one process."""
+    folder, prm = tmp_path_factory.mktemp("alone"), checkpoints.prms / "qwen"
     results = {algorithm: run(algorithm, folder / algorithm) for algorithm in ("grpo", "ppo")}
     results |= {f"{a}-prm": run_with_prm(a, folder, prm, placement="replicate") for a in ("grpo", "ppo")}
     results["grpo-live"] = run_with_live_values("grpo", folder)
@@ -59,16 +43,11 @@ def check_numbers(part: str, result: dict, reference: dict) -> None:
         pytest.param("fsdp2", "DistributedType.FSDP", "FSDPQwen2ForCausalLM", marks=pytest.mark.slow),
     ],
 )
-def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
+def test_two_ranks_equal_one(two_ranks, alone, config, kind, wrapper):
     """Losses and step advantages to 1e-5 over 3 updates; the saved policies load and are equal; resuming goes on."""
     folder, expected = alone
-    parts = ["grpo", "ppo", "grpo-resume", "ppo-resume", "ppo-sampled", "grpo-live"]
-    parts += ["grpo-prm", "ppo-prm"] if "zero" in config else []
-    file, script = (fsdp2_config(tmp_path), FSDP2_SCRIPT) if config == "fsdp2" else (config, SCRIPT)
-    finished = launch(
-        file, script, str(tmp_path), *parts, port=free_port(), deadline=DEADLINE, TEST_PRM=str(folder / "prm")
-    )
-    ranks = rank_results(tmp_path, finished)
+    launched = two_ranks(config)
+    ranks = launched.results("scripted")
     for rank in ranks:
         sampled = rank.pop("ppo-sampled")  # each rank draws its own, so there is nothing to compare with
         assert len(sampled) == 2 and all(math.isfinite(loss) for loss in sampled)
@@ -80,7 +59,8 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
     few, many = (rank["grpo-live"] for rank in ranks)
     assert few["scorer_tokens"] == many["scorer_tokens"] == few["tokens"] + many["tokens"]
     assert few["prefixes"] != many["prefixes"] and min(few["completions"], many["completions"]) > 0
-    if "grpo-prm" in parts:
+    if "zero" in config:
+        assert {"grpo-prm", "ppo-prm"} <= ranks[0].keys()
         few, many = (rank["grpo-prm"] for rank in ranks)
         assert few["prm_sharded"] and many["prm_sharded"]
         # Identical rollouts of one prompt are scored once, and those of the first rank are all alike in one update: it
@@ -94,7 +74,9 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
             assert held == [whole, whole]
         wanted = AutoModelForCausalLM.from_pretrained(folder / algorithm / "policy")
         for saved in ("policy", "resumed"):
-            got, report = AutoModelForCausalLM.from_pretrained(tmp_path / algorithm / saved, output_loading_info=True)
+            got, report = AutoModelForCausalLM.from_pretrained(
+                launched.folder / "scripted" / algorithm / saved, output_loading_info=True
+            )
             assert not report["missing_keys"] and not report["unexpected_keys"]
             for name, parameter in wanted.named_parameters():
                 torch.testing.assert_close(got.get_parameter(name), parameter, atol=1e-4, rtol=1e-4, msg=name)
@@ -103,8 +85,8 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
 @pytest.mark.slow
 def test_accelerate_makes_ddp_of_fsdp_on_a_cpu(tmp_path):
     """The reason for fsdp2_run.py, and for docs/scaling.md to say so. When this fails, accelerate has learnt it."""
-    finished = launch(fsdp2_config(tmp_path), SCRIPT, str(tmp_path), "grpo", port=free_port())
-    for rank in rank_results(tmp_path, finished):
+    finished = launch(fsdp2_config(tmp_path), SCRIPT, str(tmp_path), "scripted:grpo", port=free_port())
+    for rank in rank_results(tmp_path / "scripted", finished):
         assert (rank["grpo"]["type"], rank["grpo"]["wrapper"]) == (
             "DistributedType.MULTI_CPU",
             "DistributedDataParallel",
@@ -112,11 +94,20 @@ def test_accelerate_makes_ddp_of_fsdp_on_a_cpu(tmp_path):
     assert "fsdp" not in finished.output.lower().replace(str(tmp_path).lower(), "")  # without a word
 
 
-@pytest.mark.parametrize("config", ["cpu_zero3", pytest.param("cpu_ddp", marks=pytest.mark.slow)])
-def test_a_failing_rank_stops_the_others_with_its_reason(tmp_path, config):
+def check_failure(finished: Finished, folder: Path) -> None:
     """From the moment one rank raises, everything has ended within 60 s, and what it raised can be read."""
-    finished = launch(config, "tests/distributed/failing_run.py", str(tmp_path), port=free_port())
     assert finished.code not in (0, None), finished.output[-3000:]
     assert "RuntimeError: the PRM of rank 1 has gone away" in finished.output
     assert "came to the end" not in finished.output
-    assert finished.ended_at - (tmp_path / "failing").stat().st_mtime < 60
+    assert finished.ended_at - (folder / "failing" / "failing").stat().st_mtime < 60
+
+
+@pytest.mark.parametrize("config", ["cpu_zero3"])
+def test_a_failing_rank_stops_the_others_with_its_reason(two_ranks, config):
+    launched = two_ranks(config)  # its last job fails
+    check_failure(launched.finished, launched.folder)
+
+
+@pytest.mark.slow
+def test_a_failing_rank_stops_the_others_under_ddp(tmp_path):
+    check_failure(launch("cpu_ddp", SCRIPT, str(tmp_path), "failing", port=free_port()), tmp_path)

@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.distributed.launch import free_port, launch, rank_results
+from tests.distributed.conftest import DEADLINE, ROLLED_BACK
 from tests.distributed.rollback_run import LAST, WASTED, roll_back
-from tests.prm.prm_checkpoints import qwen_prm
 
-SCRIPT = "tests/distributed/rollback_run.py"
+pytestmark = pytest.mark.timeout(DEADLINE + 300)
 
 
 def check_rollback(result: dict, good: int) -> None:
@@ -48,19 +47,19 @@ def test_reused_rollouts_in_one_process(tmp_path):
         ("cpu_zero3", "DeepSpeedEngine"),
     ],
 )
-def test_on_two_ranks(tmp_path, config, wrapper):
+def test_on_two_ranks(two_ranks, config, wrapper):
     """GRPO, its PRM sharded under DeepSpeed; PPO with its critic; an adapter; and all of it by the guard's decision."""
-    prm = {"TEST_PRM": str(qwen_prm(tmp_path / "prm"))} if "zero" in config else {}
-    parts = ["grpo-0", "grpo-2", "ppo-2", "lora-2", "memory-2", "reuse-1", "guard"]
-    ranks = rank_results(tmp_path, launch(config, SCRIPT, str(tmp_path), *parts, port=free_port(), **prm))
-    first, second = ranks
+    parts = ROLLED_BACK.split(",")
+    first, second = ranks = two_ranks(config).results("rollback")
     for part in parts[:-1]:
         for rank in ranks:
             assert (rank[part]["world_size"], rank[part]["wrapper"]) == (2, wrapper)
             check_reuse(rank[part]) if part == "reuse-1" else check_rollback(rank[part], int(part[-1]))
         assert first[part]["digests"] == second[part]["digests"], part
         assert first[part]["memory"] == second[part]["memory"], part
-        assert first[part]["prm_sharded"] == second[part]["prm_sharded"] == (bool(prm) and part.startswith("grpo"))
+        assert (
+            first[part]["prm_sharded"] == second[part]["prm_sharded"] == ("zero" in config and part.startswith("grpo"))
+        )
     assert first["memory-2"]["memory"]["batches"] == 4
     assert min(rank["ppo-2"]["critic_thrown_away"] for rank in ranks) > 1e-3
     check_guard(first["guard"], second["guard"])

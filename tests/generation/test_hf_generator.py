@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from rlhf_prm.annotate import GenerationError, Generator
 from rlhf_prm.generation.hf import HFGenerator
+from tests.tiny_models import tiny_qwen2, word_tokenizer
 
 WORDS = ["<pad>", "<eos>", *"abcdefgh"]
 
@@ -14,22 +14,9 @@ WORDS = ["<pad>", "<eos>", *"abcdefgh"]
 @pytest.fixture(scope="module")
 def parts():
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=24,
-        eos_token_id=1,
-        pad_token_id=0,
-        initializer_range=0.5,
-    )
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
-    return Qwen2ForCausalLM(config).eval(), fast
+    sizes = {"num_hidden_layers": 1, "num_key_value_heads": 2, "max_position_embeddings": 24, "initializer_range": 0.5}
+    model = Qwen2ForCausalLM(tiny_qwen2(len(WORDS), **sizes)).eval()
+    return model, word_tokenizer(WORDS, unknown="<pad>")
 
 
 def test_is_a_generator_and_shapes_up(parts):

@@ -3,7 +3,7 @@
 import json
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,10 +16,8 @@ from transformers import (
 )
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead
+from tests.tiny_models import byte_level_tokenizer
 
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -36,24 +34,10 @@ CORPUS = [
 ]
 
 
-def byte_level_tokenizer(specials: list[str], chat_template: str | None, **kwargs) -> PreTrainedTokenizerFast:
-    """Byte-level BPE split as Qwen2's and Llama 3's are, with ``specials`` as added special tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS * 3, trainer)
-    tokenizer.add_special_tokens(specials)
-    out = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **kwargs)
-    out.chat_template = chat_template
-    return out
+def chat_tokenizer(specials: list[str], chat_template: str | None, **marks: str) -> PreTrainedTokenizerFast:
+    tokenizer = byte_level_tokenizer(CORPUS * 3, specials, 340, **marks)
+    tokenizer.chat_template = chat_template
+    return tokenizer
 
 
 def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
@@ -100,7 +84,7 @@ def _saved(model_class, config_class, tokenizer, folder, seed: int = 0, architec
 
 def qwen_prm(folder, chat_template: str | None = CHATML):
     """Qwen2.5-Math-PRM: <extra_0> among the special tokens, score.0 and score.2."""
-    tokenizer = byte_level_tokenizer([*QWEN_SPECIALS, "<extra_0>"], chat_template, pad_token="<|endoftext|>")
+    tokenizer = chat_tokenizer([*QWEN_SPECIALS, "<extra_0>"], chat_template, pad_token="<|endoftext|>")
     return _saved(Qwen2ForProcessRewardModel, Qwen2Config, tokenizer, folder)
 
 
@@ -109,27 +93,27 @@ def math_shepherd(folder, sliding_window: int | None = None):
 
 
 def rlhflow(folder):
-    tokenizer = byte_level_tokenizer(LLAMA_SPECIALS, LLAMA3, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+    tokenizer = chat_tokenizer(LLAMA_SPECIALS, LLAMA3, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
     return _saved(LlamaForCausalLM, LlamaConfig, tokenizer, folder)
 
 
 def skywork(folder):
     """v_head.summary beside model.*, and an architecture that transformers does not know."""
-    tokenizer = byte_level_tokenizer(QWEN_SPECIALS, CHATML, bos_token="<|endoftext|>", eos_token="<|im_end|>")
+    tokenizer = chat_tokenizer(QWEN_SPECIALS, CHATML, bos_token="<|endoftext|>", eos_token="<|im_end|>")
     return _saved(Qwen2WithValueHead, Qwen2Config, tokenizer, folder, architecture="Qwen2ForPrmModel")
 
 
 def implicit(folder, seed: int = 0):
     """A causal LM; made twice, with two seeds, it is EurusPRM and its reference."""
-    tokenizer = byte_level_tokenizer(QWEN_SPECIALS, CHATML, eos_token="<|im_end|>")
+    tokenizer = chat_tokenizer(QWEN_SPECIALS, CHATML, eos_token="<|im_end|>")
     return _saved(Qwen2ForCausalLM, Qwen2Config, tokenizer, folder, seed)
 
 
 def token_classification(folder):
-    tokenizer = byte_level_tokenizer(QWEN_SPECIALS, CHATML, eos_token="<|endoftext|>")
+    tokenizer = chat_tokenizer(QWEN_SPECIALS, CHATML, eos_token="<|endoftext|>")
     return _saved(Qwen2ForTokenClassification, Qwen2Config, tokenizer, folder, num_labels=2)
 
 
 def causal_tag(folder):
-    tokenizer = byte_level_tokenizer([*QWEN_SPECIALS, "<step>"], None, eos_token="<|im_end|>")
+    tokenizer = chat_tokenizer([*QWEN_SPECIALS, "<step>"], None, eos_token="<|im_end|>")
     return _saved(Qwen2ForCausalLM, Qwen2Config, tokenizer, folder)

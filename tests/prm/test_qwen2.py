@@ -8,13 +8,11 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+from tests.tiny_models import tiny_qwen2
 
 
 def small_config() -> Qwen2Config:
-    return Qwen2Config(
-        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=False,
-    )  # fmt: skip
+    return tiny_qwen2(64, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False)
 
 
 @pytest.fixture

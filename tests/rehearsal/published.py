@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.step_data import labels_from_first_error, write_rows
-from tests.prm.prm_checkpoints import QWEN_SPLIT
+from tests.tiny_models import byte_level_tokenizer, tiny_qwen2
 
 DATA = Path(__file__).resolve().parents[2] / "recipes" / "data"
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -49,41 +48,19 @@ def gsm8k(file: str) -> list[dict[str, str]]:
 
 def qwen_tokenizer(special: list[str]) -> PreTrainedTokenizerFast:
     """Byte-level BPE, cut and normalised as Qwen2's; a blank line is one token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
     texts = [f"{row['question']}\n\n{row['worked']}\n\n\\boxed{{{row['gold']}}}" for row in gsm8k("gsm8k_64.jsonl")]
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens(special)
-    out = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    out.chat_template = CHAT_TEMPLATE
-    return out
+    marks = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    tokenizer = byte_level_tokenizer(texts, special, 400, composed=True, **marks)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
 
 
 def qwen_config(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> Qwen2Config:
     """The published settings but the sizes; heads are 32 wide, the fewest that vLLM's attention on a CPU takes."""
-    return Qwen2Config(
-        vocab_size=len(tokenizer) + PADDED,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=4096,
-        max_window_layers=2,
-        bos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
-        eos_token_id=tokenizer.eos_token_id,
-        **changes,
-    )
+    settings = {"hidden_size": 64, "intermediate_size": 96, "max_position_embeddings": 4096, "max_window_layers": 2}
+    settings |= {"pad_token_id": None, "eos_token_id": tokenizer.eos_token_id}
+    settings["bos_token_id"] = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    return tiny_qwen2(len(tokenizer) + PADDED, **settings, **changes)
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -1,7 +1,10 @@
 """Runs the command in a config's first line, with the table's overrides appended, as a user would; then resumes it."""
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
+import pytest
 import torch
 import yaml
 
@@ -80,22 +85,36 @@ class Done:
 
 
 def rehearse(rehearsal: Rehearsal, made: dict[str, Path], folder: Path, deadline: float, **environment: str) -> Done:
-    """Both runs, each within ``deadline`` seconds; fails with their output where one does not end well."""
+    """Both runs, those that are launched within ``deadline`` seconds; fails with their output where one ends badly."""
     command = command_of(rehearsal.path)
     overrides = {name: str(value).format(**made) for name, value in rehearsal.overrides.items()}
     overrides |= {"output_dir": str(folder / "run")}
     overrides["max_steps"] = str(UPDATES)
     file, output, weights = _launch_file(rehearsal, command, folder), "", {}
     script = [*([rehearsal.script] if rehearsal.script else []), command.recipe, "--config", command.config]
-    for more in ({}, {"resume_from_checkpoint": "true"}):
+    for number, more in enumerate(({}, {"resume_from_checkpoint": "true"})):
         arguments = [text for name, value in (overrides | more).items() for text in (f"--{name}", value)]
-        finished = launch(file, *script, *arguments, port=free_port(), deadline=deadline, **environment)
-        output += finished.output
-        assert finished.code == 0, f"{rehearsal.name}, {more}: {finished.code}\n{finished.output[-6000:]}"
+        if number < rehearsal.launches:
+            finished = launch(file, *script, *arguments, port=free_port(), deadline=deadline, **environment)
+            output += finished.output
+            assert finished.code == 0, f"{rehearsal.name}, {more}: {finished.code}\n{finished.output[-6000:]}"
+        else:
+            output += in_this_process(command.recipe, ["--config", command.config, *arguments])
         if not more:
             weights = {"cut": masters(folder / "run", CUT), "whole": masters(folder / "run", UPDATES)}
             shutil.rmtree(folder / "run" / f"checkpoint-{UPDATES}")
     return Done(rehearsal, folder / "run", Path(overrides["model_name_or_path"]), output=output, **weights)
+
+
+def in_this_process(recipe: str, arguments: list[str]) -> str:
+    """What a recipe prints that is run here as from the command line in the project's folder."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", [recipe, *arguments])
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the parser fills transformers' fields
+        runpy.run_path(recipe, run_name="recipe")["main"]()
+    return said.getvalue()
 
 
 def _launch_file(rehearsal: Rehearsal, command: Command, folder: Path) -> Path | None:

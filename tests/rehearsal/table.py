@@ -39,6 +39,8 @@ class Rehearsal:
         launch: what replaces keys of the launch file that the command names.
         launch_file: a stem of recipes/accelerate in place of what the command names.
         script: a script that runs the command's recipe, in place of the recipe.
+        launches: how many of the two runs are started as the command says; the others run in the test's process, which
+            has imported everything. The launcher adds nothing to one process but its environment.
         processes: that it must run on.
         zero3: whether it must run under DeepSpeed's stage 3.
         slow: longer than a minute on an idle core.
@@ -49,6 +51,7 @@ class Rehearsal:
     launch: dict[str, Any] = field(default_factory=dict)
     launch_file: str | None = None
     script: str | None = None
+    launches: int = 2
     processes: int = 1
     zero3: bool = False
     slow: bool = False
@@ -62,7 +65,7 @@ class Rehearsal:
         return f"{self.config}-{self.launch_file}" if self.launch_file else self.config
 
 
-ONE_GPU_GRPO = Rehearsal("qwen2.5-math-1.5b_prm-7b", RL | {"model_name_or_path": "{tied_policy}"})
+ONE_GPU_GRPO = Rehearsal("qwen2.5-math-1.5b_prm-7b", RL | {"model_name_or_path": "{tied_policy}"}, launches=1)
 GRPO_7B = Rehearsal(
     "qwen2.5-math-7b_prm-7b_zero3",
     RL | {"model_name_or_path": "{policy}"},
@@ -85,9 +88,10 @@ PRM_7B = Rehearsal(
 PRM_LORA = Rehearsal(
     "train_prm_qwen2.5-math-7b_lora",
     ON_A_CPU | EVERY_UPDATE | {"model_name_or_path": "{policy}", "train_data": "{soft_labels}", "head_updates": 1},
+    launches=0,
 )
 PPO_MODELS = {"model_name_or_path": "{tied_policy}", "prm": "{prm}", "baseline": "none"}
-PPO = Rehearsal("ppo_gsm8k_smoke", SMOKE | EVERY_UPDATE | PPO_MODELS)
+PPO = Rehearsal("ppo_gsm8k_smoke", SMOKE | EVERY_UPDATE | PPO_MODELS, launches=0)
 PPO_DDP = Rehearsal(PPO.config, PPO.overrides, launch_file="cpu_ddp", processes=2, slow=True)
 PPO_TWO_NODES = Rehearsal(
     PPO.config,

@@ -1,7 +1,6 @@
 """The table of methods in docs/methods.md is the one generated from the docstrings."""
 
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -27,11 +26,9 @@ def test_every_method_has_a_row_with_four_filled_cells():
         assert len(cells) == 4 and all(cells) and cells[0].startswith(f"`{name}`")
 
 
-def test_the_command_prints_the_table():
-    printed = subprocess.run(
-        [sys.executable, "-m", "reward.methods"], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert printed.stdout.strip() == methods_table()
+def test_the_command_prints_the_table(capsys):
+    runpy.run_module("reward.methods", run_name="__main__")
+    assert capsys.readouterr().out.strip() == methods_table()
 
 
 def test_a_docstring_without_its_paragraphs_is_refused():

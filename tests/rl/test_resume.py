@@ -17,26 +17,35 @@ from rlhf_prm.runs.folder import MetricsFile
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
-folder, kill_at, resume = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "resume"
-
 class Kill(TrainerCallback):
+    def __init__(self, after):
+        self.after = after
+
     def on_step_end(self, args, state, control, **_):
-        if state.global_step == kill_at:
+        if state.global_step == self.after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-trainer = ProcessGRPOTrainer(
-    model=tiny_policy(),
-    args=tiny_config(folder, max_steps=6, save_strategy="steps", save_steps=2, log_completions=True,
-                     num_completions_to_print=0, method="immediate", disable_tqdm=False),
-    train_dataset=tiny_dataset(16), processing_class=tiny_tokenizer(), step_scorer=HashScorer(),
-    verifier=DigitVerifier(), callbacks=[MetricsFile(folder), Kill()])
-trainer.train(resume_from_checkpoint=resume or None)
-trainer.save_model(folder + "/policy")
+def train(folder, kill_after=None, resume=None):
+    trainer = ProcessGRPOTrainer(
+        model=tiny_policy(),
+        args=tiny_config(folder, max_steps=6, save_strategy="steps", save_steps=2, log_completions=True,
+                         num_completions_to_print=0, method="immediate", disable_tqdm=False),
+        train_dataset=tiny_dataset(16), processing_class=tiny_tokenizer(), step_scorer=HashScorer(),
+        verifier=DigitVerifier(), callbacks=[MetricsFile(folder), Kill(kill_after)])
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(folder + "/policy")
+
+whole, cut = sys.argv[1:3]
+if sys.argv[3] == "resume":
+    train(cut, resume=True)
+else:
+    train(whole)
+    train(cut, kill_after=5)
 """
 
 
-def run(folder: Path, kill_at: int, resume: bool) -> int:
-    arguments = [sys.executable, "-c", SCRIPT, str(folder), str(kill_at), "resume" if resume else "start"]
+def run(folder: Path, what: str) -> int:
+    arguments = [sys.executable, "-c", SCRIPT, str(folder / "whole"), str(folder / "cut"), what]
     root = Path(__file__).resolve().parents[2]
     return subprocess.run(arguments, cwd=root, capture_output=True, timeout=300).returncode
 
@@ -49,10 +58,9 @@ def numbers(folder: Path) -> list[dict]:
 
 
 def test_sigkill_and_resume_is_the_uninterrupted_run(tmp_path):
-    assert run(tmp_path / "whole", kill_at=-1, resume=False) == 0
-    assert run(tmp_path / "cut", kill_at=5, resume=False) == -signal.SIGKILL
+    assert run(tmp_path, "start") == -signal.SIGKILL
     assert len(numbers(tmp_path / "cut")) == 4  # killed inside update 5, before its log
-    assert run(tmp_path / "cut", kill_at=-1, resume=True) == 0
+    assert run(tmp_path, "resume") == 0
     whole, cut = numbers(tmp_path / "whole"), numbers(tmp_path / "cut")
     assert [row["step"] for row in cut] == [1, 2, 3, 4, 5, 6, 6]
     assert cut == whole

@@ -148,29 +148,6 @@ def test_killed_between_stages_the_next_build_goes_on_and_ends_at_the_same_world
     assert world.train_dataset[:] == small_world.train_dataset[:]
 
 
-TWO_RANKS = """
-import sys
-from accelerate import PartialState
-from rlhf_prm.toyworld import ToyWorldSettings, build_world
-state = PartialState(cpu=True)
-world = build_world(ToyWorldSettings(**eval(sys.argv[2])), sys.argv[1])
-print("rank", state.process_index, "of", state.num_processes, world.prm_path)
-"""
-
-
-def test_two_ranks_build_one_world(small, tmp_path):
-    script, tiny = tmp_path / "two_ranks.py", {**small, "sft_updates": 3, "labelled_solutions": 20, "prm_updates": 2}
-    script.write_text(TWO_RANKS)
-    settings = repr({**tiny, "label_source": "gold"})
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run([*command, script, str(tmp_path), settings], capture_output=True, text=True, timeout=400)
-    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("rank")]
-    assert sorted(line[1:4] for line in lines) == [["0", "of", "2"], ["1", "of", "2"]], done.stderr
-    (prm_path,) = {line[4] for line in lines}
-    scores = load_prm(prm_path).score([PROBLEM.prompt], [PROBLEM.gold_steps])
-    assert len(scores[0]) == len(PROBLEM.gold_steps)
-
-
 def mean(values):
     values = [value for value in values if not math.isnan(value)]
     return sum(values) / len(values)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from tests.tiny_models import tiny_qwen2
 
 CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -48,20 +50,8 @@ def train(folder: Path, updates=300, seed=0):
     """Train it and save it; about 20 s on one quiet core."""
     torch.manual_seed(seed)
     rng, fast = random.Random(seed), tokenizer()
-    config = Qwen2Config(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        eos_token_id=1,
-        pad_token_id=0,
-        initializer_range=0.04,
-    )
-    model = Qwen2ForCausalLM(config)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2, "max_position_embeddings": 4096}
+    model = Qwen2ForCausalLM(tiny_qwen2(len(fast), **sizes, tie_word_embeddings=True, initializer_range=0.04))
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=updates)
     for _ in range(updates):

@@ -74,9 +74,10 @@ def same_expression(answer: str, gold: str) -> bool | None:
 
 def _same_expression(answer: str, gold: str) -> bool | None:
     both = [to_sympy(text) for text in (answer, gold)]
-    if not all(isinstance(expression, sympy.Expr) for expression in both):
+    known = [expression for expression in both if isinstance(expression, sympy.Expr)]
+    if len(known) < len(both):
         return None
-    answer_value, gold_value = (expression.doit() for expression in both)
+    answer_value, gold_value = (expression.doit() for expression in known)
     names = {symbol.name: symbol for value in (answer_value, gold_value) for symbol in value.free_symbols}
     agreed = 0
     for point in points(set(names)) if names else [()]:

@@ -1,7 +1,9 @@
 """Whether two shapes are the same answer. The gold decides how strictly: order, brackets, names and units."""
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 from reward.verifier.answers.evaluate import Evaluator
 from reward.verifier.answers.grammar import Tree, variables
@@ -314,7 +316,7 @@ def same_based(answer: Shape, gold: Based) -> bool:
     return answer == gold or (gold.base == 10 and equivalent(answer, Scalar(("num", Fraction(gold.digits)))))
 
 
-COMPARISONS = {
+COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
     Scalar: same_scalar,
     Chain: same_chain,
     Sequence: same_sequence,

@@ -53,7 +53,7 @@ def box_content(text: str, start: int) -> tuple[str, int] | None:
 
 def last_boxed(text: str) -> tuple[bool, str | None]:
     r"""Whether there is a ``\boxed`` and the content of the last (outermost) one; None if it is never closed."""
-    starts = []
+    starts: list[int] = []
     position = len(text)
     while len(starts) <= OUTER_BOXES:
         position = max(text.rfind("\\boxed", 0, position), text.rfind("\\fbox", 0, position))

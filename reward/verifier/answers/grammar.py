@@ -128,8 +128,8 @@ class Parser:
             self.take()
             top, bottom = self.plain_argument(), self.plain_argument()
         elif self.next.kind == "num" and self.next.spaced and self.ahead(1) == Token("op", "/", self.ahead(1).spaced):
-            top, _, bottom = self.take(), self.take(), self.take()
-            top, bottom = (t.value if t.kind == "num" and t.value.isdigit() else None for t in (top, bottom))
+            above, _, below = self.take(), self.take(), self.take()
+            top, bottom = (t.value if t.kind == "num" and t.value.isdigit() else None for t in (above, below))
         else:
             top = bottom = None
         if top is None or bottom is None:

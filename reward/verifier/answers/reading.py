@@ -138,7 +138,7 @@ def read_list(tokens: list[Token], spelling: str) -> Shape | None:
 
 def collected(items: tuple, joiner: str) -> Shape:
     """A list of answers: of one name's values (``x = 1, x = 2``), or as it stands."""
-    flat = []
+    flat: list[Shape] = []
     for item in items:
         flat.extend(item.items if isinstance(item, Collection) else [item])
     first = items[0]
@@ -222,8 +222,9 @@ def read_union(tokens: list[Token], spelling: str) -> Shape | None:
     if not all(parts) or len(parts) > MAX_ITEMS:
         return Opaque(spelling)
     shapes = [read(part) for part in parts]
-    if all(isinstance(shape, Collection) for shape in shapes):
-        return Collection(tuple(item for shape in shapes for item in shape.items))
+    lists = [shape for shape in shapes if isinstance(shape, Collection)]
+    if len(lists) == len(shapes):
+        return Collection(tuple(item for shape in lists for item in shape.items))
     return Union(tuple(shapes))
 
 

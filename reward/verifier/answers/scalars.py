@@ -9,6 +9,7 @@ from reward.verifier.answers.tokens import Token, Unreadable
 from reward.verifier.answers.units import UNITS, Unit, unit_of
 
 MAX_SIGNS = 3
+DOLLARS = Unit(UNITS["$"][0] + "^1", UNITS["$"][1], frozenset())
 
 
 def read_scalars(tokens: list[Token], spelling: str) -> Shape:
@@ -42,7 +43,7 @@ def read_scalar(tokens: list[Token], spelling: str) -> Shape:
         tokens = spaced_thousands(tokens)
     tokens, unit, factor = without_unit(tokens)
     if currency and unit is None:
-        unit, _ = unit_of("$")
+        unit = DOLLARS
     mark = None
     if len(tokens) > 1 and is_op(tokens[-1], "%"):
         mark, tokens = "%", tokens[:-1]

@@ -71,8 +71,8 @@ class Intersection:
 class Difference:
     """All of ``base`` but ``removed``."""
 
-    base: object
-    removed: object
+    base: "Shape"
+    removed: "Shape"
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ def is_word(letters: str) -> bool:
 
 def repeating_decimal(text: str) -> str:
     r"""``0.1\overline{6}`` as a quotient of whole numbers, "15/90"."""
-    whole, fixed, cycle = re.fullmatch(r"([0-9]*)\.([0-9]*)\\[a-z]+\s*\{?([0-9]+)\}?", text).groups()
+    found = re.fullmatch(r"([0-9]*)\.([0-9]*)\\[a-z]+\s*\{?([0-9]+)\}?", text)
+    assert found is not None  # the scanner's own pattern has matched this text
+    whole, fixed, cycle = found.groups()
     top = int(whole + fixed + cycle) - int("0" + whole + fixed)
     return f"{top}/{(10 ** len(cycle) - 1) * 10 ** len(fixed)}"
 
@@ -132,6 +134,7 @@ class _Scanner:
     def scan(self) -> list[Token]:
         while self.position < len(self.text):
             match = PATTERN.match(self.text, self.position)
+            assert match is not None  # the pattern's last branch takes any character
             self.position = match.end()
             value = match.group()
             if match.lastgroup == "space":

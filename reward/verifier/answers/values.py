@@ -14,15 +14,16 @@ from reward.verifier.answers.grammar import Tree, variables
 DIGITS = (50, 130)
 POINTS = 8
 ENOUGH_POINTS = 3
+Point = tuple[tuple[str, Fraction], ...]  # a value for each variable
 
 
 @lru_cache(maxsize=4_096)
-def value_at(tree: Tree, digits: int, point: tuple[tuple[str, Fraction], ...]) -> Value:
+def value_at(tree: Tree, digits: int, point: Point) -> Value:
     """The value of a tree at a point; remembered, for golds come back."""
     return Evaluator(digits, dict(point)).value(tree)
 
 
-def points(names: set[str]) -> list[tuple[tuple[str, Fraction], ...]]:
+def points(names: set[str]) -> list[Point]:
     """Sample points: the same for the same names, half of them positive, half of any sign."""
     found = []
     for index in range(POINTS):
@@ -52,7 +53,7 @@ def is_real(value: Value) -> bool:
     return isinstance(value, Fraction) or abs(value.imag) <= abs(value) * 1e-30
 
 
-def same_at(answer: Tree, gold: Tree, point: tuple[tuple[str, Fraction], ...]) -> bool:
+def same_at(answer: Tree, gold: Tree, point: Point) -> bool:
     """Whether two trees agree at a point."""
     for digits in DIGITS:
         gold_value, value = value_at(gold, digits, point), value_at(answer, digits, point)
@@ -71,7 +72,8 @@ def same_value(answer: Tree, gold: Tree) -> bool:
     names = variables(answer) | variables(gold)
     if not names:
         return same_at(answer, gold, ())
-    real, complex_ = [], []
+    real: list[Point] = []
+    complex_: list[Point] = []
     for point in points(names):
         try:
             value = value_at(gold, DIGITS[0], point)
@@ -82,7 +84,7 @@ def same_value(answer: Tree, gold: Tree) -> bool:
     return len(where) >= ENOUGH_POINTS and all(same_at(answer, gold, point) for point in where)
 
 
-def proportional(answer: Tree, gold: Tree) -> Fraction | float | None:
+def proportional(answer: Tree, gold: Tree) -> float | None:
     """The constant c ≠ 0 with answer = c·gold at every sample point (its sign is what matters), or None."""
     names = variables(answer) | variables(gold)
     ratios = []

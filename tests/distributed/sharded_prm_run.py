@@ -1,14 +1,13 @@
-"""One of two ranks that share a sharded PRM; run by test_zero3.py under torchrun. Prints a marker when all held."""
+"""One of two ranks that share a sharded PRM: equal scores, uneven work, failures that stop every rank."""
 
 import math
-import sys
+from pathlib import Path
 
-import deepspeed
 import torch
 import torch.distributed as dist
-from prm_rollouts import ragged
 
 from rlhf_prm.prm import load_prm
+from tests.prm.prm_rollouts import ragged
 
 problems, steps = ragged()
 MINE = {0: [0, 1, 2, 3, 4, 5], 1: [2]}  # uneven: six forwards against one
@@ -53,18 +52,14 @@ def missing_weights_are_refused(folder) -> None:
         raise AssertionError("a head was made up")
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # no two minutes of compiling at the first use
-    deepspeed.init_distributed(dist_backend="gloo")
-    rank = dist.get_rank()
+def results_of(folder: Path, parts: list[str]) -> dict:
+    """``parts``: a folder that holds the checkpoints."""
+    prms, rank = Path(parts[0]), dist.get_rank()
     assert dist.get_world_size() == 2 and dist.get_backend() == "gloo"
-    qwen, shepherd, policy, reference, headless = sys.argv[1:6]
-    sharded_equals_whole(qwen, rank)
-    sharded_equals_whole(shepherd, rank, family="math_shepherd")
-    sharded_equals_whole(policy, rank, reference=reference)
-    sharded_equals_whole(shepherd, rank, family="math_shepherd", dtype="bfloat16", tolerance=0.02)
-    a_failure_stops_every_rank(qwen, rank)
-    missing_weights_are_refused(headless)
-    print(f"rank {rank}: all held", flush=True)
-    dist.barrier()
+    sharded_equals_whole(prms / "qwen", rank)
+    sharded_equals_whole(prms / "shepherd", rank, family="math_shepherd")
+    sharded_equals_whole(prms / "policy", rank, reference=prms / "reference")
+    sharded_equals_whole(prms / "shepherd", rank, family="math_shepherd", dtype="bfloat16", tolerance=0.02)
+    a_failure_stops_every_rank(prms / "qwen", rank)
+    missing_weights_are_refused(prms / "headless")
+    return {"held": True}

@@ -1,7 +1,5 @@
 """Train a PRM for three updates, the first with the head alone; alone or as one of several ranks."""
 
-import json
-import sys
 from pathlib import Path
 
 import torch
@@ -33,7 +31,6 @@ def run(language_model: str, folder: Path, batch_size: int) -> dict:
     }
 
 
-if __name__ == "__main__":
-    model, out = sys.argv[1], Path(sys.argv[2])
-    result = run(model, out, batch_size=4)
-    (out / f"rank{result['rank']}.json").write_text(json.dumps(result))
+def results_of(folder: Path, parts: list[str]) -> dict:
+    """``parts``: the language model's folder."""
+    return run(parts[0], folder, batch_size=4)

@@ -74,7 +74,7 @@ def _processbench(args: argparse.Namespace) -> Results:
     if missing := [name for name in args.subsets if name not in subsets]:
         print(f"not in {args.data}, so not in the mean: {', '.join(missing)}")
     check_threshold(args.threshold, list(subsets))
-    return processbench(shared.scorer_from(args), subsets, args.threshold)
+    return processbench(shared.scorer_from(args), subsets, args.threshold, silence_is_missed=shared.is_judge(args.prm))
 
 
 def _add_best_of_n(parser: argparse.ArgumentParser) -> None:

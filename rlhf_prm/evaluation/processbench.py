@@ -94,13 +94,8 @@ def best_threshold(step_scores: Sequence[Sequence[float]], labels: Sequence[int]
     return max(candidates, key=lambda threshold: (_f1(step_scores, labels, threshold), -threshold))
 
 
-def _prediction(scores: Sequence[float], threshold: float) -> int:
-    """The first error; where nothing was scored (a judge's answer that cannot be read) an index that no label has."""
-    return len(scores) if all(score != score for score in scores) else predicted_first_error(scores, threshold)
-
-
 def _f1(step_scores: Sequence[Sequence[float]], labels: Sequence[int], threshold: float) -> float:
-    return processbench_metrics([_prediction(row, threshold) for row in step_scores], labels)["f1"]
+    return processbench_metrics([predicted_first_error(row, threshold) for row in step_scores], labels)["f1"]
 
 
 def check_threshold(threshold: float | str, subsets: Sequence[str]) -> None:
@@ -117,13 +112,19 @@ def check_threshold(threshold: float | str, subsets: Sequence[str]) -> None:
 
 
 def processbench(
-    scorer: StepScorer, subsets: Mapping[str, Sequence[ProcessBenchItem]], threshold: float | str = WRONG_AT_OR_BELOW
+    scorer: StepScorer,
+    subsets: Mapping[str, Sequence[ProcessBenchItem]],
+    threshold: float | str = WRONG_AT_OR_BELOW,
+    *,
+    silence_is_missed: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Metrics of ``scorer`` on each subset, and their plain mean over the subsets under ``"mean"``.
 
     Args:
         threshold: a step is wrong when its score ≤ this; ``"gsm8k"`` takes the one that is best on the GSM8K subset
             and uses it for all, as the paper does for PRMs on another scale.
+        silence_is_missed: a sample without any score counts as missed, whatever its label, as ProcessBench counts a
+            critic's answer that cannot be read. Otherwise nothing is wrong in it, as with steps past a PRM's context.
 
     Each subset also reports ``samples`` and ``unscorable`` (samples with a step past the model's context).
     """
@@ -137,7 +138,11 @@ def processbench(
         threshold = best_threshold(scores[TUNING_SUBSET], labels[TUNING_SUBSET])
     results: dict[str, dict[str, float]] = {}
     for name, rows in scores.items():
-        results[name] = processbench_metrics([_prediction(row, threshold) for row in rows], labels[name])
+        predictions = [predicted_first_error(row, threshold) for row in rows]
+        if silence_is_missed:  # an index past the last step: no label has it
+            silent = [all(score != score for score in row) for row in rows]
+            predictions = [len(r) if s else p for p, r, s in zip(predictions, rows, silent, strict=True)]
+        results[name] = processbench_metrics(predictions, labels[name])
         results[name]["threshold"] = float(threshold)
         results[name]["samples"] = len(rows)
         results[name]["unscorable"] = sum(any(score != score for score in row) for row in rows)

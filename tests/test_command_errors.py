@@ -15,7 +15,8 @@ from rlhf_prm.cli import main
 from rlhf_prm.generation.hf import HFGenerator
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.scorer import PRMScorer
-from tests.evaluation.conftest import tiny_config, tiny_tokenizer
+from tests.evaluation.conftest import SIZES, tiny_tokenizer
+from tests.tiny_models import saved
 
 SAMPLE = {"problem": "step", "completions": ["good\n\n\\boxed{1}"] * 8, "solution": "1"}
 SOLUTION = {"problem": "step", "steps": ["good", "\\boxed{1}"], "answer": "1"}
@@ -78,8 +79,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     torch.manual_seed(0)
     for name, model in (("prm", Qwen2ForProcessRewardModel), ("policy", Qwen2ForCausalLM)):
-        model(tiny_config()).save_pretrained(folder / name)
-        tiny_tokenizer().save_pretrained(folder / name)
+        saved(folder / name, tiny_tokenizer(), model, **SIZES)
     for name, content in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         if content is not None:

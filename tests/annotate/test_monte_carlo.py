@@ -11,9 +11,9 @@ from rlhf_prm.annotate.items import given_solutions, sampled_solutions
 from rlhf_prm.annotate.monte_carlo import StepEstimate, monte_carlo_task
 from rlhf_prm.annotate.stages import MonteCarloStage
 from rlhf_prm.annotate.store import Shards, StageStore
-from rlhf_prm.annotate.tasks import Verify
 from rlhf_prm.generation.config import GeneratorConfig
 from rlhf_prm.generation.requests import Generate, unit_seed
+from rlhf_prm.generation.tasks import Verify
 
 SETTINGS = MonteCarloSettings(num_completions=4, separator="|")
 STEPS = ["a", "b", "c", "[7]"]

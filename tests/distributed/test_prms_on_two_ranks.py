@@ -5,12 +5,12 @@ import torch
 
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
-from rlhf_prm.toyworld.problems import Problem
+from rlhf_prm.toyworld.problems import ChainProblem
 from tests.distributed.conftest import DEADLINE
 from tests.distributed.prm_training_run import run
 
 pytestmark = pytest.mark.timeout(DEADLINE + 300)
-PROBLEM = Problem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
+PROBLEM = ChainProblem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
 
 
 @pytest.fixture(scope="module")

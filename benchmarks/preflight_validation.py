@@ -39,12 +39,12 @@ CLASSES = KINDS[:3]
 PAY_CANDIDATES = (
     ("rho", True), ("rho_mixed", True), ("auroc_credit", True), ("auroc_same_position", True), ("auroc_min", True),
     ("auroc_mean", True), ("headroom_used", True), ("credit_size", True), ("accuracy", False),
-    ("all_right_share", False), ("all_wrong_share", True), ("credit_with_steps", False),
+    ("all_right_share", False), ("all_wrong_share", True), ("credit_with_steps", False), ("approval_lift", True),
 )  # fmt: skip
 HARM_CANDIDATES = (
     ("rho", False), ("rho_mixed", False), ("auroc_credit", False), ("auroc_same_position", False),
     ("auroc_min", False), ("auroc_mean", False), ("headroom_used", False), ("credit_size", True), ("accuracy", True),
-    ("credit_with_steps", True), ("score_with_steps", True),
+    ("credit_with_steps", True), ("score_with_steps", True), ("approval_lift", False),
 )  # fmt: skip
 Measure = tuple[str, bool]
 

@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import lazy_loader
 import numpy as np
+import scipy  # its parts load when they are used: a command's --help must not wait for scipy.stats
 
-stats = lazy_loader.load("scipy.stats")  # loads slowly; a command's --help must not wait for it
 Numbers = Iterable[Any]  # a sequence, an array, or a tensor on any device
 
 
@@ -33,7 +32,7 @@ def mean_interval(values: Sequence[float | int], confidence: float = 0.95) -> In
         return Interval(mean, math.nan, math.nan)
     if np.ptp(kept) == 0.0:
         return Interval(mean, mean, mean)
-    low, high = stats.t.interval(confidence, kept.size - 1, loc=mean, scale=stats.sem(kept))
+    low, high = scipy.stats.t.interval(confidence, kept.size - 1, loc=mean, scale=scipy.stats.sem(kept))
     return Interval(mean, float(low), float(high))
 
 
@@ -44,7 +43,7 @@ def share_interval(hits: float | int, total: int, confidence: float = 0.95) -> I
     """
     if total <= 0:
         return Interval(math.nan, math.nan, math.nan)
-    low, high = stats.binomtest(round(hits), total).proportion_ci(confidence, method="wilson")
+    low, high = scipy.stats.binomtest(round(hits), total).proportion_ci(confidence, method="wilson")
     return Interval(hits / total, float(low), float(high))
 
 
@@ -81,7 +80,7 @@ def difference_p_value(differences: Sequence[float | int]) -> float:
         return math.nan
     if np.ptp(kept) == 0.0:
         return 1.0 if kept[0] == 0.0 else 0.0
-    return float(stats.ttest_1samp(kept, 0.0).pvalue)
+    return float(scipy.stats.ttest_1samp(kept, 0.0).pvalue)
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
@@ -158,7 +157,7 @@ def correlation(x: Numbers, y: Numbers) -> float:
     # Equal values leave rounding noise around their mean, not a direction.
     if len(left) < 2 or not left.std() * right.std() > 1e-9:
         return math.nan
-    return float(stats.pearsonr(left, right).statistic)
+    return float(scipy.stats.pearsonr(left, right).statistic)
 
 
 def rank_correlation(x: Numbers, y: Numbers) -> float:
@@ -166,7 +165,7 @@ def rank_correlation(x: Numbers, y: Numbers) -> float:
     left, right = _numbers(x), _numbers(y)
     if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return math.nan
-    return float(stats.spearmanr(left, right).statistic)
+    return float(scipy.stats.spearmanr(left, right).statistic)
 
 
 def auroc(scores: Numbers, labels: Numbers) -> float:
@@ -185,7 +184,7 @@ def auroc(scores: Numbers, labels: Numbers) -> float:
     pairs = int(positive.sum()) * int((~positive).sum())
     if not pairs:
         return math.nan
-    return float(stats.mannwhitneyu(values[positive], values[~positive], method="asymptotic").statistic) / pairs
+    return float(scipy.stats.mannwhitneyu(values[positive], values[~positive], method="asymptotic").statistic) / pairs
 
 
 def _numbers(values: Numbers) -> np.ndarray:

@@ -63,6 +63,19 @@ SECTIONS: dict[str, tuple[Line, ...]] = {
         ),
         Line("rho_mixed", "ρ in mixed groups", "the same where there is an outcome to follow"),
         Line(
+            "approved_share",
+            "approved rollouts",
+            "rollouts in which the PRM finds no wrong step",
+            "share",
+        ),
+        Line("approved_right", "right among the approved", "1 for exact step labels", "share"),
+        Line(
+            "approval_lift",
+            "lift of approval",
+            "(right among the approved − right among all) / (1 − right among all): 1 for exact labels, 0 where approval "
+            "says nothing; the trust of the method trusted rests on it",
+        ),
+        Line(
             "auroc_min",
             "AUROC of the lowest score",
             "chance that of a right and a wrong rollout of one group the right one has the higher lowest step score; "

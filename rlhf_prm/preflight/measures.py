@@ -17,7 +17,14 @@ from rlhf_prm.evaluation.samples import SampledProblem
 from rlhf_prm.preflight.against_labels import flawed_process, step_labels
 from rlhf_prm.preflight.credit import positional_credit, summed_credit
 from rlhf_prm.preflight.drifts import drift
-from rlhf_prm.preflight.within_groups import Measures, auroc_within, auroc_within_positions, correlation_within, ratio
+from rlhf_prm.preflight.within_groups import (
+    Measures,
+    auroc_within,
+    auroc_within_positions,
+    correlation_within,
+    jackknife,
+    ratio,
+)
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
 
@@ -50,6 +57,7 @@ def preflight_measures(
         **step_labels(kept, threshold),
         **drift(kept, length),
         **trust(kept),
+        **approval(kept, threshold),
     }
     return {name: _finite(value) for name, value in measures.items()}
 
@@ -142,6 +150,28 @@ def trust(samples: Sequence[SampledProblem]) -> Measures:
         **correlation_within(groups).named("rho"),
         **correlation_within(group for group in groups if 0 < sum(group[1]) < len(group[1])).named("rho_mixed"),
         "credit_size": math.sqrt(sum(squares) / len(squares)) if squares else None,
+    }
+
+
+def approval(samples: Sequence[SampledProblem], threshold: float) -> Measures:
+    """What finding no wrong step says of the answer: the share of rollouts that the PRM approves (no step at or below
+    ``threshold``), the share of right ones among them, and the lift (that − the policy's own) / (1 − the policy's own),
+    on which the trust of ``trusted`` rests: 1 for exact labels, 0 where approval says nothing."""
+    rows = []
+    for sample in samples:
+        approved = [min(scores) > threshold for scores in sample.step_scores]
+        both = sum(a and c for a, c in zip(approved, sample.correct, strict=True))
+        rows.append((float(both), float(sum(approved)), float(sum(sample.correct)), float(len(approved))))
+
+    def lift(sums: np.ndarray) -> np.ndarray:
+        both, approved, right, total = (sums[..., i] for i in range(4))
+        base = right / total
+        return np.where((approved > 0) & (base < 1), (both / approved - base) / (1 - base), np.nan)
+
+    return {
+        **ratio([(row[1], row[3]) for row in rows]).named("approved_share"),
+        **ratio([row[:2] for row in rows]).named("approved_right"),
+        **jackknife(rows, lift).named("approval_lift"),
     }
 
 

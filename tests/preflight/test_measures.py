@@ -47,6 +47,8 @@ def test_positional_credit_by_hand():
         ("auroc_min_se", 0.5),
         # summed credit .9 −.6 −.3 and −.2 .2; deviations of the outcome ⅓ −⅔ ⅓ and ½ −½
         ("rho", 0.4 / math.sqrt((1.26 + 0.08) * (2 / 3 + 1 / 2))), ("rho_mixed", 0.4 / math.sqrt(1.34 * 7 / 6)),
+        # approved: A and E, one of them right; base 3/5
+        ("approved_share", 2 / 5), ("approved_right", 1 / 2), ("approval_lift", (1 / 2 - 3 / 5) / (2 / 5)),
         # without the second group .6/√(1.26·⅔), without the first −1
         ("rho_se", (0.6 / math.sqrt(0.84) + 1) / 2),
         ("credit_size", math.sqrt((0.09 + 0.36 + 0 + 0.36 + 0.09 + 0.04 + 0.04) / 7)),

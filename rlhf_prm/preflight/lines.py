@@ -72,8 +72,8 @@ SECTIONS: dict[str, tuple[Line, ...]] = {
         Line(
             "approval_lift",
             "lift of approval",
-            "(right among the approved − right among all) / (1 − right among all): 1 for exact labels, 0 where approval "
-            "says nothing; the trust of the method trusted rests on it",
+            "(right among the approved − right among all) / (1 − right among all): 1 for exact labels, 0 where "
+            "approval says nothing; the trust of the method trusted rests on it",
         ),
         Line(
             "auroc_min",

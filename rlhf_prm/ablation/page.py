@@ -9,12 +9,13 @@ from rlhf_prm.ablation import markdown
 from rlhf_prm.ablation.launch import CellRun
 from rlhf_prm.ablation.table import CellRow, Table
 from rlhf_prm.report.charts import Subject, evaluated, lines
+from rlhf_prm.report.drawing import ForestRow, forest_chart, line_chart
 from rlhf_prm.report.gallery import gallery
 from rlhf_prm.report.page import render
+from rlhf_prm.report.plot_parts import Chart
 from rlhf_prm.report.runs import Run, read_run
 from rlhf_prm.report.sampling import Gathered, gather
 from rlhf_prm.report.styles import styles_of
-from rlhf_prm.report.svg import Chart, ForestRow, forest_chart, line_chart
 
 MOST_LINES, GALLERY_BUDGET = 7, 600_000
 Part = dict[str, Any]

@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rlhf_prm.report.drawing import Limit, bar_chart, histogram, line_chart, path_chart
+from rlhf_prm.report.plot_parts import Chart, Series
 from rlhf_prm.report.runs import Run
 from rlhf_prm.report.sampling import POSITIONS, SCORE_BINS, Gathered
-from rlhf_prm.report.svg import Chart, Limit, Series, bar_chart, line_chart, path_chart
 from rlhf_prm.statistics import Interval, mean_interval, share_interval
 
 POINTS, PATH_POINTS, GROUPS_PER_POINT = 40, 12, 16
@@ -193,7 +194,7 @@ def score_charts(subject: Subject) -> list[Chart]:
     gathered = subject.gathered
     if not any(gathered.mean_scores.values()):
         return []
-    by_position, histogram = [], []
+    by_position, shares = [], []
     for right, name, style in ((True, "correct", "good"), (False, "incorrect", "bad")):
         points = {(i + 0.5) / POSITIONS: mean_interval(v) for i, v in enumerate(gathered.by_position[right])}
         kept = list(bounded({x: point for x, point in points.items() if math.isfinite(point.mean)}).items())
@@ -211,13 +212,13 @@ def score_charts(subject: Subject) -> list[Chart]:
         for score in gathered.mean_scores[right]:
             counts[min(SCORE_BINS - 1, max(0, int(score * SCORE_BINS)))] += 1
         total = sum(counts) or 1
-        histogram.append(Series(name, [], [count / total for count in counts], style=style))
+        shares.append(Series(name, [], [count / total for count in counts], style=style))
     right, wrong = (gathered.mean_scores[value] for value in (True, False))
     told = f"Mean step score of {len(right)} correct and {len(wrong)} incorrect rollouts"
-    labels = [f"{i / SCORE_BINS:.2f}" for i in range(SCORE_BINS)]
+    edges = [i / SCORE_BINS for i in range(SCORE_BINS + 1)]
     return [
         line_chart(by_position, "Step score by position in the rollout", "relative position", "mean step score"),
-        bar_chart(labels, histogram, "Mean step score by correctness", "mean step score from", "share", told),
+        histogram(edges, shares, "Mean step score by correctness", "mean step score", "share of rollouts", told),
     ]
 
 

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
+from rlhf_prm.report.plot_parts import number
 from rlhf_prm.report.runs import Rollout
 from rlhf_prm.report.sampling import Gathered, ShownGroup
-from rlhf_prm.report.svg import number
 
 MOST_STEPS, HEAD_STEPS, MOST_STEP_CHARACTERS, MOST_PROMPT_CHARACTERS = 48, 32, 1200, 2400
 MARKUP_PER_STEP = 260  # characters of markup that a step costs besides its text

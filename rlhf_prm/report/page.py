@@ -1,9 +1,11 @@
-"""Put the page together: one HTML file with its style, script, drawings and a sample of the rollouts inside."""
+"""Put the page together: one HTML file with its style, scripts, drawings and a sample of the rollouts inside."""
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -17,12 +19,14 @@ from rlhf_prm.report.charts import (
     time_charts,
 )
 from rlhf_prm.report.gallery import gallery
+from rlhf_prm.report.plot_parts import plot_json
 from rlhf_prm.report.runs import Run, read_run
 from rlhf_prm.report.sampling import gather
 from rlhf_prm.report.styles import styles_of
 from rlhf_prm.statistics import share_interval
 
 BUDGET = 3_000_000  # characters of rollouts; with the charts the page stays below 5 MB
+BOKEH = Resources(mode="inline", components=["bokeh"], log_level="warn")  # the library itself, out of its wheel
 Part = dict[str, Any]
 
 
@@ -90,11 +94,14 @@ def _write(subjects: list[Subject], title: str, lead: str, out: Path) -> Path:
 
 
 def render(out: Path, title: str, lead: str, parts: list[Part], galleries: list[Part], settings: list[Part]) -> Path:
-    """Fill the template. All text is escaped; style, script and drawings are the package's own."""
+    """Fill the template. All text is escaped; the style and the scripts are the package's own and Bokeh's."""
     loader = PackageLoader("rlhf_prm.report")
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
+    # Bokeh reads a drawing in the order in which it was written
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+    numbers = count()
     contents = [(part["id"], part["title"]) for part in parts]
     contents += [("rollouts", "Rollouts")] * bool(galleries) + [("settings", "Settings and versions")]
     page = environment.get_template("report.html.j2").render(
@@ -104,6 +111,8 @@ def render(out: Path, title: str, lead: str, parts: list[Part], galleries: list[
         parts=parts,
         galleries=galleries,
         settings=settings,
+        drawn=lambda chart: plot_json(chart.plot, f"plot{next(numbers)}"),
+        library=[Markup(script) for script in BOKEH.js_raw],
         style=_verbatim(environment, "report.css"),
         script=_verbatim(environment, "report.js"),
     )

@@ -1,20 +1,37 @@
 """One colour and dash for each method, the same on every page.
 
-A style is a class of the page's style sheet: ``c0`` … ``c15`` are eight colours with two dashes each. Beside them stand
-``good``, ``bad`` and ``soft`` for right, wrong and undecided, and ``part0`` … ``part2`` for the parts of one thing, so
-that no colour of a method means anything else.
+A style is a number, 0 … 15, for a method: eight colours with two dashes each. Beside them stand ``good``, ``bad`` and
+``soft`` for right, wrong and undecided, and ``part0`` … ``part2`` for the parts of one thing, so that no colour of a
+method means anything else. The colours themselves are variables of ``report.css``, one set for light and one for dark.
 """
 
 import zlib
 from collections.abc import Iterable
 
-STYLES = 16
+STYLES, COLOURS = 16, 8
 # The order is the mapping: a method that is added goes to the end, so that pages of before keep their colours.
 METHODS = (
     *("immediate", "outcome", "pure", "potential", "grpo_ps", "vppo", "progress", "clip_delta"),
     *("gamma_sum", "pure_strict", "papo", "progrs", "prof", "verigate"),
     *("trusted", "vine"),
 )
+DASHES = (
+    *("solid", "dashed", "dotted", "dashdot", "solid", "dashed", "dotted", "dashdot"),
+    *("dashed", "dotted", "dashdot", "solid", "dashed", "dashdot", "solid", "solid"),
+)
+OTHERS = {
+    "good": ("--good", "solid"),
+    "bad": ("--bad", "dashed"),
+    "soft": ("--soft", "solid"),
+    "part0": ("--fg", "solid"),
+    "part1": ("--soft", "dashed"),
+    "part2": ("--soft", "dotted"),
+}
+
+
+def look_of(style: int | str) -> tuple[str, str]:
+    """A style's colour, as a variable of the style sheet, and the dash of its lines."""
+    return OTHERS[style] if isinstance(style, str) else (f"--c{style % COLOURS}", DASHES[style % STYLES])
 
 
 def style_of(method: str) -> int:

@@ -8,6 +8,7 @@ import pytest
 from rlhf_prm.cli import main
 from rlhf_prm.report import write_comparison, write_report
 from rlhf_prm.report.gallery import clipped, colour
+from rlhf_prm.report.page import BOKEH
 from tests.report.made_up import write_run
 
 ATTACK = "</li></script><script>alert(1)</script><img src=x onerror=alert(2)>\" onfocus='alert(3)' {{ 7*7 }}"
@@ -34,10 +35,9 @@ def test_every_section_is_there_and_every_chart_has_a_text_alternative(tmp_path)
     text = page.read_text()
     ids = [a["id"] for a in Page(text).named("section") if "id" in a]
     assert ids == ["result", "learning", "reward", "process", "scores", "hacking", "time", "rollouts", "settings"]
-    drawings = re.findall(r"<svg (?!viewBox=\"0 0 28).*?</svg>", text, flags=re.S)
-    assert len(drawings) >= 14
-    for drawing in drawings:
-        assert 'role="img"' in drawing and re.search(r"<title>[^<]+</title><desc>[^<]+</desc>", drawing)
+    plots = [a for a in Page(text).named("div") if a.get("class") == "plot"]
+    assert len(plots) >= 14
+    assert all(plot["role"] == "img" and len(plot["aria-label"]) > 20 for plot in plots)
     assert "2.13.0+cpu" in text and "learning_rate" in text
 
 
@@ -47,14 +47,19 @@ def test_nothing_is_asked_of_a_server(tmp_path):
         for name in ("src", "href", "action", "data"):
             value = attributes.get(name) or ""
             assert value.startswith(("#", "data:,")) or not value, (tag, name, value)
-    assert "http://" not in text and "https://" not in text and "url(" not in text and "@import" not in text
+    ours = text
+    for library in BOKEH.js_raw:  # its comments name addresses; that it asks for none is seen in a browser
+        assert library in ours
+        ours = ours.replace(library, "")
+    assert "http://" not in ours and "https://" not in ours and "url(" not in ours and "@import" not in ours
 
 
 def test_text_of_models_cannot_become_markup(tmp_path):
     run = write_run(tmp_path / "run", step_text=ATTACK, method=ATTACK.replace("/", ""))
     text = write_report(run).read_text()
     page = Page(text)
-    assert len(page.named("script")) == 1 and page.named("img") == []
+    harmless = Page(write_report(write_run(tmp_path / "harmless")).read_text())
+    assert len(page.named("script")) == len(harmless.named("script")) and page.named("img") == []
     assert not [name for _, a in page.tags for name in a if name.startswith("on")]
     assert "&lt;script&gt;alert(1)" in text and "{{ 7*7 }}" in text
 
@@ -85,7 +90,8 @@ def test_the_guards_decisions_are_marked_and_listed(tmp_path):
     decision = '{"step": 12, "detector": "repetition", "action": "anneal", "evidence": "0.31 > 0.2"}\n'
     (run / "hack_guard.jsonl").write_text(decision)
     text = write_report(run).read_text()
-    assert text.count('class="mark"') == 2  # one upright line in each of the two hack/… charts
+    upright = re.findall(r'"name":"Span","id":"[^"]*","attributes":{"tags":[^}]*"dimension":"height"[^}]*}', text)
+    assert len(upright) == 2 and all('"location":12.0' in line for line in upright)  # one in each hack/… chart
     assert "0.31 &gt; 0.2" in text
 
 

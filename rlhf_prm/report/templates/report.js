@@ -55,37 +55,21 @@
     next.focus();
   });
 
-  // Charts: a cursor that reads out a row of the chart's own table of numbers.
-  all("svg[data-px]").forEach((svg) => {
-    const figure = svg.closest("figure"), cursor = svg.querySelector(".cursor");
-    const heads = all("thead th", figure).map((cell) => cell.textContent);
-    const rows = all("tbody tr", figure).map((row) => all("th,td", row).map((cell) => cell.textContent));
-    const pixels = svg.dataset.px.split(",").map(Number);
-    let at = -1;
-    const point = (index, speak) => {
-      at = Math.max(0, Math.min(pixels.length - 1, index));
-      const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
-      cursor.setAttribute("transform", `translate(${pixels[at]} 0)`);
-      cursor.style.opacity = 0.55;
-      show(rows[at].map((cell, i) => `${heads[i]}: ${cell}`).join("\n"), box.left + pixels[at] * scale, box.top + box.height / 3);
-      onScroll = speak ? () => point(at, true) : null;
-      if (speak) live.textContent = tip.textContent;
-    };
-    const leave = () => { cursor.style.opacity = 0; hide(); };
-    svg.addEventListener("mousemove", (event) => {
-      const box = svg.getBoundingClientRect(), x = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
-      point(pixels.reduce((best, px, i) => (Math.abs(px - x) < Math.abs(pixels[best] - x) ? i : best), 0), false);
-    });
-    svg.addEventListener("mouseleave", leave);
-    svg.addEventListener("blur", leave);
-    svg.addEventListener("focus", () => { if (svg.matches(":focus-visible")) point(at < 0 ? pixels.length - 1 : at, true); });
-    svg.addEventListener("keydown", (event) => {
-      const move = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: pixels.length - 1 }[event.key];
-      if (move === undefined) return;
-      event.preventDefault();
-      point(move, true);
-    });
-  });
+  // Charts: Bokeh draws each from the JSON behind it, in the colours that its models name and the style sheet has.
+  const style = getComputedStyle(document.documentElement);
+  const coloured = (key, model) => {
+    for (const [property, name] of (model && model.tags) || []) model[property] = style.getPropertyValue(name).trim();
+    return model;
+  };
+  const draw = (plot) => Bokeh.embed.embed_item(JSON.parse(plot.nextElementSibling.textContent, coloured), plot);
+  const near = new IntersectionObserver((places) => places.filter((place) => place.isIntersecting).forEach((place) => {
+    near.unobserve(place.target);
+    draw(place.target);
+  }), { rootMargin: "800px" });  // a page of many charts opens at once
+  all(".plot").forEach((plot) => near.observe(plot));
+  addEventListener("beforeprint", () => near.disconnect() || all(".plot:empty").forEach(draw));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+    Bokeh.documents.forEach((drawn) => drawn.all_models.forEach((model) => coloured("", model))));
 
   const colourBy = document.getElementById("colour-by"), chosen = document.getElementById("show");
   const paint = () => {

@@ -1,141 +1,90 @@
-"""A real Chromium, spoken to over its DevTools pipe: no driver, no port, no library."""
+"""Our pages in a real Chromium, driven by Playwright: what they ask for, what they complain of, what is drawn."""
 
-import base64
-import json
-import os
-import select
-import shutil
-import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--disable-dev-shm-usage",
-    "--remote-debugging-pipe",
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+import pytest
+from playwright.sync_api import Browser, Locator, Page
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+import pictures
+from pictures import chromium, executable
+
+sys.path.pop(0)
+
+__all__ = ["Tab", "chromium", "needs_chromium", "opened", "pictures"]
+
+needs_chromium = pytest.mark.skipif(
+    executable() is None, reason="needs an installed Chromium (Debian: apt-get install chromium), or RLHF_PRM_CHROMIUM"
+)
+PIXELS = """(canvas, colour) => {
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4)
+    if (data[i + 3] === 255 && colour.every((value, c) => Math.abs(data[i + c] - value) < 6)) count += 1;
+  return count;
+}"""
 
 
-def executable() -> str | None:
-    """Where Chromium is; RLHF_PRM_CHROMIUM comes before the usual names."""
-    return os.environ.get("RLHF_PRM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+class Tab:
+    """A page that was opened, and what it did: ``complaints`` and ``requests``, as they come."""
+
+    def __init__(self, page: Page):
+        self.page, self.complaints, self.requests = page, [], []
+        page.on("console", lambda told: told.type in ("error", "warning") and self.complaints.append(told.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def draw_all(self) -> int:
+        """Draw every chart, as for a printer; how many there are."""
+        self.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        count = self.page.locator(".plot").count()
+        self.settled(count)
+        return count
+
+    def settled(self, least: int = 1) -> None:
+        """Wait until at least so many charts are drawn, none is being drawn, and the last is painted."""
+        drawn = f"Bokeh.documents.length >= {least} && Bokeh.documents.every((drawn) => drawn.is_idle)"
+        self.page.wait_for_function(drawn)
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def drawn(self, plot: Locator) -> Locator:
+        """The chart, once it is drawn and in the middle of the window."""
+        plot.evaluate("(element) => element.scrollIntoView({block: 'center'})")
+        plot.locator(".bk-CartesianFrame").wait_for(state="attached")
+        self.settled()
+        return plot
+
+    def point_at(self, element: Locator) -> None:
+        """Move the mouse there, once the page stands still: tooltips go when it moves."""
+        element.scroll_into_view_if_needed()
+        self.settled()
+        element.hover()
+
+    def pixels(self, plot: Locator, colour: tuple[int, int, int]) -> int:
+        """How many pixels of the chart's canvas have the colour."""
+        self.settled()
+        return plot.locator("canvas.bk-layer:not(.bk-glyph)").first.evaluate(PIXELS, colour)
+
+    def hover(self, plot: Locator, across: float, down: float) -> str:
+        """The tooltip of the chart with the mouse at this share of the plotting area."""
+        box = plot.locator(".bk-CartesianFrame").bounding_box()
+        x, y = box["x"] + across * box["width"], box["y"] + down * box["height"]
+        self.page.mouse.move(x - 3, y)
+        self.page.mouse.move(x, y)
+        self.settled()
+        rows = self.page.locator(".bk-Tooltip .bk-tooltip-row-value").filter(visible=True)
+        rows.first.wait_for()
+        return "\n".join(text.strip() for text in rows.all_text_contents())
 
 
-class Browser:
-    """One tab. ``events`` holds everything the page reported: exceptions, console entries, requests."""
-
-    def __init__(self, profile: Path, width: int = 1280, height: int = 900):
-        to_browser, from_browser = os.pipe(), os.pipe()
-
-        def give_pipes() -> None:  # Chromium reads commands from 3 and answers on 4
-            os.dup2(to_browser[0], 30)
-            os.dup2(from_browser[1], 31)
-            os.dup2(30, 3)
-            os.dup2(31, 4)
-
-        command = [executable(), *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
-        self.process = subprocess.Popen(
-            command, preexec_fn=give_pipes, close_fds=False, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        os.close(to_browser[0])
-        os.close(from_browser[1])
-        self.write_to, self.read_from, self.buffer = to_browser[1], from_browser[0], b""
-        self.number, self.events, self.session = 0, [], None
-        tab = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=tab, flatten=True)
-        self.session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **parameters) -> dict:
-        """One DevTools command and its answer."""
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters}
-        if self.session:
-            message["sessionId"] = self.session
-        os.write(self.write_to, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive()
-            if answer.get("id") == self.number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
-            self.events.append(answer)
-
-    def _receive(self, seconds: float = 60.0) -> dict:
-        while b"\0" not in self.buffer:
-            if not select.select([self.read_from], [], [], seconds)[0]:
-                raise TimeoutError(f"Chromium said nothing for {seconds} s")
-            self.buffer += os.read(self.read_from, 1 << 20)
-        message, self.buffer = self.buffer.split(b"\0", 1)
-        return json.loads(message)
-
-    def open(self, page: Path) -> None:
-        """Load a local file and wait for its load event."""
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._receive())
-
-    def js(self, expression: str):
-        """The value of a JavaScript expression; a promise is waited for."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in answer:
-            raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
-        return answer["result"].get("value")
-
-    def hover(self, selector: str) -> None:
-        """Move the mouse to the middle of the first element that matches, once scrolling to it is over."""
-        self.js(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
-        self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
-        x, y = self.js(
-            f"(b => [b.left + b.width / 2, b.top + b.height / 2])"
-            f"(document.querySelector({selector!r}).getBoundingClientRect())"
-        )
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-
-    def press(self, key: str) -> None:
-        """Press and release a key such as Tab or ArrowDown."""
-        codes = {"Tab": 9, "Escape": 27, "End": 35, "Home": 36, "ArrowUp": 38, "ArrowDown": 40}
-        codes |= {"ArrowLeft": 37, "ArrowRight": 39}
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
-
-    def scheme(self, name: str) -> None:
-        """``light`` or ``dark``."""
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
-
-    def screenshot(self, path: Path, whole: bool = False) -> None:
-        """Write a PNG of the window, or of the whole page."""
-        picture = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(picture))
-
-    def complaints(self) -> list[str]:
-        """Exceptions, console errors and warnings of the page so far."""
-        told = []
-        for event in self.events:
-            method, parameters = event.get("method"), event.get("params", {})
-            if method == "Runtime.exceptionThrown":
-                told.append(json.dumps(parameters["exceptionDetails"])[:300])
-            if method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-                told.append(parameters["entry"]["text"])
-            if method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
-                told.append(json.dumps(parameters["args"])[:300])
-        return told
-
-    def requests(self) -> list[str]:
-        """Every address that was asked for."""
-        return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
-        os.close(self.write_to)
-        os.close(self.read_from)
+@contextmanager
+def opened(browser: Browser, path: Path, width: int = 1280, **options) -> Iterator[Tab]:
+    """A tab without a network, with the page in it."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
+    tab = Tab(context.new_page())
+    tab.page.goto(path.resolve().as_uri())
+    yield tab
+    context.close()

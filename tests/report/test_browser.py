@@ -1,4 +1,4 @@
-"""The page in a real browser: no complaint, no request, hover and keyboard tell the same, legible in light and dark."""
+"""The page in a real browser: no complaint, no request, charts that answer, text that is legible in light and dark."""
 
 import json
 
@@ -9,10 +9,11 @@ from rlhf_prm.ablation.launch import cell_runs
 from rlhf_prm.ablation.page import write_page
 from rlhf_prm.ablation.table import build_table
 from rlhf_prm.report import write_comparison, write_report
-from tests.report.browser import Browser, executable
+from tests.report.browser import chromium, needs_chromium, opened
 from tests.report.made_up import write_run
 
-pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium (Debian: apt-get install chromium)")
+pytestmark = needs_chromium
+BLUE, ORANGE, BLUE_OF_DARK = (0, 114, 178), (192, 79, 0), (86, 180, 233)  # --c0 and --c1 of report.css
 
 CONTRAST = """(selector => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
@@ -27,42 +28,132 @@ CONTRAST = """(selector => {
     const [a, b] = [light(getComputedStyle(node).color), light(behind(node))];
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }));
 })"""
-
-
-# Turned labels are compared by the corners of their last characters: their bounding boxes overlap by nature.
-OVERLAPS = """Array.from(document.querySelectorAll('figure > svg')).flatMap((svg) => {
-  const boxes = Array.from(svg.querySelectorAll('text')).filter((text) => !text.getAttribute('transform'))
-    .map((text) => [text.textContent, text.getBoundingClientRect()]);
-  return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) => p.left < q.right - 1 &&
-    q.left < p.right - 1 &&
-    p.top < q.bottom - 1 && q.top < p.bottom - 1).map(([b]) => [a, b])); })"""
+# What a chart's parts take up beyond the chart itself, in pixels to the left and to the right.
+BEYOND = """(plot) => {
+  const inside = (n) => n.shadowRoot ? [n, ...all(n.shadowRoot)] : [n];
+  const all = (root) => Array.from(root.querySelectorAll("*")).flatMap(inside);
+  const box = plot.getBoundingClientRect(), parts = all(plot).filter((n) => n.matches(".bk-Legend, .bk-LinearAxis"));
+  return parts.map((n) => n.getBoundingClientRect()).map((p) => Math.max(box.left - p.left, p.right - box.right));
+}"""
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    run = write_run(
-        tmp_path_factory.mktemp("runs") / "run", step_text="</li><img src=x onerror=console.error(1)> 3 = 3"
-    )
-    browser.open(write_report(run))
-    yield browser
-    browser.close()
+def browser():
+    with chromium() as browser:
+        yield browser
 
 
-def tip(browser) -> str:
-    return browser.js("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+@pytest.fixture(scope="module")
+def page_of_a_run(tmp_path_factory):
+    attack = "</li><img src=x onerror=console.error(1)> 3 = 3"
+    run = write_run(tmp_path_factory.mktemp("runs") / "run", step_text=attack)
+    (run / "hack_limits.json").write_text('{"repetition": 0.019}')
+    decision = {"step": 12, "detector": "repetition", "action": "anneal", "evidence": "0.31 > 0.2"}
+    (run / "hack_guard.jsonl").write_text(json.dumps(decision) + "\n")
+    return write_report(run)
 
 
-def test_no_complaint_and_no_request_but_the_page_itself(browser):
-    assert browser.complaints() == []
-    assert [url for url in browser.requests() if not url.startswith("data:")] == [browser.js("location.href")]
+@pytest.fixture(scope="module")
+def tab(browser, page_of_a_run):
+    with opened(browser, page_of_a_run) as tab:
+        yield tab
 
 
-def test_hover_and_keyboard_show_the_same_about_a_step(browser):
-    browser.js("document.querySelector('.step').id = 'first'")
-    browser.hover("#first")
-    hovered = tip(browser)
-    data = browser.js("Object.assign({}, document.querySelector('#first').dataset)")
+def tip(tab) -> str:
+    return tab.page.evaluate("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+
+
+def test_every_chart_is_drawn_without_a_complaint_or_a_request(tab):
+    plots = tab.page.locator(".plot").all()
+    for plot in plots:
+        tab.drawn(plot)
+    assert tab.page.locator(".bk-Figure").count() == len(plots) >= 14
+    assert tab.complaints == []
+    assert [url for url in tab.requests if not url.startswith("data:")] == [tab.page.url]
+
+
+def test_the_mouse_over_a_chart_reads_out_a_row_of_its_table(tab):
+    plot = tab.drawn(tab.page.locator("#learning .plot").first)
+    table = plot.locator("xpath=..").locator("tbody tr").all()
+    rows = [row.locator("th,td").all_text_contents() for row in table]
+    heads = plot.locator("xpath=..").locator("thead th").all_text_contents()
+    for across, row in ((0.02, rows[0]), (0.5, rows[2]), (0.98, rows[-1])):
+        wanted = [f"{name}: {text}" for name, text in zip(heads, row, strict=True)]
+        assert tab.hover(plot, across, 0.4).splitlines() == wanted
+
+
+def test_a_decision_of_the_guard_is_told_where_it_stands(tab):
+    plot = tab.drawn(tab.page.locator("#hacking .plot").first)
+    told = [tab.hover(plot, across, 0.5) for across in (0.2, 11 / 19)]  # update 12 of 1 to 20
+    assert told[0].endswith("guard: –") and told[1].startswith("update: 12\n")
+    assert told[1].endswith("guard: anneal: repetition")
+
+
+def test_a_box_drawn_with_the_mouse_zooms_and_reset_goes_back(tab):
+    plot = tab.drawn(tab.page.locator("#learning .plot").first)
+    span = """(at) => { const range = Bokeh.documents[at].roots()[0].x_range; return [range.start, range.end]; }"""
+    at = 0  # charts are drawn from the top
+    whole = tab.page.evaluate(span, at)
+    box = plot.locator(".bk-CartesianFrame").bounding_box()
+    tab.page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.2 * box["height"])
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
+    tab.page.mouse.up()
+    part = tab.page.evaluate(span, at)
+    assert part[1] - part[0] == pytest.approx((whole[1] - whole[0]) / 2, rel=0.02)
+    assert part[0] == pytest.approx(whole[0] + (whole[1] - whole[0]) / 4, abs=0.3)
+    plot.hover()
+    plot.locator(".bk-tool-icon-reset").click()
+    assert tab.page.evaluate(span, at) == whole
+
+
+def test_the_wheel_over_a_chart_moves_the_page(tab):
+    plot = tab.drawn(tab.page.locator("#learning .plot").first)
+    before = tab.page.evaluate("scrollY")
+    plot.hover()
+    tab.page.mouse.wheel(0, 60)
+    tab.page.wait_for_function(f"scrollY > {before}")
+
+
+def test_a_click_in_the_legend_hides_a_line_and_its_band(tab):
+    plot = tab.drawn(tab.page.locator("#learning .plot").first)
+    tab.page.mouse.move(0, 0)
+    entries = plot.locator(".bk-Legend .bk-item")
+    assert entries.all_text_contents() == ["immediate", "outcome (baseline)"]
+    both = [tab.pixels(plot, BLUE), tab.pixels(plot, ORANGE)]
+    assert min(both) > 300
+    entries.first.click()
+    tab.page.mouse.move(0, 0)
+    assert tab.pixels(plot, BLUE) == 0 and tab.pixels(plot, ORANGE) > 300
+    entries.first.click()
+    tab.page.mouse.move(0, 0)
+    assert tab.pixels(plot, BLUE) > 0.9 * both[0]
+
+
+def test_charts_change_colour_with_the_readers_scheme(tab):
+    plot = tab.drawn(tab.page.locator("#learning .plot").first)
+    tab.page.mouse.move(0, 0)
+    assert tab.pixels(plot, BLUE) > 300 and tab.pixels(plot, BLUE_OF_DARK) == 0
+    tab.page.emulate_media(color_scheme="dark")
+    assert tab.pixels(plot, BLUE_OF_DARK) > 300 and tab.pixels(plot, BLUE) == 0
+    tab.page.emulate_media(color_scheme="light")
+    assert tab.pixels(plot, BLUE) > 300
+
+
+def test_charts_that_were_not_seen_are_printed_too(browser, page_of_a_run):
+    with opened(browser, page_of_a_run) as tab:
+        tab.drawn(tab.page.locator(".plot").first)
+        assert tab.page.locator(".bk-Figure").count() < tab.page.locator(".plot").count()
+        tab.draw_all()
+        assert tab.page.locator(".bk-Figure").count() == tab.page.locator(".plot").count()
+        assert tab.complaints == []
+
+
+def test_hover_and_keyboard_show_the_same_about_a_step(tab):
+    tab.page.evaluate("document.querySelector('.step').id = 'first'")
+    tab.point_at(tab.page.locator("#first"))
+    hovered = tip(tab)
+    data = tab.page.evaluate("Object.assign({}, document.querySelector('#first').dataset)")
     assert hovered.splitlines()[:4] == [
         f"step 1 of {data['of']}",
         f"score {data['s']}",
@@ -70,65 +161,51 @@ def test_hover_and_keyboard_show_the_same_about_a_step(browser):
         f"advantage {data['a']}",
     ]
     assert hovered.splitlines()[4] in ("verdict: correct", "verdict: incorrect", "verdict: no_answer")
-    browser.hover("h1")
-    assert tip(browser) == ""
-    browser.js("document.querySelector('#show').focus()")
-    browser.press("Tab")  # to the first gallery's summary
-    browser.press("Tab")  # to the first rollout
-    assert browser.js("document.activeElement.id") == "first"
-    assert tip(browser) == hovered
-    browser.press("ArrowDown")
-    assert tip(browser).startswith("step 2 of") and browser.js("document.activeElement.dataset.k") == "2"
-    browser.press("End")
-    assert tip(browser).startswith(f"step {data['of']} of")
-    browser.press("Tab")  # the next rollout, not the next step
-    assert tip(browser).startswith("step 1 of") and browser.js("document.activeElement.id") != "first"
-    browser.press("Escape")
-    assert tip(browser) == ""
+    tab.page.hover("h1")
+    assert tip(tab) == ""
+    tab.page.focus("#show")
+    tab.page.keyboard.press("Tab")  # to the first gallery's summary
+    tab.page.keyboard.press("Tab")  # to the first rollout
+    assert tab.page.evaluate("document.activeElement.id") == "first"
+    assert tip(tab) == hovered
+    tab.page.keyboard.press("ArrowDown")
+    assert tip(tab).startswith("step 2 of") and tab.page.evaluate("document.activeElement.dataset.k") == "2"
+    tab.page.keyboard.press("End")
+    assert tip(tab).startswith(f"step {data['of']} of")
+    tab.page.keyboard.press("Tab")  # the next rollout, not the next step
+    assert tip(tab).startswith("step 1 of") and tab.page.evaluate("document.activeElement.id") != "first"
+    tab.page.keyboard.press("Escape")
+    assert tip(tab) == ""
 
 
-def test_charts_are_read_out_by_mouse_and_by_keyboard(browser):
-    browser.hover("#learning svg[data-px]")
-    assert tip(browser).startswith("update: ") and "immediate: 0." in tip(browser)
-    browser.js("document.querySelector('#learning figure summary').focus()")
-    browser.js("document.querySelector('#learning svg[data-px]').focus({focusVisible: true})")
-    browser.press("Home")
-    assert tip(browser).splitlines()[0] == "update: 0"
-    browser.js("scrollBy(0, 40); document.dispatchEvent(new Event('scroll'))")
-    assert tip(browser).splitlines()[0] == "update: 0"  # follows the page while the chart has the focus
-    browser.press("ArrowRight")
-    assert tip(browser).splitlines()[0] != "update: 0"
-    rows = browser.js("document.querySelectorAll('#learning figure tbody tr')[1].textContent")
-    assert all(line.split(": ", 1)[1] in rows for line in tip(browser).splitlines())
+def test_every_drawing_has_a_name_for_screen_readers(tab):
+    pictures = tab.page.get_by_role("img")
+    names = [picture.get_attribute("aria-label") for picture in pictures.all()]
+    assert len(names) == tab.page.locator(".plot").count() >= 14
+    assert all(" from " in name or "rollouts" in name or "Hollow: start" in name for name in names)
 
 
-def test_every_drawing_has_a_name_for_screen_readers(browser):
-    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
-    pictures = [node for node in nodes if node.get("role", {}).get("value") in ("image", "img", "graphics-document")]
-    named = [node for node in pictures if node.get("name", {}).get("value")]
-    assert len(named) >= 14 and len(named) == len(pictures)
-
-
-def test_filter_and_colouring(browser):
-    browser.js("const s = document.querySelector('#show'); s.value = 'yes'; s.dispatchEvent(new Event('change'))")
-    assert browser.js(
-        "Array.from(document.querySelectorAll('.rollout')).every(r => r.hidden === (r.dataset.verdict !== 'correct'))"
-    )
-    browser.js("s.value = 'all'; s.dispatchEvent(new Event('change'))")
-    before = browser.js("document.querySelector('.step').className")
-    browser.js("const c = document.querySelector('#colour-by'); c.value = 'a'; c.dispatchEvent(new Event('change'))")
-    assert browser.js("document.querySelector('.step .sc').textContent === document.querySelector('.step').dataset.a")
-    browser.js("c.value = 's'; c.dispatchEvent(new Event('change'))")
-    assert browser.js("document.querySelector('.step').className").split() == before.split()
+def test_filter_and_colouring(tab):
+    tab.page.select_option("#show", "yes")
+    shown = tab.page.locator(".rollout").filter(visible=True)
+    assert {one.get_attribute("data-verdict") for one in shown.all()} == {"correct"}
+    tab.page.select_option("#show", "all")
+    step = tab.page.locator(".step").first
+    before = step.get_attribute("class")
+    tab.page.select_option("#colour-by", "a")
+    assert step.locator(".sc").text_content() == step.get_attribute("data-a")
+    tab.page.select_option("#colour-by", "s")
+    assert step.get_attribute("class").split() == before.split()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_legible(browser, scheme):
-    browser.scheme(scheme)
+def test_text_is_legible(tab, scheme):
+    tab.page.emulate_media(color_scheme=scheme)
     for selector in (".step .tx", "h2", ".note", "h4", "td", "th", "figcaption", ".good", ".bad", "nav a"):
-        assert browser.js(f"{CONTRAST}({selector!r})") >= 4.5, (scheme, selector)
-    page = browser.js("getComputedStyle(document.body).backgroundColor")
+        assert tab.page.evaluate(f"{CONTRAST}({selector!r})") >= 4.5, (scheme, selector)
+    page = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (page == "rgb(255, 255, 255)") == (scheme == "light")
+    tab.page.emulate_media(color_scheme="light")
 
 
 def test_pages_of_comparisons_and_ablations_are_sound_too(browser, tmp_path):
@@ -144,28 +221,33 @@ def test_pages_of_comparisons_and_ablations_are_sound_too(browser, tmp_path):
         write_comparison(runs, tmp_path / "comparison.html"): "outcome (2 seeds)",
         write_page(build_table(config, cells), cells, tmp_path / "ablation.html"): "Difference in accuracy.after",
     }
-    for page, told in pages.items():
-        other = Browser(tmp_path / page.stem)
-        other.open(page)
-        assert other.complaints() == [] and told in other.js("document.body.innerText")
-        drawings = other.js(
-            "Array.from(document.querySelectorAll('figure > svg')).map(s => s.getAttribute('aria-label'))"
+    for path, told in pages.items():
+        with opened(browser, path) as other:
+            assert other.draw_all() >= 4
+            legends = other.page.locator(".bk-Legend .bk-item").all_text_contents()
+            assert other.complaints == [] and told in legends + other.page.locator("figcaption").all_text_contents()
+            assert all(plot.get_attribute("aria-label") for plot in other.page.locator(".plot").all())
+            other.point_at(other.page.locator(".step").first)
+            assert tip(other).startswith("step ")
+    with opened(browser, tmp_path / "ablation.html") as other:
+        forest = other.drawn(other.page.locator(".plot").first)
+        assert other.page.locator("tbody th").first.text_content() == "pure"
+        mean = other.page.locator("tbody td").first.text_content()
+        across = other.page.evaluate(
+            "(mean) => { const range = Bokeh.documents[0].roots()[0].x_range;"
+            " return (mean - range.start) / (range.end - range.start); }",
+            float(mean),
         )
-        assert drawings and all(drawings)
-        other.js("document.querySelector('figure > svg').focus()")
-        other.hover(".step")
-        assert tip(other).startswith("step ")
-        other.close()
+        assert other.hover(forest, across, 0.6).startswith(f"pure: {mean} (")
 
 
-def test_the_model_text_did_nothing(browser):
-    assert browser.js("document.querySelectorAll('#main img').length") == 0
-    assert "</li><img src=x" in browser.js("document.querySelector('.step .tx').textContent")
+def test_the_model_text_did_nothing(tab):
+    assert tab.page.locator("#main img").count() == 0
+    assert "</li><img src=x" in tab.page.locator(".step .tx").first.text_content()
 
 
-@pytest.mark.parametrize("width", [1300, 700])
-def test_no_table_is_cut_and_no_label_overlaps(tmp_path, width):
-    """Two labels under one axis never share a pixel, and everything stands inside the window."""
+def test_nothing_stands_outside_the_window_or_its_chart(browser, tmp_path):
+    """Neither tables nor long names of stages and methods: labels of bars and legends end inside their charts."""
     run = write_run(tmp_path / "run", method="a_method_with_a_long_name")
     summary = json.loads((run / "summary.json").read_text())
     summary["seconds"] = {f"{name} of the toy world": 3.0 for name in ("demonstrations", "labels", "PRM", "evaluation")}
@@ -182,19 +264,16 @@ def test_no_table_is_cut_and_no_label_overlaps(tmp_path, width):
         "process_scale": 0.25,
     }
     (run / "hack_guard.jsonl").write_text(json.dumps(guard) + "\n")
-    other = Browser(tmp_path / "profile", width, 900)
-    other.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-    other.open(write_report(run))
-    assert other.js("document.documentElement.scrollWidth") <= width
-    tables = "Array.from(document.querySelectorAll('section > .scroll'))"
-    assert other.js(f"{tables}.filter(s => s.scrollWidth > s.clientWidth + 1).length") == 0
-    overlaps = other.js(OVERLAPS)
-    other.close()
-    assert overlaps == []
-
-
-def test_narrow_window_does_not_scroll_sideways(browser):
-    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False)
-    assert browser.js("document.documentElement.scrollWidth") <= 390
-    browser.call("Emulation.clearDeviceMetricsOverride")
-    assert browser.complaints() == []
+    with opened(browser, write_report(run)) as other:
+        other.draw_all()
+        for width in (1300, 700, 390):
+            other.page.set_viewport_size({"width": width, "height": 900})
+            other.settled()
+            assert other.page.evaluate("document.documentElement.scrollWidth") <= width
+            tables = "Array.from(document.querySelectorAll('section > .scroll'))"
+            cut = other.page.evaluate(f"{tables}.filter(s => s.scrollWidth > s.clientWidth + 1).length")
+            assert width < 700 or cut == 0
+            for plot in other.page.locator(".plot").all():
+                beyond = plot.evaluate(BEYOND)
+                assert len(beyond) >= 2 and max(beyond) <= 1, (width, plot.get_attribute("aria-label"))
+        assert other.complaints == []

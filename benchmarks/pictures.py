@@ -95,7 +95,15 @@ def picture(charts: list[Chart], out: Path, width: int, note: str = "") -> None:
 
 
 def curve(data: dict[str, Any]) -> Chart:
-    """A scatter plot of what training gained against what was measured before, a colour for each world."""
+    """A scatter plot of what training gained against what was measured before, a colour for each world.
+
+    Raises:
+        ValueError: a point has something that no point has.
+    """
+    known = set(Point.__dataclass_fields__)
+    for point in data["points"]:
+        if not point.keys() <= known:
+            raise ValueError(f"a point of the curve: got {sorted(point)}; expected nothing but {sorted(known)}")
     points = [Point(**point) for point in data["points"]]
     groups = list(dict.fromkeys(point.group for point in points))
     title, x_label, y_label = (data[key] for key in ("title", "x_label", "y_label"))

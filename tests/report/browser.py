@@ -9,11 +9,12 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+import pictures
 from pictures import chromium, executable
 
 sys.path.pop(0)
 
-__all__ = ["Tab", "chromium", "needs_chromium", "opened"]
+__all__ = ["Tab", "chromium", "needs_chromium", "opened", "pictures"]
 
 needs_chromium = pytest.mark.skipif(
     executable() is None, reason="needs an installed Chromium (Debian: apt-get install chromium), or RLHF_PRM_CHROMIUM"

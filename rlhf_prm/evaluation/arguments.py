@@ -1,6 +1,7 @@
 """Command-line arguments that the evaluations and the audit share: which PRM, which policy, which problems."""
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Callable, Mapping

@@ -1,6 +1,13 @@
 """The public names and where they are."""
 
-from .detectors import DETECTORS as DETECTORS, Detector as Detector, measurements as measurements
-from .guard import ACTIONS as ACTIONS, HackGuard as HackGuard
+from .actions import ACTIONS as ACTIONS
+from .arbiter import Arbiter as Arbiter
+from .detectors import (
+    DETECTORS as DETECTORS,
+    Detector as Detector,
+    TripRule as TripRule,
+    measurements as measurements,
+)
+from .guard import HackGuard as HackGuard
 from .last_good import LastGood as LastGood
-from .rules import RULES as RULES, Arbiter as Arbiter, Rule as Rule, Trip as Trip, Watch as Watch
+from .rules import RULES as RULES, Trip as Trip, Watch as Watch

@@ -105,9 +105,10 @@ SEAM = (
         breaks="no live Monte-Carlo values",
     ),
     PrivateName(
-        *(_GRPO, "_generate", "used"),
-        reason="held-out accuracy samples as training does, and asks neither PRM nor loss",
-        breaks="no held-out accuracy on one's own data",
+        *(_GRPO, "_generate", "overridden"),
+        reason="splitting, verifying and a judge's work begin as soon as completions are there; held-out accuracy "
+        "samples by it as training does, and asks neither PRM nor loss",
+        breaks="a judge is waited for from the start of scoring on; no held-out accuracy on one's own data",
     ),
     PrivateName(
         *(_GRPO, "_dist", "used"),

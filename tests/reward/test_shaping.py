@@ -50,7 +50,7 @@ def test_padding_never_leaks(name):
 def test_the_registry_holds_the_public_names():
     for name, shaping in SHAPINGS.items():
         assert getattr(reward, name) is shaping
-    assert len(SHAPINGS) == 7 and len(METHODS) == 16
+    assert len(SHAPINGS) == 7 and len(METHODS) == 19
 
 
 def test_a_users_own_method_and_shaping_by_dotted_path(tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_a_users_own_method_and_shaping_by_dotted_path(tmp_path, monkeypatch):
     close(method(rollouts, factor=3.0), [[3 * a + 1.21, 3 * a + 0.4, 3 * a + 0.36], [-3 * a + 0.16, 0.0, 0.0]])
     close(resolve("my_credit.squared", SHAPINGS, "shaping")(P, MASK), [[0.81, 0.04, 0.36], [0.16, 0.0, 0.0]])
     assert resolve("pure", METHODS, "method") is METHODS["pure"]
-    with pytest.raises(ValueError, match=r"unknown method 'pur': expected one of clip_delta, .*dotted path"):
+    with pytest.raises(ValueError, match=r"unknown method 'pur': expected one of capo, clip_delta, .*dotted path"):
         resolve("pur", METHODS, "method")
     with pytest.raises(ValueError, match=r"my_credit.thrice.* cannot be imported"):
         resolve("my_credit.thrice", METHODS, "method")

@@ -88,7 +88,8 @@ def test_padding_never_leaks(garbage):
     groups = random_groups(3)
     clean = trusted(rollouts_of(groups, 0.0, 0), initial_approval())
     dirty = trusted(rollouts_of(groups, garbage, 12345, extra=2), initial_approval())
-    assert torch.equal(dirty[0][:, :-2], clean[0]) and dirty[1] == clean[1]
+    torch.testing.assert_close(dirty[0][:, :-2], clean[0], rtol=1e-6, atol=1e-7)  # sums over more cells round anew
+    assert not dirty[0][:, -2:].any() and dirty[1] == clean[1]
 
 
 def test_before_any_evidence_it_is_outcome_only():

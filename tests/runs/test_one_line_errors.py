@@ -36,7 +36,7 @@ def one_line(stop) -> str:
         ({"dataset": None}, "dataset: got nothing beside model_name_or_path 'tiny-random'"),
         ({"output_dir": "FILE/run"}, r"output_dir: cannot write in FILE/run \(Not a directory\)"),
         ({"stage_cache": "FILE/cache"}, "Not a directory.*FILE/cache"),
-        ({"config": "FILE"}, "must contain a YAML mapping"),
+        ({"config": "FILE"}, "expected a mapping of settings"),
         ({"config": "BROKEN.yaml"}, "BROKEN.yaml is not YAML: .*line 2"),
         ({"config": "UNKNOWN.yaml"}, "unknown argument 'learning_rat' in UNKNOWN.yaml; did you mean 'learning_rate'?"),
         ({"config": "."}, "--config: no file at ."),

@@ -79,8 +79,8 @@ def test_equal_seeds_give_equal_runs_and_another_seed_another(small_world):
 
 def test_the_methods_memory_comes_back(small_world):
     memory = quick_grpo(small_world, OracleScorer(), "trusted", {"window": 64.0}, SHORT)["memory"]
-    assert set(memory) == {"product", "credit", "outcome", "freedom"}
-    assert memory["freedom"] > 0 and memory["credit"] > 0  # two batches of 16 rollouts have been counted
+    assert set(memory) == {"verified", "right", "approved", "approved_right"}
+    assert 0 < memory["approved"] < memory["verified"] <= 32  # two batches of 16 rollouts have been counted
 
 
 def test_outcome_only_needs_no_scorer(small_world):

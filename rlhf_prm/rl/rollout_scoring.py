@@ -13,6 +13,7 @@ from torch import Tensor
 from reward import StepRollouts, filled_scores
 from reward.verifier import STATUSES, Verdict, Verifier
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.step_data import FreshRollout
 from rlhf_prm.steps import StepSplitter, step_lengths
 
 UNLABELLED = "unlabelled"  # there is no gold answer to verify against
@@ -24,7 +25,8 @@ class ScoredRollout:
     """One rollout with everything that was said about it.
 
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
-    where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``.
+    where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``; ``problem`` is what the PRM
+    read, ``given`` what the policy was given, where the two are not ``prompt``; ``solution`` is the gold answer.
     """
 
     prompt: str
@@ -34,6 +36,16 @@ class ScoredRollout:
     scores: list[float]
     reward: float | None
     status: str
+    problem: str | None = None
+    given: str | list[dict[str, Any]] | None = None
+    solution: str | None = None
+
+    @property
+    def fresh(self) -> FreshRollout:
+        """The rollout without what was said about it but the verdict, for whoever labels its steps."""
+        problem = self.prompt if self.problem is None else self.problem
+        given = self.prompt if self.given is None else self.given
+        return FreshRollout(problem, tuple(self.steps), self.solution, self.verdict, given)
 
     @property
     def verdict(self) -> float:
@@ -99,6 +111,7 @@ class RolloutScoring:
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
     ) -> list[ScoredRollout]:
         """Scored rollouts; ``policy_prompts`` are what the policy was given where ``prompts`` are not."""
+        given = prompts if policy_prompts is None else policy_prompts
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
         collect = self._submit(texts, solutions)
         start = time.perf_counter()
@@ -108,7 +121,6 @@ class RolloutScoring:
         if hasattr(self.step_scorer, "score_rollouts"):
             verdicts = collect()
             scoring_from = time.perf_counter()
-            given = prompts if policy_prompts is None else policy_prompts
             values = [verdict_value(verdict.reward, verdict.status) if verdict else math.nan for verdict in verdicts]
             rows = zip(given, completion_ids, lengths, solutions, values, strict=True)
             rollouts = [PolicyRollout(*row) for row in rows]
@@ -134,8 +146,13 @@ class RolloutScoring:
                 scores=row,
                 reward=verdict.reward if verdict else None,
                 status=verdict.status if verdict else unknown,
+                problem=problem if problem != prompt else None,
+                given=before if before != prompt else None,
+                solution=solution,
             )
-            for prompt, text, (steps, lengths), row, verdict in zip(prompts, texts, cut, scores, verdicts, strict=True)
+            for prompt, text, (steps, lengths), row, verdict, problem, before, solution in zip(
+                prompts, texts, cut, scores, verdicts, problems, given, solutions, strict=True
+            )
         ]
 
     def _submit(self, texts: list[str], solutions: list[str | None]):

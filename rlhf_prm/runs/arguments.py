@@ -65,6 +65,13 @@ class RecipeArguments:
             "random_flips and systematic_flips."
         },
     )
+    prm_refresh: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON: the PRM goes on learning on the policy's rollouts every so many updates (docs/refresh.md): "
+            '\'{"every": 20, "rows": 512, "labels": "judge", "model": "…", "endpoint": "http://…/v1"}\'.'
+        },
+    )
     verifier: str = field(default="math", metadata={"help": "math, or the dotted path of a verifier class."})
     verifier_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "JSON of its keywords."})
     baseline: str | None = field(
@@ -90,7 +97,7 @@ class RecipeArguments:
     )
 
     def __post_init__(self) -> None:
-        for name in ("world_settings", "columns", "prm_kwargs", "verifier_kwargs", "guard_kwargs"):
+        for name in ("world_settings", "columns", "prm_kwargs", "prm_refresh", "verifier_kwargs", "guard_kwargs"):
             setattr(self, name, _mapping(name, getattr(self, name)))
         if (self.baseline or "").lower() in NO_BASELINE:  # as typed on a command line
             self.baseline = None

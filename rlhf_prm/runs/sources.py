@@ -33,7 +33,8 @@ class Sources:
     ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the
     trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many
     held-out problems an evaluation without a limit is over. Where steps can be checked exactly, ``check_prm(page)``
-    measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels.
+    measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels; ``world`` is the toy
+    world, where it is one.
     """
 
     policy_path: str
@@ -46,6 +47,7 @@ class Sources:
     evaluate: Callable[[PreTrainedModel, int | None], dict[str, float]] | None = None
     check_prm: Callable[[Path], dict[str, Any]] | None = None
     exact_scorer: StepScorer | None = None
+    world: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
     eval_problems: int = 0
 
@@ -124,6 +126,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         evaluate=evaluate,
         check_prm=None if recipe.prm == LIVE_VALUES else check,
         exact_scorer=OracleScorer(seed=world_settings.seed),
+        world=world,
         seconds=dict(world.seconds),
         eval_problems=min(recipe.eval_limit or len(world.eval_dataset), len(world.eval_dataset)),
     )

@@ -21,6 +21,7 @@ from rlhf_prm.runs.folder import UNFINISHED, MetricsFile, result_table, versions
 from rlhf_prm.runs.meaning import meaning
 from rlhf_prm.runs.prm_check import PRMCheck
 from rlhf_prm.runs.progress import one_line
+from rlhf_prm.runs.refresh import RefreshPRM, check_refresh, first_prm
 from rlhf_prm.runs.sources import Sources
 
 BuildTrainer = Callable[[Any, list, Sources], Any]  # (config, callbacks, sources) → trainer
@@ -40,6 +41,7 @@ def check_settings(recipe: RecipeArguments, config: Any) -> Any:
     _guard(recipe)
     TokenBudget(budget=recipe.token_budget)
     checkpoint_to_resume(config)
+    check_refresh(recipe, config)
     baseline = None if recipe.baseline is None else _baseline(recipe.baseline, config)
     ready_folder(config.output_dir)
     return baseline
@@ -81,9 +83,10 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
             if main_process:
                 _leave(folder, summary | {UNFINISHED: f"{name} {other_config.label}"})
             label = f"{other_config.label} ({name})"
-            with user_errors():  # when a run is resumed, the one beside it may not have begun
-                other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, is_beside=True)
-            measured = _trained(other, checkpoint, sources, seconds, label, before)
+            with first_prm(trainer):
+                with user_errors():  # when a run is resumed, the one beside it may not have begun
+                    other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, is_beside=True)
+                measured = _trained(other, checkpoint, sources, seconds, label, before)
             summary[name] = {"method": other_config.label, **measured}
         if recipe.check_prm and sources.check_prm and trainer.accelerator.num_processes == 1:
             with _timed(seconds, "check PRM"):
@@ -123,6 +126,8 @@ def _built(
     callbacks = [MetricsFile(config.output_dir), on_the_way, tokens, guard]
     if sources.step_scorer is not None and not config.learns_from_outcome_only and not is_beside:
         callbacks.append(PRMCheck())
+        if recipe.prm_refresh:
+            callbacks.append(RefreshPRM(recipe.prm_refresh, sources))
     trainer = build_trainer(config, callbacks, sources)
     for callback in callbacks[1:]:
         callback.trainer = trainer

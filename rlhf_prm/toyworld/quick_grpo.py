@@ -4,6 +4,7 @@ Studies of hundreds of runs use it; recipes and users use ``ProcessGRPOTrainer``
 gradient on the same rollouts (``tests/toyworld/test_quick_grpo.py``).
 """
 
+import copy
 import random
 import time
 from collections.abc import Sequence
@@ -19,13 +20,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, g
 from reward import step_to_token
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prm_training.along import step_quality
+from rlhf_prm.prm_training.refresh import PRMRefresher, RefreshSettings
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer, PolicyAccess
 from rlhf_prm.rl.policy_sampling import GeneratorSampler
-from rlhf_prm.rl.rollout_scoring import RolloutScoring, step_rollouts
+from rlhf_prm.rl.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.evaluate import evaluate_policy
+from rlhf_prm.toyworld.label_stages import ROWS, read_lines
 from rlhf_prm.toyworld.problems import SEPARATOR
+from rlhf_prm.toyworld.refresh_labels import ExactLabeller, toy_labeller
 from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 from rlhf_prm.toyworld.world import ToyWorld
@@ -61,17 +66,28 @@ def quick_grpo(
     regime: Regime | None = None,
     *,
     seed: int = 0,
+    refresh: RefreshSettings | None = None,
+    label_options: dict[str, Any] | None = None,
+    measure_every: int = 0,
 ) -> dict[str, Any]:
     """Trains the world's policy on its verified prompts and measures it on the held-out ones.
 
     Every update: one generation batch, one gradient of the token mean of −A·log π (TRL's ``loss_type="bnpo"``,
     ``beta=0``), AdamW without weight decay. A ``LiveMonteCarloScorer`` is given the policy of this run.
 
+    Args:
+        refresh: the PRM goes on learning on this run's rollouts (``PRMRefresher``), a copy of it: ``scorer`` stays as
+            it is. ``label_options`` are keywords of ``toy_labeller``.
+        measure_every: measure the scorer on the rollouts of every so-many-th update, against exact step labels, before
+            a refresh; 0 = never.
+
     Returns:
-        ``accuracy`` and ``process_accuracy`` after training, ``generated_tokens``, ``seconds`` of training, and
-        ``memory``: what a method with a memory remembers at the end, as floats.
+        ``accuracy`` and ``process_accuracy`` after training, ``generated_tokens``, ``seconds`` of training (without the
+        measuring), ``memory``: what a method with a memory remembers at the end, as floats; ``refreshes``: what
+        ``PRMRefresher.refresh`` told, and the ``update``; ``scorer_quality``: ``update`` and ``step_quality``.
     """
     regime = regime or Regime()
+    scorer = scorer if refresh is None else copy.deepcopy(scorer)
     tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
     policy = AutoModelForCausalLM.from_pretrained(world.policy_path, dtype=torch.float32)
     set_seed(seed)
@@ -93,6 +109,12 @@ def quick_grpo(
     advantages = StepAdvantages(method, method_kwargs or {})
     optimizer = torch.optim.AdamW(policy.parameters(), lr=regime.learning_rate, weight_decay=0.0)
     schedule = get_scheduler(regime.lr_scheduler_type, optimizer, regime.warmup_steps, regime.max_steps)
+    learner = None
+    if refresh is not None:
+        labeller = toy_labeller(refresh.labels, world.settings, sampler, **(label_options or {}))
+        first_rows = read_lines(world.stages["labels"].path / ROWS)[: world.settings.prm_rows]
+        learner = PRMRefresher(scorer, labeller, refresh, first_rows=first_rows, seed=seed)
+    refreshes, quality, measuring = [], [], 0.0
     tokens, start = 0, time.perf_counter()
     for update in range(regime.max_steps):
         chosen = [order[(update * regime.prompts + i) % len(order)] for i in range(regime.prompts)]
@@ -121,10 +143,32 @@ def quick_grpo(
         schedule.step()
         optimizer.zero_grad()
         tokens += sum(map(len, completions))
-    seconds = time.perf_counter() - start
+        if measure_every and (update + 1) % measure_every == 0:
+            begun = time.perf_counter()
+            quality.append({"update": update + 1, **exact_quality(scorer, scored)})
+            measuring += time.perf_counter() - begun
+        if learner is not None:
+            learner.collect([row.fresh for row in scored])
+            if learner.due(update + 1) and update + 1 < regime.max_steps:
+                refreshes.append({"update": update + 1, **learner.refresh(update + 1)})
+    seconds = time.perf_counter() - start - measuring
     measured = evaluate_policy(policy, tokenizer, world.eval_dataset["prompt"], max_new_tokens=limit)
     memory = {name: float(value) for name, value in advantages.memory.items() if value.ndim == 0}
-    return {**measured, "generated_tokens": tokens, "seconds": round(seconds, 1), "memory": memory}
+    return {
+        **measured,
+        "generated_tokens": tokens,
+        "seconds": round(seconds, 1),
+        "memory": memory,
+        "refreshes": refreshes,
+        "scorer_quality": quality,
+    }
+
+
+def exact_quality(scorer: StepScorer, scored: Sequence[ScoredRollout]) -> dict[str, float]:
+    """``step_quality`` of a scorer on these rollouts, against the labels of the exact checker."""
+    fresh = [row.fresh for row in scored if row.steps]
+    labels = ExactLabeller().labels(fresh)
+    return step_quality(scorer, [one.row(row.prompt, list(row.steps)) for one, row in zip(labels, fresh, strict=True)])
 
 
 def policy_loss(

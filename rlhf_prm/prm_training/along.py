@@ -17,6 +17,7 @@ from rlhf_prm.prm.readers import HeadReader
 from rlhf_prm.prm.scorer import BatchScorer, PRMScorer
 from rlhf_prm.prm.texts import Rendered
 from rlhf_prm.prm_training.data import IGNORE, encode_row
+from rlhf_prm.prm_training.optimizer import MasterAdamW
 from rlhf_prm.prm_training.ranks import Ranks
 from rlhf_prm.statistics import first_error, predicted_first_error
 
@@ -92,7 +93,7 @@ def go_on_learning(
     order = _batches(len(encoded), batch_size, seed)
     losses = []
     with scorer.placement.learning() as reader:
-        step = _Optimizer(reader, learning_rate)
+        step = MasterAdamW(list(reader.parameters()), learning_rate, warmup=WARMUP, max_grad_norm=MAX_GRAD_NORM)
         for _ in range(updates):
             chosen = [encoded[i] for i in next(order)]
             counted = sum(label != IGNORE for _, labels in chosen for label in labels)
@@ -132,51 +133,22 @@ def _backward(scorer: PRMScorer, reader: nn.Module, chosen: list[Encoded], count
     return part
 
 
-class _Optimizer:
-    """AdamW on float32 copies of the weights (the weights themselves where they are float32), with a warm-up."""
-
-    def __init__(self, reader: nn.Module, learning_rate: float) -> None:
-        self.weights = list(reader.parameters())
-        self.masters = [weight if weight.dtype == torch.float32 else _master(weight) for weight in self.weights]
-        self.adam = torch.optim.AdamW(self.masters, lr=learning_rate, weight_decay=0.0)
-        self.learning_rate, self.done = learning_rate, 0
-
-    def gradients(self) -> list[Tensor]:
-        """The gradients of all weights, zeros where this rank had nothing; they may be changed in place."""
-        for weight in self.weights:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-        return [weight.grad for weight in self.weights]
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        self.done += 1
-        for group in self.adam.param_groups:
-            group["lr"] = self.learning_rate * min(1.0, self.done / WARMUP)
-        for weight, master in zip(self.weights, self.masters, strict=True):
-            if master is not weight:
-                master.grad = weight.grad.float()
-        torch.nn.utils.clip_grad_norm_(self.masters, MAX_GRAD_NORM)
-        self.adam.step()
-        for weight, master in zip(self.weights, self.masters, strict=True):
-            if master is not weight:
-                weight.copy_(master)
-            weight.grad = None
-
-
-def _master(weight: Tensor) -> nn.Parameter:
-    return nn.Parameter(weight.detach().float().clone())
-
-
 def step_quality(
     scorer: StepScorer, rows: Sequence[dict[str, Any]], *, drop_after_error: bool = True
 ) -> dict[str, float]:
-    """First-error ``f1`` with ``chance_f1``, and step ``auroc``, on labelled rows.
+    """``quality_of`` the scorer's scores of labelled rows."""
+    scores = scorer.score([row["prompt"] for row in rows], [list(row["completions"]) for row in rows])
+    return quality_of(scores, rows, drop_after_error=drop_after_error)
+
+
+def quality_of(
+    scores: Sequence[Sequence[float]], rows: Sequence[dict[str, Any]], *, drop_after_error: bool = True
+) -> dict[str, float]:
+    """First-error ``f1`` with ``chance_f1``, and step ``auroc``, of step scores on labelled rows.
 
     Args:
         drop_after_error: count the steps up to the first wrong one only, as in training.
     """
-    scores = scorer.score([row["prompt"] for row in rows], [list(row["completions"]) for row in rows])
     predictions, truth, flat_scores, flat_labels = [], [], [], []
     for row, given in zip(rows, scores, strict=True):
         error = first_error(row["labels"])

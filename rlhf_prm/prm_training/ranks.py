@@ -39,6 +39,14 @@ class Ranks:
             raise ValueError(f"rank 0 failed: {told[1]}")
         return told[0]
 
+    def gathered(self, rows: list[Any]) -> list[Any]:
+        """The rows of all ranks, those of a rank adjacent."""
+        if self.size == 1:
+            return rows
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, rows)
+        return [row for part in found for row in part]
+
     def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The tensors added up over all ranks, in place."""
         if self.size > 1:

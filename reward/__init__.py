@@ -40,6 +40,7 @@ PUBLIC = {
         "raw_scores",
         "soft_min_shaping",
     ),
+    "token_methods": ("TOKEN_METHODS", "TokenMethod"),
     "trust": ("credit_correlation", "initial_trust", "trust_updated"),
     "verifier": ("STATUSES", "MathVerifier", "Verdict", "Verifier"),
 }

@@ -12,7 +12,8 @@ from reward.verifier import Verifier
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.rl.policy_sampling import Continuation, GeneratorSampler, Prefix, PrefixSampler, TrainerSampler
-from rlhf_prm.rl.rollout_scoring import PolicyRollout, check_statuses, verdict_value
+from rlhf_prm.rl.rollout_scoring import check_statuses, verdict_value
+from rlhf_prm.rl.scorers import PolicyRollout
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from reward import StepRollouts, filled_scores
 from reward.verifier import STATUSES, Verdict, Verifier
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.rl.scorers import PolicyRollout, Scorer
+from rlhf_prm.rl.token_scoring import TokenScoring, step_scores, token_table
 from rlhf_prm.step_data import FreshRollout
 from rlhf_prm.steps import StepSplitter, step_lengths
 
@@ -26,7 +27,8 @@ class ScoredRollout:
 
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
     where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``; ``problem`` is what the PRM
-    read, ``given`` what the policy was given, where the two are not ``prompt``; ``solution`` is the gold answer.
+    read, ``given`` what the policy was given, where the two are not ``prompt``; ``solution`` is the gold answer;
+    ``token_scores`` (T_i,) are those of a token scorer.
     """
 
     prompt: str
@@ -39,6 +41,7 @@ class ScoredRollout:
     problem: str | None = None
     given: str | list[dict[str, Any]] | None = None
     solution: str | None = None
+    token_scores: Tensor | None = field(default=None, compare=False)
 
     @property
     def fresh(self) -> FreshRollout:
@@ -53,54 +56,35 @@ class ScoredRollout:
         return verdict_value(self.reward, self.status)
 
 
-@dataclass(frozen=True)
-class PolicyRollout:
-    """One rollout as the policy knows it, for a scorer that asks the policy itself.
-
-    ``prompt`` is the text or the messages that the policy was given; ``lengths`` are tokens per step and sum to those
-    of ``completion_ids``; ``solution`` is the gold answer; ``verdict`` is as ``ScoredRollout.verdict``.
-    """
-
-    prompt: str | list[dict[str, Any]]
-    completion_ids: list[int]
-    lengths: list[int]
-    solution: str | None
-    verdict: float
-
-
-@runtime_checkable
-class RolloutScorer(Protocol):
-    """A step scorer that needs more of a rollout than its text: this method is called in place of ``score``.
-
-    The verifier is waited for first. All ranks call it equally often. A trainer calls ``attach(trainer)`` of a scorer
-    that has it once, when it has been built itself.
-    """
-
-    def score_rollouts(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
-        """For each rollout one score per step, as ``StepScorer.score``."""
-        ...
-
-
 class RolloutScoring:
     """Splits, verifies and scores the completions of one rank.
 
     Args:
         splitter: cuts completions into steps.
         tokenizer: the policy's, for the token counts of the steps.
-        step_scorer: the PRM, or a ``RolloutScorer``; None gives every step NaN.
+        step_scorer: a scorer of any of the kinds in ``scorers``; None gives every step NaN.
         verifier: gives the verdicts; None leaves every rollout unverified. Its ``submit`` is used where it has one.
 
     After a call ``seconds`` holds the wall time of the PRM ("prm"), the time spent waiting for the verifier besides
-    ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile.
+    ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile; ``learnt``
+    what a scorer that learns along told.
+
+    Whoever has a policy tells ``of_tokens`` how to ask it, which token scorers need.
     """
 
     def __init__(
-        self, splitter: StepSplitter, tokenizer, step_scorer: StepScorer | None, verifier: Verifier | None
+        self,
+        splitter: StepSplitter,
+        tokenizer,
+        step_scorer: Scorer | None,
+        verifier: Verifier | None,
     ) -> None:
         self.splitter, self.tokenizer = splitter, tokenizer
         self.step_scorer, self.verifier = step_scorer, verifier
         self.seconds: dict[str, float] = {}
         self.scorer_stats: dict[str, float] = {}
+        self.learnt: dict[str, float] = {}
+        self.of_tokens = TokenScoring()
 
     def __call__(
         self,
@@ -109,8 +93,14 @@ class RolloutScoring:
         solutions: list[str | None],
         completion_ids: Sequence[list[int]],
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
+        learning: bool = False,
     ) -> list[ScoredRollout]:
-        """Scored rollouts; ``policy_prompts`` are what the policy was given where ``prompts`` are not."""
+        """Scored rollouts.
+
+        Args:
+            policy_prompts: what the policy was given where ``prompts`` are not.
+            learning: the policy is trained on these, and a scorer that learns along learns from them.
+        """
         given = prompts if policy_prompts is None else policy_prompts
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
         collect = self._submit(texts, solutions)
@@ -118,13 +108,20 @@ class RolloutScoring:
         cut = [step_lengths(ids, self.tokenizer, self.splitter) for ids in completion_ids]
         steps, lengths = [texts for texts, _ in cut], [row for _, row in cut]
         cut_at = scoring_from = time.perf_counter()
-        if hasattr(self.step_scorer, "score_rollouts"):
+        tokens: list[Tensor | None] = [None] * len(texts)
+        if hasattr(self.step_scorer, "score_rollouts") or hasattr(self.step_scorer, "score_tokens"):
             verdicts = collect()
             scoring_from = time.perf_counter()
             values = [verdict_value(verdict.reward, verdict.status) if verdict else math.nan for verdict in verdicts]
             rows = zip(given, completion_ids, lengths, solutions, values, strict=True)
             rollouts = [PolicyRollout(*row) for row in rows]
-            scores = self._scored(steps, lambda scorer: scorer.score_rollouts(rollouts))
+            if hasattr(self.step_scorer, "score_tokens"):
+                before = self._counted()
+                tokens, self.learnt = self.of_tokens(self.step_scorer, rollouts, learning)
+                self.scorer_stats = {name: value - before[name] for name, value in self._counted().items()}
+                scores = [step_scores(row, ends) for row, ends in zip(tokens, lengths, strict=True)]
+            else:
+                scores = self._scored(steps, lambda scorer: scorer.score_rollouts(rollouts))
             scored_at = time.perf_counter()
         else:
             scores = self._scored(steps, lambda scorer: scorer.score(problems, steps))
@@ -149,9 +146,10 @@ class RolloutScoring:
                 problem=problem if problem != prompt else None,
                 given=before if before != prompt else None,
                 solution=solution,
+                token_scores=of_tokens,
             )
-            for prompt, text, (steps, lengths), row, verdict, problem, before, solution in zip(
-                prompts, texts, cut, scores, verdicts, problems, given, solutions, strict=True
+            for prompt, text, (steps, lengths), row, verdict, problem, before, solution, of_tokens in zip(
+                prompts, texts, cut, scores, verdicts, problems, given, solutions, tokens, strict=True
             )
         ]
 
@@ -224,7 +222,8 @@ def step_rollouts(
 ) -> StepRollouts:
     """The rows of whole groups as padded tensors on the device of ``outcome_rewards``.
 
-    Steps the PRM could not score are filled by ``reward.filled_scores``. Rows without a verifier have no verdicts.
+    Steps the PRM could not score are filled by ``reward.filled_scores``. Rows without a verifier have no verdicts, and
+    those of a step scorer no token scores.
     """
     width = max(len(row.steps) for row in rows)
 
@@ -245,4 +244,5 @@ def step_rollouts(
         outcome_rewards=outcome_rewards,
         num_generations=num_generations,
         verdicts=verdicts,
+        token_scores=token_table([row.token_scores for row in rows], device),
     )

@@ -127,6 +127,27 @@ def run_with_live_values(algorithm: str, folder: Path) -> dict:
     return result | {"prefixes": scorer.stats.prefixes, "completions": scorer.stats.completions}
 
 
+class TokenHashScorer:
+    """A token's score depends on the prompt and the tokens up to it."""
+
+    def score_tokens(self, rollouts):
+        return [
+            torch.tensor(
+                [
+                    zlib.crc32(f"{one.prompt_ids}|{one.completion_ids[: t + 1]}".encode()) % 1000 / 500 - 1
+                    for t in range(len(one.completion_ids))
+                ]
+            )
+            for one in rollouts
+        ]
+
+
+def run_with_token_scores(algorithm: str, folder: Path) -> dict:
+    """The same with scores of tokens, compared within a group that spans the ranks."""
+    how = {"method": "spro", "method_kwargs": {"beta": 0.2}} if algorithm == "grpo" else {"shaping": "token_scores"}
+    return run(algorithm, folder / f"{algorithm}-tokens", TokenHashScorer(), **how)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     prepare_cpu_ranks()
@@ -140,6 +161,8 @@ def main() -> None:
             results[part] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         elif what == "prm":
             results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
+        elif what == "tokens":
+            results[part] = run_with_token_scores(algorithm, folder)
         elif what == "live":
             results[part] = run_with_live_values(algorithm, folder)
         else:

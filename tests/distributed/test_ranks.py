@@ -10,7 +10,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from tests.distributed.launch import free_port, launch, rank_results
-from tests.distributed.scripted_run import run, run_with_live_values, run_with_prm
+from tests.distributed.scripted_run import run, run_with_live_values, run_with_prm, run_with_token_scores
 from tests.prm.prm_checkpoints import qwen_prm
 
 SCRIPT = "tests/distributed/scripted_run.py"
@@ -33,6 +33,7 @@ def alone(tmp_path_factory):
     results = {algorithm: run(algorithm, folder / algorithm) for algorithm in ("grpo", "ppo")}
     results |= {f"{a}-prm": run_with_prm(a, folder, prm, placement="replicate") for a in ("grpo", "ppo")}
     results["grpo-live"] = run_with_live_values("grpo", folder)
+    results |= {f"{a}-tokens": run_with_token_scores(a, folder) for a in ("grpo", "ppo")}
     return folder, results
 
 
@@ -58,7 +59,7 @@ def check_numbers(part: str, result: dict, reference: dict) -> None:
 def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
     """Losses and step advantages to 1e-5 over 3 updates; the saved policies load and are equal; resuming goes on."""
     folder, expected = alone
-    parts = ["grpo", "ppo", "grpo-resume", "ppo-resume", "ppo-sampled", "grpo-live"]
+    parts = ["grpo", "ppo", "grpo-resume", "ppo-resume", "ppo-sampled", "grpo-live", "grpo-tokens", "ppo-tokens"]
     parts += ["grpo-prm", "ppo-prm"] if "zero" in config else []
     file, script = (fsdp2_config(tmp_path), FSDP2_SCRIPT) if config == "fsdp2" else (config, SCRIPT)
     finished = launch(file, script, str(tmp_path), *parts, port=free_port(), TEST_PRM=str(folder / "prm"))
@@ -70,7 +71,9 @@ def test_two_ranks_equal_one(tmp_path, alone, config, kind, wrapper):
             assert (result["world_size"], result["backend"]) == (2, "gloo")
             assert (result["type"], result["wrapper"]) == (kind, wrapper)
             assert result["zero_stage"] == (int(config[-1]) if "zero" in config else None)
-            check_numbers(part, result, expected[part if part.endswith(("prm", "live")) else part.partition("-")[0]])
+            check_numbers(
+                part, result, expected[part if part.endswith(("prm", "live", "tokens")) else part.partition("-")[0]]
+            )
     few, many = (rank["grpo-live"] for rank in ranks)
     assert few["prefixes"] != many["prefixes"] and min(few["completions"], many["completions"]) > 0
     if "grpo-prm" in parts:

@@ -52,8 +52,9 @@ class RecipeArguments:
     prm: str | None = field(
         default=None,
         metadata={
-            "help": "PRM: Hub name or local folder; vine = live Monte-Carlo values of the policy. Toy world: its own "
-            "PRM by default; oracle = its exact labels."
+            "help": "PRM: Hub name or local folder; vine = live Monte-Carlo values of the policy; teacher:NAME, "
+            "implicit and self score tokens (docs/token_scores.md). Toy world: its own PRM by default; oracle = its "
+            "exact labels."
         },
     )
     prm_family: str = field(default="auto", metadata={"help": "How the PRM is read; auto recognises the public ones."})
@@ -62,7 +63,7 @@ class RecipeArguments:
         default=None,
         metadata={
             "help": "JSON of further keywords of load_prm, of LiveMonteCarloScorer for vine, of the oracle "
-            "random_flips and systematic_flips."
+            "random_flips and systematic_flips, of ImplicitSettings for implicit."
         },
     )
     prm_refresh: dict[str, Any] | str | None = field(

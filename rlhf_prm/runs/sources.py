@@ -16,8 +16,10 @@ from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.prompts import keep_gold, load_prompts
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer, refuse_without_gold
+from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
+from rlhf_prm.runs.token_scorers import kind_of, token_scorer
 
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
 ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
@@ -40,7 +42,7 @@ class Sources:
     policy_path: str
     model_kwargs: dict[str, Any]
     tokenizer: PreTrainedTokenizerBase
-    step_scorer: StepScorer | None
+    step_scorer: Scorer | None
     verifier: Verifier
     train_dataset: Dataset
     eval_dataset: Dataset | None = None
@@ -111,7 +113,11 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
-    scorer = oracle or _step_scorer(recipe, str(world.prm_path if own_prm else recipe.prm))
+    scorer = oracle or _step_scorer(
+        recipe,
+        str(world.prm_path if own_prm else recipe.prm),
+        (str(world.policy_path), tokenizer, world.train_dataset["prompt"][0]),
+    )
 
     def check(page: Path) -> dict[str, Any]:
         return check_prm(world, scorer, page)
@@ -124,7 +130,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         verifier=ExactMatchVerifier(),
         train_dataset=world.train_dataset,
         evaluate=evaluate,
-        check_prm=None if recipe.prm == LIVE_VALUES else check,
+        check_prm=check if hasattr(scorer, "score") and recipe.prm != LIVE_VALUES else None,
         exact_scorer=OracleScorer(seed=world_settings.seed),
         world=world,
         seconds=dict(world.seconds),
@@ -192,7 +198,7 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         prm = tiny_prm if prm == TINY_RANDOM else prm
     with loading("model_name_or_path", policy_path):
         tokenizer = AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left")
-    scorer = prm and _step_scorer(recipe, str(prm))
+    scorer = prm and _step_scorer(recipe, str(prm), (str(policy_path), tokenizer, train["prompt"][0]))
     return Sources(
         policy_path=str(policy_path),
         model_kwargs={
@@ -209,7 +215,10 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
     )
 
 
-def _step_scorer(recipe: RecipeArguments, name: str) -> StepScorer:
+def _step_scorer(recipe: RecipeArguments, name: str, policy: tuple[str, Any, Any]) -> Scorer:
+    """``policy``: its path, its tokenizer and one of its prompts."""
+    if kind_of(recipe.prm) is not None:
+        return token_scorer(recipe, *policy)
     return _live_values(recipe) if recipe.prm == LIVE_VALUES else _prm(recipe, name)
 
 

@@ -12,7 +12,8 @@ import torch
 
 from rlhf_prm.prm import load_prm
 from rlhf_prm.runs.arguments import RecipeArguments
-from rlhf_prm.runs.refresh import check_refresh, split_settings
+from rlhf_prm.runs.refresh import check_refresh
+from rlhf_prm.runs.refresh_labels import own_models, split_settings
 from tests.tiny import tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,7 +142,7 @@ def test_ones_own_models_label_ones_own_data(monkeypatch, tmp_path, labels):
         ({"labels": "judge"}, {"dataset": "d", "prm": "p"}, "got no model that judges"),
         ({"labels": "gold"}, {"dataset": "d", "prm": "p"}, "the toy world alone has"),
         ({"lables": "judge"}, {"dataset": "d", "prm": "p"}, "the key 'lables', expected some of every, rows"),
-        ({"every": "often"}, {}, "prm_refresh.*every"),
+        ({"every": "often"}, {}, "(?s)prm_refresh.*every"),
         ({"vote": 3}, {}, "the key 'vote', expected some of every, rows"),
         ({"labels": "judge", "judge": {"name": "x"}}, {"dataset": "d", "prm": "p"}, "got no model that judges"),
         ({"labels": "mc", "completer": {"name": "x"}}, {"dataset": "d", "prm": "p"}, "prm_refresh completer: "),
@@ -149,6 +150,7 @@ def test_ones_own_models_label_ones_own_data(monkeypatch, tmp_path, labels):
         ({"labels": "mc"}, {"dataset": "d", "prm": "p", "prm_placement": "zero3"}, "expected replicate or offload"),
         ({"labels": "mc"}, {"prm": "oracle"}, "got prm 'oracle', expected a PRM with weights"),
         ({"labels": "mc"}, {"dataset": "d"}, "got prm None"),
+        ({"labels": "mc"}, {"prm": "implicit"}, "got prm 'implicit', expected a PRM with weights"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_before_anything_is_loaded(tmp_path, refresh, recipe_settings, told):
@@ -163,12 +165,10 @@ def test_a_run_on_outcomes_alone_has_nothing_to_refresh(tmp_path):
 
 
 def test_model_and_endpoint_are_short_for_the_labels_model():
-    from rlhf_prm.runs.refresh import _own_models
-
     short = {"model": "m", "endpoint": "http://h:8000/v1"}
-    judge, completer = _own_models("judge", short)
+    judge, completer = own_models("judge", short)
     assert (judge.model, judge.endpoints, judge.backend, completer) == ("m", ["http://h:8000/v1"], "endpoint", None)
-    judge, completer = _own_models("mc", short)
+    judge, completer = own_models("mc", short)
     assert (judge, completer.model) == (None, "m")
     settings, rest = split_settings({"every": 3, **short})
     assert settings.every == 3 and rest == short

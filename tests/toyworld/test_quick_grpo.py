@@ -5,6 +5,10 @@ import torch
 
 from reward import step_to_token
 from rlhf_prm.prm import load_prm
+from rlhf_prm.prm.log_ratio import LogRatioScorer
+from rlhf_prm.prm.token_model import load_token_model
+from rlhf_prm.prm_training.implicit import ImplicitPRM, ImplicitSettings
+from rlhf_prm.prm_training.implicit_models import TwoModels
 from rlhf_prm.prm_training.refresh import RefreshSettings
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.toyworld.oracle import OracleScorer
@@ -128,3 +132,25 @@ def test_every_source_of_labels_can_be_asked(small_world, labels):
         label_options={"num_completions": 2, "votes": 3},
     )["refreshes"]  # fmt: skip
     assert told["fresh"] + told["held_out"] + told["rejected"] <= 32 and told["held_out"] > 0
+
+
+def test_scorers_of_tokens_and_those_that_learn_along(small_world):
+    """A teacher that is the policy says nothing at first; an implicit PRM has told something of every update."""
+    path = small_world.policy_path
+    regime = Regime(max_steps=3, prompts=4, num_generations=4, warmup_steps=0)
+    implicit = ImplicitPRM(
+        TwoModels(load_token_model(path), load_token_model(path)), ImplicitSettings(learning_rate=1e-3)
+    )
+    told = quick_grpo(small_world, implicit, "prime", {}, regime, measure_every=1)
+    assert [row["update"] for row in told["learnt"]] == [1, 2, 3] and implicit.stats.updates == 3
+    assert [row["update"] for row in told["scorer_quality"]] == [1, 2, 3]
+    spread = []
+
+    class Noting(LogRatioScorer):
+        def score_tokens(self, rollouts):
+            found = super().score_tokens(rollouts)
+            spread.append(max(row.abs().max().item() for row in found))
+            return found
+
+    quick_grpo(small_world, Noting(load_token_model(path)), "distil", {"teacher_weight": 0.5}, regime)
+    assert spread[0] < 1e-4 < 1e-3 < spread[2]

@@ -3,8 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 
-Prompt = str | list[dict[str, str]]
-"""Raw text to continue, or chat messages to answer; an assistant's message at the end begins the answer."""
+Prompt = str | list[dict[str, str]] | list[int]
+"""Raw text to continue, chat messages to answer (an assistant's message at the end begins the answer), or token ids
+(``log_probs`` alone asks with those)."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from rlhf_prm.rl.live_values import LiveMonteCarloScorer, PolicyAccess
 from rlhf_prm.rl.policy_sampling import Continuation, GeneratorSampler, Prefix, TrainerSampler
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
-from rlhf_prm.rl.rollout_scoring import PolicyRollout, RolloutScoring, step_rollouts
+from rlhf_prm.rl.rollout_scoring import RolloutScoring, step_rollouts
+from rlhf_prm.rl.scorers import PolicyRollout
 from rlhf_prm.steps import StepSplitter, step_lengths
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 

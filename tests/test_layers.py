@@ -26,7 +26,7 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
 
 
 FLOORS = (
-    ("steps", "statistics", "command_line", "progress"),
+    ("steps", "statistics", "command_line", "progress", "tokenizer_checks"),
     ("columns", "step_data"),
     ("prompts", "generation", "guard", "report"),
     ("prm", "ablation"),

@@ -56,7 +56,8 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
     from transformers import AutoConfig
 
     from rlhf_prm.prm.families import Checkpoint
-    from rlhf_prm.prm.load import chosen_family, saved_tokenizer
+    from rlhf_prm.prm.load import chosen_family
+    from rlhf_prm.tokenizer_checks import saved_tokenizer
 
     name = prm or args.prm
     with loading(f"--prm {name}"):

@@ -107,7 +107,7 @@ def _check_policy(name: str) -> None:
     """Its config is there, and its tokenizer; no weights are loaded yet."""
     from transformers import AutoConfig
 
-    from rlhf_prm.prm.load import saved_tokenizer
+    from rlhf_prm.tokenizer_checks import saved_tokenizer
 
     with loading(f"--model {name}"):
         AutoConfig.from_pretrained(name)
@@ -192,7 +192,7 @@ def _probe_texts(args: argparse.Namespace, texts: Any) -> Any:
 
 def _token_counter(name: str) -> Any:
     """Text → its tokens by the tokenizer saved there."""
-    from rlhf_prm.prm.load import saved_tokenizer
+    from rlhf_prm.tokenizer_checks import saved_tokenizer
 
     tokenizer = saved_tokenizer(name)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -6,8 +6,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter's name (PEFT's prefixes included) belongs to the score head."""
-    return "score" in name.split(".")
+    """Whether a parameter's name (PEFT's prefixes included) belongs to the head."""
+    return not {"score", "classifier"}.isdisjoint(name.split("."))
 
 
 def split_head_groups(optimizer: torch.optim.Optimizer, model: nn.Module, head_learning_rate: float | None) -> None:

@@ -1,14 +1,12 @@
-"""Whether a tokenizer is the one that a checkpoint was saved with, and whether it knows where an answer ends."""
+"""Whether a tokenizer is the one that a checkpoint was saved with, and whether it knows where an answer ends.
+
+transformers is imported where it is needed: the help texts of the commands do without.
+"""
 
 import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
-
-from jinja2.exceptions import TemplateError
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import cached_file
 
 # Blank lines, indented lines, numbers, contractions, letters beyond ASCII: where ways to cut a text differ.
 PROBES = (
@@ -27,6 +25,9 @@ def saved_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
     Args:
         kwargs: as for ``from_pretrained``, such as ``revision`` and ``padding_side``.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils import cached_file
+
     revision = kwargs.get("revision")
     if cached_file(name, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False) is None:
         return AutoTokenizer.from_pretrained(name, **kwargs)
@@ -41,6 +42,9 @@ def check_is_saved_one(tokenizer: Any, name: str | os.PathLike) -> None:
     Raises:
         ValueError: it gives others.
     """
+    from tokenizers import Tokenizer
+    from transformers.utils import cached_file
+
     if not name:
         return
     try:
@@ -103,6 +107,8 @@ def check_ends(tokenizer: Any, end_ids: Sequence[int | None] = ()) -> None:
 
 def _special_tokens_of_a_turn(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids of the special tokens with which the chat template begins an assistant's turn, and ends it."""
+    from jinja2.exceptions import TemplateError
+
     if not getattr(tokenizer, "chat_template", None):
         return [], []
     try:

@@ -21,14 +21,25 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """A solution as it was sampled: by which policy, its text, and the token ids of it and of its prompt."""
+
+    policy: str
+    text: str
+    prompt_ids: list[int]
+    ids: list[int]
+
+
+@dataclass(frozen=True)
 class Solution:
-    """One solution of a problem, in steps."""
+    """One solution of a problem, in steps; ``sampled`` where its tokens are known."""
 
     id: str
     number: int
     prompt: str
     solution: str
     steps: list[str]
+    sampled: Sampled | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +85,18 @@ def sampled_solutions(config: AnnotateConfig, samples: list[Shards]) -> Iterator
             number = int(record["id"].split(".")[0])
             for i, response in enumerate(record["responses"]):
                 steps = config.splitter.split(response) if response.strip() else []
-                yield Solution(f"{record['id']}.{i}", number, record["prompt"], record["solution"], steps)
+                yield Solution(
+                    f"{record['id']}.{i}", number, record["prompt"], record["solution"], steps, _sampled(record, i)
+                )
         shard += 1
         found = shard <= max(store.last_shard() for store in samples)
+
+
+def _sampled(record: dict[str, Any], response: int) -> Sampled | None:
+    if "response_ids" not in record:
+        return None
+    text, ids = record["responses"][response], record["response_ids"][response]
+    return Sampled(record["policy"], text, record["prompt_ids"], ids)
 
 
 def _records(config: AnnotateConfig, path: str) -> Iterator[tuple[int, str, dict[str, Any] | ValueError]]:

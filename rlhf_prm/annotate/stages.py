@@ -7,11 +7,19 @@ from typing import Any, Protocol, runtime_checkable
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.items import Problem, Solution
 from rlhf_prm.annotate.judge import Vote, judge_task, labels_from_votes
-from rlhf_prm.annotate.monte_carlo import StepEstimate, is_complete, labels_from_estimates, monte_carlo_task
+from rlhf_prm.annotate.monte_carlo import (
+    StepEstimate,
+    is_complete,
+    labels_from_estimates,
+    monte_carlo_task,
+    prefixes_of,
+)
 from rlhf_prm.annotate.sample import sample_task
 from rlhf_prm.annotate.store import file_hash
 from rlhf_prm.annotate.tasks import RejectedRow, Rejection, Task
 from rlhf_prm.generation.config import GeneratorConfig
+from rlhf_prm.generation.prefixes import TokenPrefixes
+from rlhf_prm.generation.requests import Sample
 from rlhf_prm.step_data import StepLabels
 
 Records = list[dict[str, Any]]
@@ -86,8 +94,9 @@ class MonteCarloStage:
         if config.completer is None and not config.policies:
             raise ValueError("monte_carlo: expected a completer or a policy (--model) to continue the steps")
         self.model = config.completer or config.policies[0]
-        self.how = config.monte_carlo_settings
+        self.how, self.splitter = config.monte_carlo_settings, config.splitter
         self._template: Callable[[str], str] | None = None
+        self._tokenizer: Any = None
         self.settings = {
             **source,
             "completer": self.model.results_depend_on(),
@@ -97,9 +106,19 @@ class MonteCarloStage:
         }
 
     def task(self, row: Solution, records: Records) -> Task:
-        self._template = self._template or self.model.prompt_template()
+        if self._template is None:
+            self._template, self._tokenizer = self.model.prompt_template(), self.model.prefix_tokenizer()
         prompt = self._template(row.prompt)
-        return monte_carlo_task(row.id, prompt, row.steps, row.solution, self.how, self._estimates(records))
+        known, prefixes = self._estimates(records), self._prefixes(row, prompt)
+        return monte_carlo_task(row.id, prompt, row.steps, row.solution, self.how, known, prefixes)
+
+    def _prefixes(self, row: Solution, prompt: str) -> TokenPrefixes | None:
+        """Out of the sampled ids where this model sampled them: another one may have other tokens."""
+        if self._tokenizer is None:
+            return None
+        own = row.sampled is not None and row.sampled.policy == self.model.model
+        sampled = Sample(row.sampled.text, row.sampled.ids, row.sampled.prompt_ids) if own else None
+        return prefixes_of(self._tokenizer, prompt, row.steps, self.splitter, sampled)
 
     def is_done(self, row: Solution, records: Records) -> bool:
         return bool(records) and is_complete(self._estimates(records), len(row.steps), self.how)

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf_prm.prm import FAMILIES, load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+from rlhf_prm.prm.texts import Texts
 
 MARKS = {"tag": "<step>", "good": "+", "bad": "-"}
 CASES = {  # family: (checkpoint, slow reading, what load_prm needs to be told)
@@ -119,6 +120,14 @@ def test_a_tokenizer_without_the_tag_is_refused(folder_of, tmp_path):
     AutoTokenizer.from_pretrained(folder_of("rlhflow")).save_pretrained(folder)
     with pytest.raises(ValueError, match="step tag '<extra_0>' as one token"):
         load_prm(folder)
+
+
+def test_scores_do_not_depend_on_the_day():
+    """Llama 3.2's chat template writes the date of today unless it is given one."""
+    today = "{% if date_string is not defined %}{% set date_string = strftime_now('%H:%M:%S.%f') %}{% endif %}"
+    template = today + "{{ date_string }} {% for m in messages %}{{ m['content'] }}{% endfor %}"
+    texts = Texts(prm_checkpoints.byte_level_tokenizer(["<extra_0>"], template), "<extra_0>")
+    assert texts.chat_pieces((("user", "{0}"), ("assistant", "{1}")))[0] == "26 Jul 2024 "
 
 
 def test_a_tag_that_the_model_does_not_embed_is_refused(tmp_path):

@@ -65,11 +65,14 @@ class HeadReader(nn.Module):
 
 
 def has_sliding_window(config) -> bool:
-    """Whether a layer's cache may keep its last tokens only, so that a prefix cannot stand before others' tokens."""
+    """Whether a layer's cache may not keep all keys and values, so that a prefix cannot stand before others' tokens.
+
+    A sliding window keeps the last ones only, linear attention keeps none.
+    """
     layer_types = getattr(config, "layer_types", None)
     if layer_types is None:
         return getattr(config, "sliding_window", None) is not None
-    return "sliding_attention" in layer_types
+    return set(layer_types) != {"full_attention"}
 
 
 class TwoTokenHead(nn.Module):

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from rlhf_prm.prm.batching import token_budget_batches
-from rlhf_prm.prm.load import IN_PROCESS, saved_tokenizer, this_device
+from rlhf_prm.prm.decoders import complete
+from rlhf_prm.prm.load import IN_PROCESS, this_device
 from rlhf_prm.prm.placement import Placement, loading_for
-from rlhf_prm.prm.qwen2 import complete
 from rlhf_prm.prm.readers import TokenLogProbs
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 Sequences = Sequence[tuple[list[int], list[int]]]  # (prompt ids, completion ids) of each rollout
 

@@ -40,9 +40,9 @@ class Versions:
     def add(self, old: Weights) -> None:
         """The present weights are a new version; ``old`` are those of the version before."""
         if self.newest == 0:
-            self._save(0, old)
+            self._keep(0, old)
         self.newest += 1
-        self._save(self.newest, self._state())
+        self._keep(self.newest, self._state())
         self._prune()
 
     def load(self, version: int) -> None:
@@ -86,7 +86,7 @@ class Versions:
     def _file(self, version: int) -> Path:
         return self.folder / f"version_{version}.pt"
 
-    def _save(self, version: int, weights: Weights) -> None:
+    def _keep(self, version: int, weights: Weights) -> None:
         if self.folder is None or Ranks().rank != 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,7 @@ from rlhf_prm.rl.trl_seam import (
     tables_of,
     tokenizer_of,
 )
+from rlhf_prm.tokenizer_checks import check_policy
 
 STATUS_COLUMN = "verifier_status"
 # Of TRL's completions table, which reward functions may add to.
@@ -99,8 +100,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     Raises:
         ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, a dataset that
             nothing can be learned from (``check_datasets``), low-precision weights without float32 copies
-            (``check_master_weights``), TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that
-            gives an ``env_mask``.
+            (``check_master_weights``), a tokenizer that is not the model's or cannot end an answer (``check_policy``),
+            TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that gives an ``env_mask``.
     """
 
     _tag_names = ("trl", "grpo", "process-supervision")
@@ -149,6 +150,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         super().__init__(
             model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
         )
+        check_policy(tokenizer_of(self), self.model)
         if self.optimizer is None:  # a caller's own may keep copies unseen
             check_master_weights(self.model, args, args.learning_rate)
         self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier)

@@ -105,9 +105,10 @@ SEAM = (
         breaks="no live Monte-Carlo values",
     ),
     PrivateName(
-        *(_GRPO, "_generate", "used"),
-        reason="held-out accuracy samples as training does, and asks neither PRM nor loss",
-        breaks="no held-out accuracy on one's own data",
+        *(_GRPO, "_generate", "overridden"),
+        reason="the verifier and a judge begin as soon as completions are there; held-out accuracy and the teacher's "
+        "check sample as training does, and ask neither PRM nor loss",
+        breaks="scoring waits for TRL's own work; no held-out accuracy on one's own data",
     ),
     PrivateName(
         *(_GRPO, "_dist", "used"),

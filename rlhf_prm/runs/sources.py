@@ -23,6 +23,7 @@ from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
 from rlhf_prm.runs.token_scorers import kind_of, token_scorer
 from rlhf_prm.settings import build
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
 ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
@@ -240,7 +241,7 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         policy_path, tiny_prm = tiny_random_models([str(row) for row in train["problem"]], recipe.stage_cache, seed)
         prm = tiny_prm if prm == TINY_RANDOM else prm
     with loading("model_name_or_path", policy_path):
-        tokenizer = AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left")
+        tokenizer = saved_tokenizer(policy_path, revision=model_args.model_revision, padding_side="left")
     scorer = prm and _step_scorer(recipe, str(prm), (str(policy_path), tokenizer, train["prompt"][0]))
     return Sources(
         policy_path=str(policy_path),

@@ -127,7 +127,7 @@ def prm_shape(name: str | None) -> ModelShape | None:
 
 
 def _scorer(settings: Settings) -> tuple[str, str | None]:
-    """(``RunPlan.scorer``, the model that scores; None where none has weights in this run's GPUs)"""
+    """(``RunPlan.scorer``, the model that scores, or a name in ``NO_MODEL``; None where none has weights in these GPUs)"""
     kind, _, name = str(settings.get("prm") or "").partition(":")
     options = settings.get("prm_kwargs") or {}
     if kind == "teacher":
@@ -138,7 +138,7 @@ def _scorer(settings: Settings) -> tuple[str, str | None]:
         return "adapter", None if options.get("base") == "policy" else name or settings["model_name_or_path"]
     if kind == "implicit":
         return "implicit", name or settings["model_name_or_path"]
-    return "prm", None if kind in NO_MODEL else settings.get("prm")
+    return "prm", settings.get("prm")
 
 
 def _micro_batches(settings: Settings, gpus: int) -> Settings:

@@ -13,7 +13,6 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from reward import SHAPINGS, StepRollouts, generalized_advantage_estimation, resolve, scheduled, tokens_to_step
 from reward.ppo import clipped_value_loss, explained_variance, kl_penalty, masked_sums, token_rewards, whitened
-from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.rl.critic import (
     PREFIX,
     Critic,
@@ -30,6 +29,7 @@ from rlhf_prm.rl.environments import refuse_environments
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer, of_width
 from rlhf_prm.rl.master_weights import has_master_weights, one_dtype_for_zero3
 from rlhf_prm.rl.ppo_config import TOKEN_SCORES, ProcessPPOConfig
+from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.trl_seam import (
     loss_setting,
     metrics_of,
@@ -65,7 +65,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         model: str | nn.Module,
         args: ProcessPPOConfig,
         *,
-        step_scorer: StepScorer | None = None,
+        step_scorer: Scorer | None = None,
         **arguments: Any,
     ) -> None:
         if args.process_weight and step_scorer is None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reward import step_to_token
+from reward import initial_approval, step_to_token
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.log_ratio import LogRatioScorer
 from rlhf_prm.prm.token_model import load_token_model
@@ -85,8 +85,8 @@ def test_equal_seeds_give_equal_runs_and_another_seed_another(small_world):
 
 def test_the_methods_memory_comes_back(small_world):
     memory = quick_grpo(small_world, OracleScorer(), "trusted", {"window": 64.0}, SHORT)["memory"]
-    assert set(memory) == {"product", "credit", "outcome", "freedom"}
-    assert memory["freedom"] > 0 and memory["credit"] > 0  # two batches of 16 rollouts have been counted
+    assert set(memory) == set(initial_approval())
+    assert memory["verified"] > 0  # two batches of 16 rollouts have been counted
 
 
 def test_outcome_only_needs_no_scorer(small_world):

@@ -49,6 +49,7 @@ from .shaping import (
     raw_scores as raw_scores,
     soft_min_shaping as soft_min_shaping,
 )
+from .token_methods import TOKEN_METHODS as TOKEN_METHODS, TokenMethod as TokenMethod
 from .trust import (
     credit_correlation as credit_correlation,
     initial_trust as initial_trust,

@@ -11,7 +11,7 @@ from torch import Tensor
 class StepRollouts:
     """A batch of scored rollouts, the G rollouts of one prompt adjacent.
 
-    Letters: B = rollouts, K = most steps of any rollout, G = ``num_generations``.
+    Letters: B = rollouts, K = most steps of any rollout, T = most tokens, G = ``num_generations``.
 
     Padded cells (``step_mask`` False) may hold anything, NaN included: they never matter. Real cells hold numbers:
     a process reward model that leaves steps unscored (NaN: past its context, say) goes through :func:`filled_scores`.
@@ -27,6 +27,8 @@ class StepRollouts:
             paid besides does not change it. None: nobody was asked, and an outcome above 0.5 counts as correct.
         scored: True = the score is what the scorer says of the step; False = it was filled in, and says nothing of the
             step itself. None: all are the scorer's.
+        token_scores: what a scorer says of each of the policy's own tokens, on any scale; the tokens of a row are its
+            first Σ_k ``step_lengths``, and what stands behind them never matters. None: the scorer knows steps only.
 
     Raises:
         ValueError: a field breaks one of these rules; the message says what came and what was expected.
@@ -48,6 +50,8 @@ class StepRollouts:
     def judged_wrong(self, threshold: float) -> Bool[Tensor, "B K"]:
         """The steps that the scorer itself scores at or below ``threshold``; an unscored step is not judged wrong."""
         return self.scored_steps & (self.step_scores <= threshold)
+
+    token_scores: Float[Tensor, "B T"] | None = None
 
     @property
     def scorable(self) -> Bool[Tensor, " B"]:
@@ -76,11 +80,32 @@ class StepRollouts:
         """``step_lengths`` with 0 in the padding."""
         return torch.where(self.step_mask, self.step_lengths, 0)
 
+    @property
+    def required_token_scores(self) -> Float[Tensor, "B T"]:
+        """``token_scores``.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.token_scores is None:
+            raise ValueError(
+                "token_scores: got none, expected (B, T): this method reads what a scorer says of every token (an "
+                "implicit PRM, a teacher, the policy's own reference), and a PRM of steps does not say it"
+            )
+        return self.token_scores
+
+    @property
+    def token_mask(self) -> Bool[Tensor, "B T"]:
+        """True = a real token of ``token_scores``."""
+        width = self.required_token_scores.shape[1]
+        return torch.arange(width, device=self.step_mask.device) < self.token_counts.sum(1, keepdim=True)
+
     def __post_init__(self) -> None:
         self._check_shapes()
         self._check_types()
         self._check_mask()
         self._check_values()
+        self._check_tokens()
 
     @property
     def _per_rollout(self) -> tuple[str, ...]:
@@ -160,6 +185,25 @@ class StepRollouts:
             row = int(self.outcome_rewards.isinf().nonzero()[0])
             raise ValueError(f"outcome_rewards: got infinity at rollout {row}, expected a number, or NaN = unscorable")
         self._check_verdicts()
+
+    def _check_tokens(self) -> None:
+        if self.token_scores is None:
+            return
+        batch, got = len(self.step_scores), tuple(self.token_scores.shape)
+        longest = int(self.token_counts.sum(1).max())
+        if len(got) != 2 or got[0] != batch or got[1] < longest:
+            raise ValueError(f"token_scores: got shape {got}, expected ({batch}, T) with T ≥ {longest} tokens")
+        if not self.token_scores.dtype.is_floating_point or self.token_scores.device != self.step_scores.device:
+            raise ValueError(
+                f"token_scores: got {self.token_scores.dtype} on {self.token_scores.device}, expected floating point "
+                f"on {self.step_scores.device}"
+            )
+        broken = self.token_mask & ~self.token_scores.isfinite()
+        if broken.any():
+            row, token = broken.nonzero()[0].tolist()
+            raise ValueError(
+                f"token_scores: got {float(self.token_scores[row, token])} at rollout {row}, token {token}"
+            )
 
     def _check_verdicts(self) -> None:
         if self.verdicts is None:

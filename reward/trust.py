@@ -22,11 +22,13 @@ def initial_trust() -> Trust:
     return {name: torch.zeros(()) for name in ("product", "credit", "outcome", "freedom")}
 
 
-def trust_updated(rollouts: StepRollouts, memory: Trust, *, window: float = 512.0) -> Trust:
+def trust_updated(
+    rollouts: StepRollouts, memory: Trust, *, window: float = 512.0, credit: Float[Tensor, " B"] | None = None
+) -> Trust:
     """The memory after one more batch.
 
-    Credit of a rollout: Σ_k of ``positional_advantages`` of its step scores. Only groups with right *and* wrong
-    rollouts count, and in them the verified rollouts: in the others no credit can go along with the outcome.
+    ``credit`` of a rollout: by default Σ_k of ``positional_advantages`` of its step scores. Only groups with right
+    *and* wrong rollouts count, and in them the verified ones: in the others no credit can go along with the outcome.
 
     Args:
         window: what was seen so many counted rollouts ago weighs 1/e.
@@ -37,7 +39,9 @@ def trust_updated(rollouts: StepRollouts, memory: Trust, *, window: float = 512.
     if not window > 0:
         raise ValueError(f"window: got {window}, expected a number of rollouts above 0")
     groups = rollouts.num_generations
-    credit = positional_advantages(rollouts.step_scores, rollouts.step_mask, groups).sum(1).reshape(-1, groups)
+    if credit is None:
+        credit = positional_advantages(rollouts.step_scores, rollouts.step_mask, groups).sum(1)
+    credit = credit.float().reshape(-1, groups)
     known, right = rollouts.scorable.reshape(-1, groups), rollouts.correct.reshape(-1, groups).float()
     mixed = (right * known).sum(1).gt(0) & ((1 - right) * known).sum(1).gt(0)
     counted = (known & mixed[:, None]).float()

@@ -10,6 +10,7 @@ verdict); ``source`` says who labelled. The three lists have equal lengths.
 import gzip
 import itertools
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -68,6 +69,22 @@ class StepLabels:
             "soft_labels": self.soft_labels + [0.0] * missing,
             "source": self.source,
         }
+
+
+@dataclass(frozen=True)
+class FreshRollout:
+    """A solution that nobody has labelled yet, as a policy in training wrote it.
+
+    ``prompt`` is the problem as a PRM or judge reads it, ``given`` the text or messages that the policy was given
+    (None: ``prompt`` itself), ``solution`` the gold answer where there is one, ``verdict`` 1 = right answer, 0 = wrong,
+    NaN = unknown.
+    """
+
+    prompt: str
+    steps: tuple[str, ...]
+    solution: str | None = None
+    verdict: float = math.nan
+    given: str | list[dict[str, Any]] | None = None
 
 
 def labels_from_first_error(first_error: int, num_steps: int, source: str) -> StepLabels:

@@ -203,6 +203,17 @@ def step_lengths(token_ids: Sequence[int], tokenizer: Any, splitter: StepSplitte
     return [text[start:stop].strip() for start, stop in contents], lengths
 
 
+def tokens_until(token_ids: Sequence[int], tokenizer: Any, characters: Sequence[int]) -> list[int]:
+    """For each number of characters of the decoded text, without special tokens: how many tokens complete them.
+
+    Args:
+        token_ids: (T,), as for :func:`step_lengths`.
+    """
+    ids = [int(token) for token in token_ids]
+    _, ends = _character_ends(ids, tokenizer)
+    return [min(bisect_left(ends, wanted) + 1, len(ids)) if wanted else 0 for wanted in characters]
+
+
 def _character_ends(ids: list[int], tokenizer: Any) -> tuple[str, list[int]]:
     """The decoded text, and for every token how many characters of it are complete after that token.
 

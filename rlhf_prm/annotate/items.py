@@ -21,8 +21,21 @@ class ProblemRow:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """A solution as it was sampled: by which policy, its text, and the token ids of it and of its prompt."""
+
+    policy: str
+    text: str
+    prompt_ids: list[int]
+    ids: list[int]
+
+
+@dataclass(frozen=True)
 class Solution:
-    """One solution of a problem, in steps; ``text`` is what they were cut from, None where they came as a list."""
+    """One solution of a problem, in steps.
+
+    ``text`` is what they were cut from, None where they came as a list; ``sampled`` where its tokens are known.
+    """
 
     id: str
     number: int
@@ -30,6 +43,7 @@ class Solution:
     solution: str
     steps: list[str]
     text: str | None = None
+    sampled: Sampled | None = None
 
 
 @dataclass(frozen=True)
@@ -75,9 +89,17 @@ def sampled_solutions(config: AnnotateConfig, samples: list[Shards]) -> Iterator
             number = int(record["id"].split(".")[0])
             for i, response in enumerate(record["responses"]):
                 steps = config.splitter.split(response) if response.strip() else []
-                yield Solution(f"{record['id']}.{i}", number, record["prompt"], record["solution"], steps, response)
+                row_id, sampled = f"{record['id']}.{i}", _sampled(record, i)
+                yield Solution(row_id, number, record["prompt"], record["solution"], steps, response, sampled)
         shard += 1
         found = shard <= max(store.last_shard() for store in samples)
+
+
+def _sampled(record: dict[str, Any], response: int) -> Sampled | None:
+    if "response_ids" not in record:
+        return None
+    text, ids = record["responses"][response], record["response_ids"][response]
+    return Sampled(record["policy"], text, record["prompt_ids"], ids)
 
 
 def _records(config: AnnotateConfig, path: str) -> Iterator[tuple[int, str, dict[str, Any] | ValueError]]:

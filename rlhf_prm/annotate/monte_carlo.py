@@ -1,9 +1,10 @@
 """Monte-Carlo step labels: a step is as good as the completions that start from it (Math-Shepherd, 2312.08935).
 
 From the prefix that ends with step k, ``num_completions`` continuations are sampled and verified against the gold
-answer. With h_k hits out of n, the soft label is h_k / n and the hard label is [h_k / n > threshold]; 2501.07301 finds
-threshold 0 the best (ProcessBench 40.2, against 29.5 at 7/8) and drops the steps after the first 0. The last step is
-the answer itself: it is verified, not continued.
+answer. The policy goes on from its own token ids where they are known (:mod:`rlhf_prm.generation.prefixes`). With h_k
+hits out of n, the soft label is h_k / n and the hard label is [h_k / n > threshold]; 2501.07301 finds threshold 0 the
+best (ProcessBench 40.2, against 29.5 at 7/8) and drops the steps after the first 0. The last step is the answer itself:
+it is verified, not continued.
 """
 
 from collections import Counter
@@ -14,10 +15,13 @@ from typing import Any
 from reward.verifier import Verdict, Verifier
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.drivers import run_batched
-from rlhf_prm.generation.requests import Generate, unit_seed
+from rlhf_prm.generation.prefixes import TokenPrefixes, sampled_prefixes, written_prefixes
+from rlhf_prm.generation.prompts import prompt_ids as ids_of_prompt
+from rlhf_prm.generation.requests import Generate, Sample, unit_seed
 from rlhf_prm.generation.tasks import Emit, RejectedRow, Rejection, Task, Verify
 from rlhf_prm.generation.templates import PromptTemplate
 from rlhf_prm.step_data import StepLabels
+from rlhf_prm.steps import StepSplitter
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def monte_carlo_task(
     settings: MonteCarloSettings,
     known: Sequence[StepEstimate] = (),
     prefixes: Sequence[str] | None = None,
+    tokens: TokenPrefixes | None = None,
 ) -> Task:
     """The labelling of one solution; goes on after the ``known`` estimates of its first steps.
 
@@ -81,6 +86,7 @@ def monte_carlo_task(
         solution: the gold answer.
         prefixes: the solution's own text up to the end of each step, what ends the step included; by default the steps
             joined by ``settings.separator``.
+        tokens: the same as token ids, which are then what is continued; None = the text of prompt and steps.
 
     Raises:
         RejectedRow: no steps, or the gold answer cannot be read.
@@ -98,13 +104,36 @@ def monte_carlo_task(
         if last:
             texts = [prefix]
         else:
+            given = prompt + prefix if tokens is None else tokens.prompt(k)
             seed = unit_seed(settings.seed, "monte_carlo", key, k)
-            completions = yield Generate(prompt + prefix, settings.num_completions, seed, group=prompt)
-            texts = [prefix + completion for completion in completions]
+            completions = yield Generate(given, settings.num_completions, seed, group=prompt)
+            texts = [prefix + one if tokens is None else tokens.text(k, one) for one in completions]
         verdicts = yield Verify(texts, solution)
         estimates.append(step_estimate(k, verdicts))
         yield Emit(vars(estimates[-1]).copy())
     return labels_from_estimates(estimates, settings)
+
+
+def prefixes_of(
+    tokenizer: Any,
+    prompt: str,
+    steps: Sequence[str],
+    splitter: StepSplitter,
+    sampled: Sample | None = None,
+    prefixes: Sequence[str] | None = None,
+) -> TokenPrefixes | None:
+    """The prefixes of one solution: out of the sampled ids, else out of those that the tokenizer gives its text.
+
+    None for a solution without steps. ``prefixes`` are as for ``monte_carlo_task``.
+    """
+    if not steps:
+        return None
+    if sampled is not None and sampled.ids is not None:
+        prompt_ids = ids_of_prompt(tokenizer, prompt) if sampled.prompt_ids is None else sampled.prompt_ids
+        found = sampled_prefixes(tokenizer, prompt_ids, sampled.ids, str(sampled), splitter)
+        if found is not None and len(found.ends) == len(steps):
+            return found
+    return written_prefixes(tokenizer, prompt, steps, splitter.separator, prefixes)
 
 
 def step_estimate(step: int, verdicts: Sequence[Verdict]) -> StepEstimate:
@@ -153,6 +182,8 @@ def monte_carlo(
     settings: MonteCarloSettings | None = None,
     template: Callable[[str], str] | None = None,
     window: int = 256,
+    tokenizer: Any = None,
+    sampled: Sequence[Sample] | None = None,
 ) -> list[StepLabels | Rejection]:
     """Step labels of solutions held in memory, in their order; a row that cannot be labelled gives a ``Rejection``.
 
@@ -161,12 +192,25 @@ def monte_carlo(
         verifier: ``verify(completions, solutions) -> list[Verdict]``.
         template: problem → what the policy saw before its first step (default: the problem and a blank line).
         window: solutions worked on at once; each generator call holds at most that many prefixes.
+        tokenizer: the generator's; default: its ``tokenizer``, if it has ``reads_ids``. Without one, prefixes are text.
+        sampled: the solutions as this generator sampled them, whose tokens are then continued.
     """
     settings = settings or MonteCarloSettings()
     template = template or PromptTemplate()
-    tasks = (
-        (i, monte_carlo_task(i, template(problem), chain, gold, settings))
-        for i, (problem, chain, gold) in enumerate(zip(problems, steps, solutions, strict=True))
-    )
+    reads_ids = getattr(generator, "reads_ids", False)
+    tokenizer = (tokenizer or getattr(generator, "tokenizer", None)) if reads_ids else None
+    splitter = StepSplitter(settings.separator)
+
+    def task(i: int) -> Task:
+        prompt, known = template(problems[i]), sampled[i] if sampled is not None else None
+        tokens = None if tokenizer is None else prefixes_of(tokenizer, prompt, steps[i], splitter, known)
+        return monte_carlo_task(i, prompt, steps[i], solutions[i], settings, tokens=tokens)
+
+    lengths = {len(problems), len(steps), len(solutions), len(problems if sampled is None else sampled)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"problems, steps, solutions, sampled: got {sorted(lengths)} of them, expected as many of each"
+        )
+    tasks = ((i, task(i)) for i in range(len(problems)))
     results = dict(run_batched(tasks, generator, verifier, window=window))
     return [results[i] for i in range(len(problems))]

@@ -7,10 +7,18 @@ from typing import Any, Protocol, runtime_checkable
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.items import ProblemRow, Solution
 from rlhf_prm.annotate.judge import judge_task
-from rlhf_prm.annotate.monte_carlo import StepEstimate, is_complete, labels_from_estimates, monte_carlo_task
+from rlhf_prm.annotate.monte_carlo import (
+    StepEstimate,
+    is_complete,
+    labels_from_estimates,
+    monte_carlo_task,
+    prefixes_of,
+)
 from rlhf_prm.annotate.sample import sample_task
 from rlhf_prm.annotate.store import file_hash
 from rlhf_prm.generation.config import GeneratorConfig
+from rlhf_prm.generation.prefixes import TokenPrefixes
+from rlhf_prm.generation.requests import Sample
 from rlhf_prm.generation.tasks import RejectedRow, Rejection, Task
 from rlhf_prm.judges.votes import Vote, labels_from_votes
 from rlhf_prm.step_data import StepLabels
@@ -89,6 +97,7 @@ class MonteCarloStage:
         self.model = config.completer or config.policies[0]
         self.how, self.splitter = config.monte_carlo_settings, config.splitter
         self._template: Callable[[str], str] | None = None
+        self._prefix_tokenizer: Any = None
         self.settings = {
             **source,
             "completer": self.model.results_depend_on(),
@@ -99,12 +108,22 @@ class MonteCarloStage:
         }
 
     def task(self, row: Solution, records: Records) -> Task:
-        self._template = self._template or self.model.prompt_template()
+        if self._template is None:
+            self._template, self._prefix_tokenizer = self.model.prompt_template(), self.model.prefix_tokenizer()
         prompt, known = self._template(row.prompt), self._estimates(records)
         prefixes = None
         if row.text is not None:
             prefixes = [row.text[:end] for _, end in self.splitter.spans(row.text)]
-        return monte_carlo_task(row.id, prompt, row.steps, row.solution, self.how, known, prefixes)
+        tokens = self._tokens(row, prompt, prefixes)
+        return monte_carlo_task(row.id, prompt, row.steps, row.solution, self.how, known, prefixes, tokens)
+
+    def _tokens(self, row: Solution, prompt: str, prefixes: list[str] | None) -> TokenPrefixes | None:
+        """Out of the sampled ids where this model sampled them: another one may have other tokens."""
+        if self._prefix_tokenizer is None:
+            return None
+        own = row.sampled is not None and row.sampled.policy == self.model.model
+        sampled = Sample(row.sampled.text, row.sampled.ids, row.sampled.prompt_ids) if own else None
+        return prefixes_of(self._prefix_tokenizer, prompt, row.steps, self.splitter, sampled, prefixes)
 
     def is_done(self, row: Solution, records: Records) -> bool:
         return bool(records) and is_complete(self._estimates(records), len(row.steps), self.how)

@@ -125,7 +125,8 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
     from transformers import AutoConfig
 
     from rlhf_prm.prm.families import Checkpoint
-    from rlhf_prm.prm.load import chosen_family, saved_tokenizer
+    from rlhf_prm.prm.load import chosen_family
+    from rlhf_prm.tokenizer_checks import saved_tokenizer
 
     with loading(f"--prm {name}"):
         checkpoint = Checkpoint(name, AutoConfig.from_pretrained(name), saved_tokenizer(name), args.reference)

@@ -17,6 +17,7 @@ from rlhf_prm.evaluation.samples import SampledProblem, policy_samples, read_sam
 from rlhf_prm.evaluation.step_search import SearchSettings, compare_search
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 Results = Mapping[str, Mapping[str, Any]]
 WITH_POLICY = ("best_of_n", "step_search")  # their --endpoint serves the policy
@@ -173,8 +174,6 @@ def _add_step_search(parser: argparse.ArgumentParser) -> None:
 
 
 def _step_search(args: argparse.Namespace) -> Results:
-    from transformers import AutoTokenizer
-
     settings = SearchSettings(
         token_budget=args.token_budget,
         threshold=args.threshold,
@@ -188,7 +187,7 @@ def _step_search(args: argparse.Namespace) -> Results:
     shared.check_prm(args)
     generator, template, tokenizer_name = shared.policy_from(args)
     with loading(f"the tokenizer of {tokenizer_name}"):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name)
+        tokenizer = saved_tokenizer(tokenizer_name)
     return compare_search(
         generator,
         shared.scorer_from(args, watched=False),
@@ -199,6 +198,7 @@ def _step_search(args: argparse.Namespace) -> Results:
         settings,
         prompts=[template(problem) for problem in problems],
         seed=args.seed,
+        tokenizer=tokenizer,
     )
 
 

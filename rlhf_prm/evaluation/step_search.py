@@ -10,11 +10,15 @@ steps included: whole samples are drawn while one more of mean length comes near
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from reward.verifier import Verifier
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.generation import Generator
+from rlhf_prm.generation.prefixes import step_ids
+from rlhf_prm.generation.prompts import prompt_ids as ids_of_prompt
+from rlhf_prm.generation.requests import Prompt
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.progress import Bar
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
@@ -64,7 +68,8 @@ class SearchSettings:
 @dataclass
 class Search:
     """The state of one problem's search; ``best`` is the finished solution, or the furthest it got if the budget ends
-    before it does."""
+    before it does. ``step_ids`` are the tokens of ``steps``, separators included, where the policy goes on from those.
+    """
 
     problem: str
     prompt: str
@@ -75,15 +80,24 @@ class Search:
     taken_back: int = 0
     finished: bool = False
     best: list[str] = field(default_factory=list)
+    prompt_ids: list[int] | None = None
+    step_ids: list[list[int]] = field(default_factory=list)
 
     def open(self, settings: SearchSettings) -> bool:
         return not self.finished and self.tokens < settings.token_budget
 
-    def advance(self, step: str, tokens: int, score: float, settings: SearchSettings) -> None:
+    def request(self, separator: str) -> Prompt:
+        """What is continued: the prompt and the accepted steps."""
+        if self.prompt_ids is not None:
+            return [*self.prompt_ids, *chain.from_iterable(self.step_ids)]
+        return self.prompt + "".join(step + separator for step in self.steps)
+
+    def advance(self, step: str, tokens: int, score: float, settings: SearchSettings, ids: Sequence[int] = ()) -> None:
         """Take a sampled step and its score: accept it, or count a miss and take a step back after too many."""
         self.tokens += tokens
         if step and score > settings.threshold:
             self.steps.append(step)
+            self.step_ids.append(list(ids))
             self.misses = 0
             self.finished = settings.is_final(step) or len(self.steps) >= settings.max_steps
             if self.finished or len(self.steps) >= len(self.best):
@@ -93,6 +107,7 @@ class Search:
         self.resampled += 1
         if self.misses >= settings.tries and self.steps:
             self.steps.pop()
+            self.step_ids.pop()
             self.taken_back += 1
             self.misses = 0
 
@@ -106,28 +121,36 @@ def step_search(
     *,
     prompts: Sequence[str] | None = None,
     seed: int = 0,
+    tokenizer: Any = None,
 ) -> list[Search]:
     """Search all problems side by side, one step of each at a time.
 
     Args:
         prompts: the text whose continuation is a solution; the problem's own text by default.
         count_tokens: tokens of a piece of text, for the budget.
+        tokenizer: the policy's. With it a generator that has ``reads_ids`` goes on from the tokens that it sampled;
+            default: the generator's own ``tokenizer``.
     """
+    tokenizer = tokenizer or getattr(generator, "tokenizer", None)
     searches = [Search(p, prompt) for p, prompt in zip(problems, prompts or problems, strict=True)]
+    if by_ids := tokenizer is not None and getattr(generator, "reads_ids", False):
+        for search in searches:
+            search.prompt_ids = ids_of_prompt(tokenizer, search.prompt)
     turn = 0
     bar = Bar(len(searches), "search", "problem")
     while indices := [index for index, search in enumerate(searches) if search.open(settings)]:
         going = [searches[index] for index in indices]
-        texts = [search.prompt + "".join(step + settings.separator for step in search.steps) for search in going]
+        asked = [search.request(settings.separator) for search in going]
         seeds = [_seed(seed, index, turn) for index in indices]
-        drawn = [texts[0] for texts in generator.generate(texts, 1, seed=seeds, stop=[settings.separator])]
+        drawn = [texts[0] for texts in generator.generate(asked, 1, seed=seeds, stop=[settings.separator])]
         candidates = [step.strip() for step in drawn]
         scores = scorer.score(
             [search.problem for search in going],
             [[*search.steps, step or " "] for search, step in zip(going, candidates, strict=True)],
         )
-        for search, step, row in zip(going, candidates, scores, strict=True):
-            search.advance(step, max(1, count_tokens(step + settings.separator)), row[-1], settings)
+        for search, text, step, row in zip(going, drawn, candidates, scores, strict=True):
+            ids = step_ids(tokenizer, step, text, settings.separator) if by_ids else ()
+            search.advance(step, max(1, count_tokens(step + settings.separator)), row[-1], settings, ids)
         bar.add(sum(not search.open(settings) for search in going))
         turn += 1
     bar.close()
@@ -198,11 +221,12 @@ def compare_search(
     *,
     prompts: Sequence[str] | None = None,
     seed: int = 0,
+    tokenizer: Any = None,
 ) -> dict[str, dict[str, float]]:
     """Accuracy and mean tokens of step-wise search, and of best-of-n with the tokens that the search used."""
     settings = settings or SearchSettings()
     common: dict[str, Any] = {"prompts": prompts, "seed": seed}
-    searches = step_search(generator, scorer, problems, count_tokens, settings, **common)
+    searches = step_search(generator, scorer, problems, count_tokens, settings, tokenizer=tokenizer, **common)
     budgets = [search.tokens for search in searches]
     texts, used = best_of_budget(generator, scorer, problems, count_tokens, settings, budgets=budgets, **common)
     found = [settings.separator.join(search.best) for search in searches]

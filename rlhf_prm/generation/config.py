@@ -1,6 +1,7 @@
 """One model and how it is run: what annotation, evaluation and preflight are told of a generator."""
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,9 @@ from rlhf_prm.generation import Generator
 from rlhf_prm.generation.backends import BACKENDS
 from rlhf_prm.generation.endpoint import run_to_end
 from rlhf_prm.generation.templates import ChatTemplate, PromptTemplate
+from rlhf_prm.tokenizer_checks import saved_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -23,7 +27,7 @@ class GeneratorConfig:
             "auto" is "endpoint" where there are endpoints, else "hf".
         endpoints: base URLs such as ``http://host:8000/v1``.
         template: "chat" (the tokenizer's), a name in ``templates.TEMPLATES``, or a text with ``{problem}`` in it.
-        tokenizer: for "chat"; default: the model's own.
+        tokenizer: for "chat", and to send step prefixes to endpoints as token ids; default: the model's own.
         temperature, top_p, max_tokens: sampling.
         extra_body: further sampling fields for endpoints.
         options: how it runs, without a say in what comes out: keywords of the backend such as ``timeout``,
@@ -81,6 +85,30 @@ class GeneratorConfig:
     def prompt_template(self) -> Callable[[str], str]:
         """Problem → what the model sees before its first step."""
         return ChatTemplate(self.tokenizer or self.model) if self.template == "chat" else PromptTemplate(self.template)
+
+    def prefix_tokenizer(self) -> Any | None:
+        """The tokenizer whose ids the model continues; None where it can be given text alone.
+
+        That is so for a backend of one's own, and (with a warning) for an endpoint whose model's tokenizer is not on
+        this machine.
+        """
+        if self.backend in ("hf", "vllm"):
+            with loading(f"the tokenizer of {self.model}"):
+                return saved_tokenizer(self.model)
+        if self.backend != "endpoint" or not self.options.get("send_ids", True):
+            return None
+        if self.tokenizer is not None or self.template == "chat":
+            with loading(f"the tokenizer of {self.tokenizer or self.model}"):
+                return saved_tokenizer(self.tokenizer or self.model)
+        try:
+            return saved_tokenizer(self.model)
+        except (OSError, ValueError):  # a name it is served under
+            logger.warning(
+                "step prefixes go to %s as text, which it may cut into other tokens than it would write: set tokenizer "
+                "to a folder or Hub name and they go as token ids",
+                self.model,
+            )
+            return None
 
     def results_depend_on(self) -> dict[str, Any]:
         """The settings that change what is generated."""

@@ -1,6 +1,7 @@
 """Any OpenAI-compatible endpoint, on one host or many: ``vllm serve``, SGLang, llama.cpp, hosted services.
 
-Text prompts go to ``/completions`` (so that a step prefix is continued as it stands), chats to ``/chat/completions``.
+Texts and token ids go to ``/completions`` (so that a step prefix is continued as it stands), chats to
+``/chat/completions``.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from tenacity import AsyncRetrying, stop_before_delay
 
 from rlhf_prm.generation.hosts import Host, Hosts
 from rlhf_prm.generation.prompts import prompt_seeds
-from rlhf_prm.generation.requests import Generate, GenerationError, Prompt
+from rlhf_prm.generation.requests import Generate, GenerationError, Prompt, Sample, is_token_ids
 from rlhf_prm.retries import NOT_IMPLEMENTED, PassingFailure, policy, raise_if_passing
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class EndpointGenerator:
         first_wait, longest_wait: back-off between the attempts of a request: doubled each time, with full jitter.
         api_key_env: the environment variable that holds the key, if the hosts want one.
         send_seed: ask for reproducible sampling; False for hosts that do not take a seed.
+        send_ids: step prefixes are sent as token ids, and hosts asked for those of what they sample
+            (``return_token_ids``, which vLLM knows and others pass over); False for hosts that refuse either.
         extra_body: further fields of the request body, such as ``{"top_k": 20}``.
 
     Raises:
@@ -89,6 +92,7 @@ class EndpointGenerator:
         longest_wait: float = 30.0,
         api_key_env: str = "OPENAI_API_KEY",
         send_seed: bool = True,
+        send_ids: bool = True,
         extra_body: dict[str, Any] | None = None,
     ):
         if not urls:
@@ -101,7 +105,7 @@ class EndpointGenerator:
         self.hosts = Hosts(urls, -(-concurrency // len(urls)), first_wait, longest_wait)
         key = os.environ.get(api_key_env)
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.send_seed = send_seed
+        self.send_seed, self.reads_ids = send_seed, send_ids
         self.usage = Usage()
         self._newest_success = self._newest_warning = 0.0
         self._clients: list[httpx.AsyncClient] = []
@@ -252,12 +256,13 @@ class EndpointGenerator:
     async def _post(
         self, client: httpx.AsyncClient, host: Host, request: Generate, stop: list[str] | None, timeout: float
     ) -> list[str]:
-        chat = not isinstance(request.prompt, str)
+        chat = not isinstance(request.prompt, str) and not is_token_ids(request.prompt)
         body = self.sampling | {"messages" if chat else "prompt": request.prompt, "n": request.n}
         body |= {"seed": request.seed} if self.send_seed else {}
         body |= {"stop": stop} if stop else {}
         if chat and request.prompt[-1]["role"] == "assistant":  # the beginning of the answer
             body |= {"continue_final_message": True, "add_generation_prompt": False}
+        body |= {"return_token_ids": True} if self.reads_ids and not chat else {}
         url = f"{host.url}/{'chat/completions' if chat else 'completions'}"
         try:
             async with asyncio.timeout(timeout):  # httpx's own limit is per read: a trickle would never end
@@ -278,7 +283,7 @@ class EndpointGenerator:
             nulls = ", ".join(sorted(kinds)).replace("NoneType", "null")
             raise PassingFailure(f"garbage: {nulls} among the {request.n} texts")
         self.usage.count(answer.get("usage"))
-        return texts
+        return texts if chat else [_sample(choice) for choice in answer["choices"]]
 
     def _raise_for_status(self, url: str, response: httpx.Response) -> None:
         status = response.status_code
@@ -291,6 +296,12 @@ class EndpointGenerator:
                 "(it ends in /v1), the served model's name and the key"
             )
         raise GenerationError(f"status {status}: {response.text[:200]}")
+
+
+def _sample(choice: dict[str, Any]) -> Sample:
+    """A choice with its tokens, where the host tells them."""
+    told = [choice.get(name) for name in ("token_ids", "prompt_token_ids")]
+    return Sample(choice["text"], *(ids if is_token_ids(ids) else None for ids in told))
 
 
 def run_to_end(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:

@@ -1,5 +1,6 @@
 """In-process generation with Transformers: for small models, tests, and machines without vLLM."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from transformers import (
 
 from rlhf_prm.command_line import loading
 from rlhf_prm.generation.prompts import first_tokens, prompt_ids, prompt_seeds
-from rlhf_prm.generation.requests import Prompt, unit_seed
+from rlhf_prm.generation.requests import Prompt, Sample, unit_seed
+from rlhf_prm.tokenizer_checks import check_policy, saved_tokenizer
 
 
 class SeededSampling(LogitsProcessor):
@@ -41,16 +43,20 @@ class StopAt(StoppingCriteria):
     def __init__(self, stop: list[str], tokenizer: Any, prompt_width: int):
         self.stop, self.tokenizer, self.prompt_width = stop, tokenizer, prompt_width
         self.tail = max(map(len, stop)) + 1  # tokens that can hold the longest stop string
+        self.lengths: dict[int, int] = {}  # row → new tokens up to its stop string
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         newest = input_ids[:, max(self.prompt_width, input_ids.shape[1] - self.tail) :]
         texts = self.tokenizer.batch_decode(newest, skip_special_tokens=True)
         hits = [any(s in text for s in self.stop) for text in texts]
+        for row, hit in enumerate(hits):
+            if hit:
+                self.lengths.setdefault(row, input_ids.shape[1] - self.prompt_width)
         return torch.tensor(hits, device=input_ids.device)
 
 
 class HFGenerator:
-    """``Generator`` on a Transformers causal LM.
+    """``Generator`` on a Transformers causal LM. Its texts are ``Sample``s.
 
     Args:
         model: the model, or its folder or Hub name.
@@ -59,7 +65,12 @@ class HFGenerator:
         temperature: 0 is greedy.
         top_p: nucleus, 1 = all.
         batch_size: rows (prompts × n) per forward pass.
+
+    Raises:
+        ValueError: a tokenizer that is not the model's, or that does not know where an answer ends.
     """
+
+    reads_ids = True
 
     def __init__(
         self,
@@ -73,15 +84,18 @@ class HFGenerator:
         device: str | None = None,
     ):
         if isinstance(model, str):
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoModelForCausalLM
 
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
             with loading(f"model {model}"):
-                tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+                tokenizer = tokenizer or saved_tokenizer(model)
                 model = AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(device)
         if tokenizer is None:
             raise ValueError("tokenizer: expected one beside a model that is already loaded")
+        check_policy(tokenizer, model)
         self.model, self.tokenizer = model.eval(), tokenizer
+        ends = model.generation_config.eos_token_id
+        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
         self.batch_size = batch_size
 
@@ -98,6 +112,7 @@ class HFGenerator:
         for start in range(0, len(rows), self.batch_size):
             chunk = rows[start : start + self.batch_size]
             batch = self._continue([ids[i] for i, _ in chunk], [seeds[i][j] for i, j in chunk], stop)
+            batch = [Sample(text, written, ids[i]) for (i, _), (text, written) in zip(chunk, batch, strict=True)]
             texts.update(zip(chunk, batch, strict=True))
         return [[texts[i, j] for j in range(n)] for i in range(len(prompts))]
 
@@ -113,10 +128,11 @@ class HFGenerator:
         return found
 
     @torch.no_grad()
-    def _continue(self, ids: list[list[int]], seeds: list[int], stop: list[str] | None) -> list[str]:
+    def _continue(self, ids: list[list[int]], seeds: list[int], stop: list[str] | None) -> list[tuple[str, list[int]]]:
+        """Text and tokens of each row."""
         device = self.model.device
         width = max(map(len, ids))
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.ends)
         tokens = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
         processors = LogitsProcessorList()
@@ -125,6 +141,7 @@ class HFGenerator:
             if self.top_p < 1:
                 processors.append(TopPLogitsWarper(self.top_p))
             processors.append(SeededSampling(seeds, device))
+        stopping = StopAt(stop, self.tokenizer, width) if stop else None
         out = self.model.generate(
             tokens,
             attention_mask=mask,
@@ -134,11 +151,20 @@ class HFGenerator:
             top_k=None,
             max_new_tokens=min(self.max_new_tokens, self.model.config.max_position_embeddings - width),
             pad_token_id=pad,
+            eos_token_id=sorted(self.ends),
             logits_processor=processors,
-            stopping_criteria=StoppingCriteriaList([StopAt(stop, self.tokenizer, width)] if stop else []),
+            stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
         )
         texts = self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-        return [cut_at(text, stop) for text in texts]
+        stopped = stopping.lengths if stopping else {}
+        tokens = [up_to_the_end(row[: stopped.get(i)], self.ends) for i, row in enumerate(out[:, width:].tolist())]
+        return [(cut_at(text, stop), row) for text, row in zip(texts, tokens, strict=True)]
+
+
+def up_to_the_end(ids: list[int], ends: Collection[int]) -> list[int]:
+    """The ids up to the first end-of-sequence token, that one included."""
+    stop = next((position for position, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: stop + 1]
 
 
 def cut_at(text: str, stop: list[str] | None) -> str:

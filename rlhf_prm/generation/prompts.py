@@ -3,23 +3,27 @@
 import random
 from typing import Any
 
-from rlhf_prm.generation.requests import GenerationError, Prompt, unit_seed
+from rlhf_prm.generation.requests import GenerationError, Prompt, is_token_ids, unit_seed
 
 
-def prompt_ids(tokenizer: Any, prompt: Prompt, limit: int) -> list[int]:
-    """Token ids of a text, or of a chat by the tokenizer's template; a last message of the assistant begins the answer.
+def prompt_ids(tokenizer: Any, prompt: Prompt, limit: int | None = None) -> list[int]:
+    """Token ids of a text, or of a chat by the tokenizer's template; ids as they are.
+
+    A last message of the assistant begins the answer.
 
     Raises:
         GenerationError: they leave no room in a context of ``limit`` tokens.
     """
-    if isinstance(prompt, str):
+    if is_token_ids(prompt):
+        ids = list(prompt)
+    elif isinstance(prompt, str):
         ids = tokenizer(prompt)["input_ids"]
     else:
         begun = prompt[-1]["content"] if prompt[-1]["role"] == "assistant" else None
         asked = prompt if begun is None else prompt[:-1]
         text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) + (begun or "")
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) >= limit:
+    if limit is not None and len(ids) >= limit:
         raise GenerationError(f"the prompt has {len(ids)} tokens, the model's context {limit}")
     return ids
 

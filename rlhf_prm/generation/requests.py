@@ -2,9 +2,33 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
-Prompt = str | list[dict[str, str]]
-"""Raw text to continue, or chat messages to answer; an assistant's message at the end begins the answer."""
+Prompt = str | list[dict[str, str]] | list[int]
+"""Raw text to continue, chat messages to answer (an assistant's message at the end begins the answer), or token ids to
+continue (for a generator with ``reads_ids``)."""
+
+
+class Sample(str):
+    """A sampled text that knows its tokens: text alone does not say how the model wrote it.
+
+    Attributes:
+        ids: the tokens as they were sampled, a final end-of-sequence token or stop string included; None = not known.
+        prompt_ids: the tokens of the prompt, as the model read them; None = not known.
+    """
+
+    ids: list[int] | None
+    prompt_ids: list[int] | None
+
+    def __new__(cls, text: str, ids: list[int] | None = None, prompt_ids: list[int] | None = None) -> "Sample":
+        sample = super().__new__(cls, text)
+        sample.ids, sample.prompt_ids = ids, prompt_ids
+        return sample
+
+
+def is_token_ids(prompt: Any) -> bool:
+    """Whether a prompt is token ids."""
+    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], int)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rlhf_prm.command_line import loading
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 SYSTEM_BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 TEMPLATES = {
@@ -50,10 +51,8 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: str, system: str = SYSTEM_BOXED):
-        from transformers import AutoTokenizer
-
         with loading(f"template 'chat': the tokenizer {tokenizer}", f"use one of {', '.join(TEMPLATES)}, or name it"):
-            self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+            self.tokenizer = saved_tokenizer(tokenizer)
         self.system = system
         if not self.tokenizer.chat_template:
             raise ValueError(

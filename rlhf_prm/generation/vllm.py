@@ -4,17 +4,23 @@ import math
 from typing import Any
 
 from rlhf_prm.generation.prompts import first_tokens, prompt_ids, prompt_seeds
-from rlhf_prm.generation.requests import Prompt
+from rlhf_prm.generation.requests import Prompt, Sample
+from rlhf_prm.tokenizer_checks import check_ends, check_is_saved_one
 
 
 class VLLMGenerator:
-    """``Generator`` on ``vllm.LLM``, with prefix caching on.
+    """``Generator`` on ``vllm.LLM``, with prefix caching on. Its texts are ``Sample``s.
 
     Args:
         model: folder or Hub name.
         max_tokens, temperature, top_p: sampling.
         engine: further keywords of ``vllm.LLM`` (``tensor_parallel_size``, ``gpu_memory_utilization``, …).
+
+    Raises:
+        ValueError: vLLM is not there, or it has put another tokenizer in the saved one's place.
     """
+
+    reads_ids = True
 
     def __init__(
         self,
@@ -31,6 +37,8 @@ class VLLMGenerator:
             raise ValueError(f"the vllm backend cannot be imported ({error}); install rlhf-prm[vllm]") from error
         self.llm = LLM(model, **({"enable_prefix_caching": True} | engine))
         self.tokenizer = self.llm.get_tokenizer()
+        check_is_saved_one(self.tokenizer, engine.get("tokenizer") or model)
+        check_ends(self.tokenizer)
         self.limit = self.llm.llm_engine.model_config.max_model_len
         self.max_tokens, self.temperature, self.top_p = max_tokens, temperature, top_p
 
@@ -53,7 +61,10 @@ class VLLMGenerator:
             for row, row_seed in zip(ids, prompt_seeds(seed, len(prompts)), strict=True)
         ]
         outputs = self.llm.generate([{"prompt_token_ids": row} for row in ids], params, use_tqdm=False)
-        return [[answer.text for answer in output.outputs] for output in outputs]
+        return [
+            [Sample(answer.text, list(answer.token_ids), row) for answer in output.outputs]
+            for row, output in zip(ids, outputs, strict=True)
+        ]
 
     def choose(self, prompts: list[Prompt], choices: tuple[str, ...]) -> list[list[float]]:
         """For each prompt the probabilities of the choices' first tokens as the next one, among them alone.

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from reward.credit import step_means
 from reward.rollouts import StepRollouts
-from rlhf_prm.rl.rollout_metrics import process_auroc
 from rlhf_prm.statistics import correlation
 
 FINAL_ANSWER = re.compile(r"\\boxed\s*\{|####|\banswer(?:\s+is\b|\s*:)", re.IGNORECASE)
@@ -83,6 +82,8 @@ def measurements(
     rollouts: StepRollouts, prompts: Sequence[str], completions: Sequence[str], steps: Sequence[Sequence[str]]
 ) -> dict[str, float]:
     """Every measure that one batch allows, named as in ``DETECTORS``; NaN where the batch has no such rollouts."""
+    from rlhf_prm.rl.rollout_metrics import process_auroc  # loads TRL, which the names of the measures must not
+
     repetition = [suffix_repetition(text) for text in completions]
     return {
         "no_answer_share": no_answer_share(completions),

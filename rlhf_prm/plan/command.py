@@ -9,6 +9,7 @@ from rlhf_prm.plan.fixes import largest_part, smallest_fix
 from rlhf_prm.plan.memory import (
     GB,
     PLACEMENTS,
+    SCORERS,
     RunPlan,
     fits,
     host_memory,
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("critic", ("none", "own", "shared")),
         ("prm_placement", PLACEMENTS),
         ("vllm", ("colocate", "server", "none")),
+        ("scorer", SCORERS),
     ):
         parser.add_argument(_flag(name), choices=choices, help=f"({DEFAULTS[name]})")
     parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), help="ZeRO stage; 0 = DDP (3, on one GPU 0)")
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")
     name = "vllm_gpu_memory_utilization"
     parser.add_argument(_flag(name), type=float, help=f"({DEFAULTS[name]})")
-    for name in ("offload_optimizer", "reference", "vllm_enable_sleep_mode", "gradient_checkpointing"):
+    for name in ("offload_optimizer", "reference", "prm_refresh", "vllm_enable_sleep_mode", "gradient_checkpointing"):
         parser.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=f"({DEFAULTS[name]})")
     parser.add_argument("--training-share", type=float, default=Efficiency.training, help="of peak FLOP/s in training")
     parser.add_argument("--decoding-share", type=float, default=Efficiency.decoding, help="of memory bandwidth")

@@ -14,7 +14,9 @@ from rlhf_prm.plan.shapes import ModelShape
 GB = 10**9
 PHASES = ("generate", "score", "train")
 PLACEMENTS = ("replicate", "zero3", "offload", "server")
+SCORERS = ("prm", "frozen", "implicit", "adapter")
 PRM_TOKENS = 16384  # padded tokens of a micro-batch of the PRM on a GPU, as load_prm has them
+TOKEN_TILE = 1024  # positions of a token scorer whose logits exist at one time (``readers.CHUNK``)
 LOG_PROB_TILE = 32768  # rows of TRL's fused LM head that hold their logits at one time
 # Left to the CUDA context, NCCL's buffers and the allocator's fragmentation; a stated assumption, not a measurement.
 RESERVE_BYTES = 3 * GB
@@ -27,7 +29,10 @@ class RunPlan:
     ``task``: "rl", or "prm": the training of a PRM of the policy's shape, which has the one phase "train".
     ``adapter_parameters``: LoRA's; 0 = all weights are trained. ``frozen_bytes``: per weight that LoRA leaves as it
     is, without ZeRO. ``zero``: 0 = DDP. ``critic``: "none" (GRPO), "own" (a trunk of the policy's size) or "shared".
-    ``vllm``: "colocate", "server" (on other GPUs), or "none" (transformers' generate).
+    ``vllm``: "colocate", "server" (on other GPUs), or "none" (transformers' generate). ``scorer``: what ``prm`` is the
+    shape of: "prm" (a trunk), "frozen" (a whole language model: a teacher, the policy's start), "implicit" (two of
+    them, one of which learns) or "adapter" (an implicit PRM as an adapter on one). ``prm_refresh``: the PRM learns
+    along now and then.
     """
 
     policy: ModelShape
@@ -53,6 +58,8 @@ class RunPlan:
     task: str = "rl"
     adapter_parameters: int = 0
     frozen_bytes: int = 4
+    scorer: str = "prm"
+    prm_refresh: bool = False
 
     def __post_init__(self) -> None:
         for name, wanted in (
@@ -60,6 +67,7 @@ class RunPlan:
             ("task", ("rl", "prm")),
             ("critic", ("none", "own", "shared")),
             ("prm_placement", PLACEMENTS),
+            ("scorer", SCORERS),
             ("vllm", ("colocate", "server", "none")),
         ):
             if getattr(self, name) not in wanted:
@@ -76,6 +84,15 @@ class RunPlan:
     def tokens(self) -> int:
         """Prompt and completion of one rollout."""
         return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def scorer_parameters(self) -> int:
+        """Parameters that score: the PRM's trunk, a language model, or two."""
+        if self.prm is None:
+            return 0
+        if self.scorer == "prm":
+            return self.prm.body_parameters
+        return self.prm.parameters * (2 if self.scorer == "implicit" else 1)
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -189,16 +206,40 @@ def prm_resident(plan: RunPlan) -> int:
     """Bytes of the PRM's bf16 weights between scorings."""
     if plan.prm is None or plan.prm_placement in ("server", "offload"):
         return 0
-    weights = 2 * plan.prm.body_parameters
+    weights = 2 * plan.scorer_parameters
     return weights // plan.gpus if plan.prm_placement == "zero3" else weights
+
+
+def implicit_optimizer(plan: RunPlan) -> int:
+    """Bytes of an implicit PRM's float32 weights and Adam moments, on every GPU whatever the placement."""
+    return 12 * plan.prm.parameters if plan.scorer == "implicit" and plan.prm is not None else 0
+
+
+def prm_refresh(plan: RunPlan) -> int:
+    """Bytes of a refresh: gradients, float32 weights and moments of the PRM, its layers kept for the backward pass.
+
+    They are there between two updates only, in place of a scoring.
+    """
+    if plan.prm is None or not plan.prm_refresh:
+        return 0
+    kept = plan.prm_tokens * plan.prm.layer_activation_bytes_per_token * (plan.prm.layers - 1)
+    return 14 * plan.prm.body_parameters + kept
 
 
 def prm_scoring(plan: RunPlan) -> int:
     """Bytes a scoring adds to that: loaded or gathered weights, and two layers' worth of activations."""
     if plan.prm is None or plan.prm_placement == "server":
         return 0
-    weights = {"offload": 2 * plan.prm.body_parameters, "zero3": 2 * plan.prm.embedding_parameters}
-    return weights.get(plan.prm_placement, 0) + plan.prm_tokens * plan.prm.layer_activation_bytes_per_token
+    weights = {"offload": 2 * plan.scorer_parameters, "zero3": 2 * plan.prm.embedding_parameters}
+    layer = plan.prm_tokens * plan.prm.layer_activation_bytes_per_token
+    if plan.scorer == "prm":
+        return weights.get(plan.prm_placement, 0) + layer
+    tile = min(TOKEN_TILE, plan.prm_tokens) * plan.prm.vocab * (4 + 4)
+    learning = plan.scorer in ("implicit", "adapter")  # layers are kept for the backward pass, and all tiles of logits
+    gradients = 2 * plan.prm.parameters if plan.scorer == "implicit" else 0
+    logits = plan.prm_tokens * plan.prm.vocab * 4 if learning else 0
+    layers = layer * (plan.prm.layers if learning else 1)
+    return weights.get(plan.prm_placement, 0) + layers + tile + logits + gradients
 
 
 def generation(plan: RunPlan) -> int:
@@ -237,8 +278,10 @@ def memory_by_part(plan: RunPlan) -> dict[str, tuple[int, tuple[str, ...]]]:
         ),
         "reference policy": (reference, PHASES),
         "PRM weights": (prm_resident(plan), PHASES),
+        "implicit PRM's optimizer": (implicit_optimizer(plan), PHASES),
         "vLLM" if plan.vllm == "colocate" else "generation": (generation(plan), awake),
         "PRM scoring": (prm_scoring(plan), ("score",)),
+        "PRM refresh": (prm_refresh(plan), ("score",)),
         "activations": (activations(plan), ("train",)),
         "reserve": (RESERVE_BYTES, PHASES),
     }
@@ -265,7 +308,7 @@ def host_memory(plan: RunPlan) -> dict[str, int]:
             module = plan.largest_module
             parts["optimizer"] = zero3(total, module, per_node, plan.nodes, True, cpu_offload_params=False)[0]
     if plan.prm is not None and plan.prm_placement == "offload":
-        parts["PRM, a copy for each GPU"] = 2 * plan.prm.body_parameters * per_node
+        parts["PRM, a copy for each GPU"] = 2 * plan.scorer_parameters * per_node
     return parts
 
 

@@ -92,12 +92,15 @@ def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
     ppo = any(key == "shaping" or key.startswith(("critic", "value_")) for key in given)
     settings = (PPO_DEFAULTS if ppo else RL_DEFAULTS) | given
     shape, names = model_shape(settings["model_name_or_path"]), {"policy": settings["model_name_or_path"]}
-    if settings.get("prm"):
-        names["prm"] = settings["prm"]
+    scorer, prm = _scorer(settings)
+    if prm:
+        names["prm"] = prm
     adapters = _adapters(settings, shape)
     return _micro_batches(settings, gpus) | {
         "policy": shape,
-        "prm": prm_shape(settings.get("prm")),
+        "prm": prm_shape(prm),
+        "scorer": scorer,
+        "prm_refresh": bool(settings.get("prm_refresh")),
         "critic": CRITICS[settings["critic"]] if ppo else "none",
         "reference": settings["beta"] > 0 and not adapters,  # with adapters the reference is the frozen policy itself
         "prm_placement": settings.get("prm_placement", "replicate"),
@@ -121,6 +124,21 @@ def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
 def prm_shape(name: str | None) -> ModelShape | None:
     """The shape of a PRM; None where a run has no PRM or measures live values in place of one."""
     return model_shape(name) if name and name not in NO_MODEL else None
+
+
+def _scorer(settings: Settings) -> tuple[str, str | None]:
+    """(``RunPlan.scorer``, the model that scores, or a name in ``NO_MODEL``; None where none has weights in these GPUs)"""
+    kind, _, name = str(settings.get("prm") or "").partition(":")
+    options = settings.get("prm_kwargs") or {}
+    if kind == "teacher":
+        return "frozen", None if "endpoint" in options else name
+    if kind == "self":
+        return "frozen", settings["model_name_or_path"]
+    if kind == "implicit" and "lora" in options:
+        return "adapter", None if options.get("base") == "policy" else name or settings["model_name_or_path"]
+    if kind == "implicit":
+        return "implicit", name or settings["model_name_or_path"]
+    return "prm", settings.get("prm")
 
 
 def _micro_batches(settings: Settings, gpus: int) -> Settings:

@@ -59,12 +59,23 @@ def generation_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float
 
 
 def scoring_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
-    """One forward of the PRM over every rollout; ``offload`` also moves its weights to the GPU and back."""
+    """One forward of the PRM over every rollout; ``offload`` also moves its weights to the GPU and back.
+
+    A frozen language model is compared with the policy: one forward more, of the policy. An implicit PRM has its
+    reference's forward, its own, and the three passes of a training step.
+    """
     if plan.prm is None or plan.prm_placement == "server":
         return 0.0
-    flops = 2 * plan.prm.layers * plan.prm.layer_parameters * plan.rollouts // plan.gpus * plan.tokens
-    moved = 2 * 2 * plan.prm.body_parameters / gpu.host_bandwidth if plan.prm_placement == "offload" else 0.0
-    return flops / (gpu.flops * share.scoring) + moved
+    tokens = plan.rollouts // plan.gpus * plan.tokens
+    moved = 2 * 2 * plan.scorer_parameters / gpu.host_bandwidth if plan.prm_placement == "offload" else 0.0
+    if plan.scorer == "prm":
+        per_token = 2 * plan.prm.layers * plan.prm.layer_parameters
+    elif plan.scorer == "frozen":
+        per_token = plan.prm.forward_flops_per_token + plan.policy.forward_flops_per_token
+    else:
+        learning = 3 * plan.prm.forward_flops_per_token * tokens / (gpu.flops * share.training)
+        return 2 * plan.prm.forward_flops_per_token * tokens / (gpu.flops * share.scoring) + learning + moved
+    return per_token * tokens / (gpu.flops * share.scoring) + moved
 
 
 def training_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:

@@ -110,7 +110,7 @@ def _check_policy(name: str) -> None:
     """Its config is there, and its tokenizer; no weights are loaded yet."""
     from transformers import AutoConfig
 
-    from rlhf_prm.prm.load import saved_tokenizer
+    from rlhf_prm.tokenizer_checks import saved_tokenizer
 
     with loading(f"--model {name}"):
         AutoConfig.from_pretrained(name)
@@ -185,7 +185,7 @@ def _token_counter(name: str) -> Any:
     """Text → its tokens by the tokenizer saved there; for a judge, which may be served anywhere, an estimate."""
     if is_judge(name):
         return lambda text: round(len(text) / CHARACTERS_PER_TOKEN)
-    from rlhf_prm.prm.load import saved_tokenizer
+    from rlhf_prm.tokenizer_checks import saved_tokenizer
 
     tokenizer = saved_tokenizer(name)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

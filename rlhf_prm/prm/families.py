@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForTokenClassification,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 
 from rlhf_prm.prm import render
-from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead, complete
+from rlhf_prm.prm.decoders import STEP_TAG, complete, decoder_class
+from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead
 from rlhf_prm.prm.readers import HeadReader, ImplicitReader, TokenLogProbs, TwoTokenHead
 from rlhf_prm.prm.texts import Rendered, Texts
 
@@ -90,11 +86,10 @@ def _value_head(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: 
 
 
 def _token_classification(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
-    model = complete(AutoModelForTokenClassification, checkpoint.name, **kwargs)
-    head = getattr(model, "score", None) or model.classifier
-    if head.out_features != 2:
-        raise ValueError(f"{checkpoint.name} has {head.out_features} labels: a token-classification PRM has 2.")
-    return HeadReader(model.base_model, head)
+    model = complete(decoder_class(checkpoint.config), checkpoint.name, **kwargs)
+    if model.head.out_features != 2:
+        raise ValueError(f"{checkpoint.name} has {model.head.out_features} labels: a token-classification PRM has 2.")
+    return HeadReader(model.base_model, model.head)
 
 
 def _good_or_bad(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
@@ -123,16 +118,16 @@ _FAMILIES = (
         render=render.chat_then_tags,
         build=_process_reward_model,
         recognised=lambda c: c.architecture == "Qwen2ForProcessRewardModel" and c.named("reasonflux"),
-        tag="<extra_0>",
+        tag=STEP_TAG,
         served="tags",
     ),
     Family(
         name="qwen_prm",
-        summary="Qwen2.5-Math-PRM-7B/72B, Qwen2.5-Math-7B-PRM800K, ours: <extra_0> after each step, softmax[1] there",
+        summary="Qwen2.5-Math-PRM-7B/72B, -PRM800K, ours from Qwen2: <extra_0> after each step, softmax[1] there",
         render=render.chat_then_tags,
         build=_process_reward_model,
         recognised=lambda c: c.architecture == "Qwen2ForProcessRewardModel",
-        tag="<extra_0>",
+        tag=STEP_TAG,
         system_prompt=QWEN_SYSTEM_PROMPT,
         served="tags",
     ),
@@ -145,6 +140,17 @@ _FAMILIES = (
         tag="\n",
         after_problem="\n",
         between_steps="\n\n",
+    ),
+    Family(
+        name="decoder_prm",
+        summary="ours from any other decoder: <extra_0> after each step, chat without a system turn, softmax[1] there",
+        render=render.chat_then_tags,
+        build=_token_classification,
+        recognised=lambda c: (
+            c.architecture.endswith("ForTokenClassification") and getattr(c.config, "step_tag", None) == STEP_TAG
+        ),
+        tag=STEP_TAG,
+        served="tags",
     ),
     Family(
         name="token_classification",

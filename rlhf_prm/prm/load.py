@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.utils import cached_file, is_flash_attn_2_available
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
 
 from rlhf_prm.prm.calibration import Calibration, warn_of_narrow_scores
 from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
@@ -16,6 +17,7 @@ from rlhf_prm.prm.protocol import PLACEMENTS
 from rlhf_prm.prm.scorer import BatchScorer, PRMScorer
 from rlhf_prm.prm.server import ServerScorer
 from rlhf_prm.prm.texts import Texts
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 IN_PROCESS: dict[str, type[Replicate | Zero3]] = {"replicate": Replicate, "offload": Offload, "zero3": Zero3}
 SHARING_PAYS_FROM = 1 / 3
@@ -71,7 +73,7 @@ def load_prm(
         server_url, server_deadline: see :class:`~rlhf_prm.prm.server.ServerScorer`.
 
     Raises:
-        ValueError: no family fits, or the tokenizer lacks its tag, or weights are missing.
+        ValueError: no family fits, or the tokenizer lacks its tag, or the tag's embedding or other weights are missing.
     """
     if placement not in PLACEMENTS:
         raise ValueError(f"placement={placement!r}: expected one of {', '.join(PLACEMENTS)}.")
@@ -83,7 +85,7 @@ def load_prm(
     if chosen.beta is not None and calibration == Calibration():
         warn_of_narrow_scores(name, chosen.beta)
     texts = Texts(tokenizer, chosen.tag)
-    context = min(max_length or config.max_position_embeddings, config.max_position_embeddings)
+    context = context_of(name, config, max_length)
     if placement == "server":
         served = ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
         served.calibration = calibration
@@ -99,6 +101,7 @@ def load_prm(
         kwargs["attn_implementation"] = attn_implementation
     with loading_for(placement, precision):
         reader = chosen.build(checkpoint, chosen, texts, **kwargs)
+    check_embedding(name, reader, texts)
     sharing_from = (
         sharing_threshold(share_prefix, device) if reader.shares_prefixes and placement != "zero3" else math.inf
     )
@@ -116,17 +119,31 @@ def load_prm(
     return scorer
 
 
-def saved_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, exactly as its tokenizer.json has it.
+def context_of(name: str, config: PreTrainedConfig, max_length: int | None) -> int:
+    """The longest input in tokens; ``ValueError`` where neither the config nor ``max_length`` says it."""
+    fields = ("max_position_embeddings", "seq_length")
+    limits = [max_length, *(getattr(config.get_text_config(), field, None) for field in fields)]
+    known = [int(limit) for limit in limits if limit]
+    if not known:
+        raise ValueError(f"{name}: its config names no longest input; pass max_length= (tokens)")
+    return min(known)
 
-    ``AutoTokenizer`` gives a checkpoint the class of its architecture (Qwen2's cuts a text as Qwen2 does, whatever the
-    file says), which would misread a PRM trained with a tokenizer of its own.
+
+def check_embedding(name: str, reader: nn.Module, texts: Texts) -> None:
+    """See that the model embeds its step tag, and pad with an id that it embeds: padding is never read.
+
+    Raises:
+        ValueError: the tag is beyond the embedding, so this is not the tokenizer that the PRM was trained with.
     """
-    if cached_file(name, "tokenizer.json", _raise_exceptions_for_missing_entries=False) is None:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
-    else:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(name)
-    return tokenizer
+    bodies: list[Any] = [body for body in reader.modules() if isinstance(body, PreTrainedModel)]
+    fewest = min((body.get_input_embeddings().num_embeddings for body in bodies), default=math.inf)
+    if texts.tag_id is not None and texts.tag_id >= fewest:
+        raise ValueError(
+            f"{name}: the step tag {texts.tag!r} has id {texts.tag_id}, but the model embeds {fewest} tokens: save the "
+            "tokenizer that it was trained with beside it, or resize its embedding before training"
+        )
+    if texts.pad_id >= fewest:
+        texts.pad_id = 0
 
 
 def sharing_threshold(share_prefix: bool | str, device: torch.device) -> float:

@@ -32,6 +32,21 @@ class Replicate:
     def resident(self) -> Iterator[nn.Module]:
         yield self.reader
 
+    @contextmanager
+    def learning(self) -> Iterator[nn.Module]:
+        """The module with gradients switched on, on ``device``; what is changed of its weights stays."""
+        with self.resident() as reader:
+            reader.requires_grad_(True)
+            try:
+                yield reader
+            finally:
+                reader.zero_grad(set_to_none=True)
+                reader.requires_grad_(False)
+                self._keep()
+
+    def _keep(self) -> None:
+        """Take the weights as they are now; they are where they belong."""
+
     def agreed(self, forwards: int, failure: Exception | None) -> int:
         return forwards
 
@@ -49,6 +64,10 @@ class Offload(Replicate):
 
     def _tensors(self) -> list[torch.Tensor]:
         return list(dict.fromkeys([*self.reader.parameters(), *self.reader.buffers()]))
+
+    def _keep(self) -> None:
+        for tensor, home in self.home.items():
+            home.copy_(tensor.data)
 
     @contextmanager
     def resident(self) -> Iterator[nn.Module]:

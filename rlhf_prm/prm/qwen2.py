@@ -7,10 +7,10 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2Model, Qwen2PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
 
-NUM_LABELS = 2  # column 0 = the step is wrong, column 1 = the step is right
+from rlhf_prm.prm.decoders import NUM_LABELS, StepEndLogits, complete, with_new_head
 
 
-class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):
+class Qwen2ForProcessRewardModel(StepEndLogits, Qwen2PreTrainedModel):
     """Qwen2 body (``model.*``) and ``score`` = Linear(h, h), ReLU, Linear(h, 2).
 
     State-dict keys and config (``architectures``, ``model_type``) are those of Qwen2.5-Math-PRM-7B (arXiv 2501.07301):
@@ -42,33 +42,7 @@ class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):
 
         Raises ``ValueError`` where the body itself is incomplete.
         """
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        if missing := sorted(key for key in info["missing_keys"] if not key.startswith("score.")):
-            raise ValueError(
-                f"{pretrained_model_name_or_path} is no Qwen2 model: no weights for {_shortened(missing)}."
-            )
-        return model
-
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        step_ends: torch.LongTensor | None = None,
-        **kwargs,
-    ) -> TokenClassifierOutput:
-        """Logits (B, T, 2) at every token, or (B, K, 2) at the tokens ``step_ends`` (B, K) only, as in training.
-
-        Scoring reads step ends only too, and goes through ``model`` and ``score``.
-        """
-        if step_ends is not None:
-            kwargs.setdefault("use_cache", False)
-        hidden = self.model(input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds, **kwargs)
-        hidden = hidden.last_hidden_state
-        if step_ends is not None:
-            hidden = hidden.gather(1, step_ends[..., None].expand(-1, -1, hidden.shape[-1]))
-        return TokenClassifierOutput(logits=self.score(hidden))
+        return with_new_head(super(), pretrained_model_name_or_path, *args, **kwargs)
 
 
 class Qwen2WithValueHead(Qwen2PreTrainedModel):
@@ -92,19 +66,3 @@ class Qwen2WithValueHead(Qwen2PreTrainedModel):
     def forward(self, input_ids: torch.LongTensor, **kwargs) -> TokenClassifierOutput:
         """Log-odds (B, T, 1) at every token."""
         return TokenClassifierOutput(logits=self.v_head(self.model(input_ids, **kwargs).last_hidden_state))
-
-
-def complete(loader, name_or_path, *args, output_loading_info: bool = False, **kwargs):
-    """``loader.from_pretrained(...)``; ``ValueError`` where the checkpoint lacks any of the model's weights."""
-    model, info = loader.from_pretrained(name_or_path, *args, output_loading_info=True, **kwargs)
-    if missing := sorted(info["missing_keys"]):
-        raise ValueError(
-            f"{name_or_path} has no weights for {_shortened(missing)}: expected a trained process reward model with "
-            f"the layout of {type(model).__name__}, and none is made up. To start one from a language model, call "
-            "Qwen2ForProcessRewardModel.with_new_head; to read it as another family, name it."
-        )
-    return (model, info) if output_loading_info else model
-
-
-def _shortened(keys: list[str], shown: int = 6) -> str:
-    return ", ".join(keys[:shown]) + (f" and {len(keys) - shown} more" if len(keys) > shown else "")

@@ -65,11 +65,14 @@ class HeadReader(nn.Module):
 
 
 def has_sliding_window(config) -> bool:
-    """Whether a layer's cache may keep its last tokens only, so that a prefix cannot stand before others' tokens."""
+    """Whether a layer's cache may not keep all keys and values, so that a prefix cannot stand before others' tokens.
+
+    A sliding window keeps the last ones only, linear attention keeps none.
+    """
     layer_types = getattr(config, "layer_types", None)
     if layer_types is None:
         return getattr(config, "sliding_window", None) is not None
-    return "sliding_attention" in layer_types
+    return set(layer_types) != {"full_attention"}
 
 
 class TwoTokenHead(nn.Module):
@@ -85,12 +88,16 @@ class TwoTokenHead(nn.Module):
 
 
 class TokenLogProbs(nn.Module):
-    """Body and language-model head → log-probability of each next token, a chunk of positions at a time."""
+    """Body and language-model head → log-probability of each next token, a chunk of positions at a time.
 
-    def __init__(self, body: nn.Module, head: nn.Linear):
+    ``temperature`` divides the logits.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Linear, temperature: float = 1.0):
         super().__init__()
         self.body = body
         self.weight = head.weight
+        self.temperature = temperature
 
     def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """Entry t is log p(token t | tokens before); entry 0 is 0."""
@@ -99,7 +106,7 @@ class TokenLogProbs(nn.Module):
         flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         parts = []
         for begin in range(0, len(flat_targets), CHUNK):
-            logits = nn.functional.linear(flat_hidden[begin : begin + CHUNK], self.weight).float()
+            logits = nn.functional.linear(flat_hidden[begin : begin + CHUNK], self.weight).float() / self.temperature
             chosen = logits.gather(-1, flat_targets[begin : begin + CHUNK, None])[:, 0]
             parts.append(chosen - logits.logsumexp(-1))
         out = torch.cat(parts).view(targets.shape) if parts else hidden.new_zeros(targets.shape, dtype=torch.float32)

@@ -27,7 +27,8 @@ def _with_tags(head: list[int], pieces: list[list[int]], tag_id: int) -> Rendere
 def chat_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
     """Chat; the assistant's turn is each step followed by the tag, read at the tag.
 
-    Without a chat template (a tokenizer made for a small world): problem, line break, then the same.
+    Without a chat template (a base model's tokenizer): what the tokenizer puts before every text, problem, line break,
+    then the same.
     """
     if texts.has_chat_template:
         system = (("system", family.system_prompt),) if family.system_prompt else ()
@@ -35,7 +36,8 @@ def chat_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rend
         problem_ids, *pieces = texts.plain_ids([problem, *steps])
         head = [*texts.template_ids(before), *problem_ids, *texts.template_ids(between)]
     else:
-        head, *pieces = texts.plain_ids([problem + "\n", *steps])
+        problem_ids, *pieces = texts.plain_ids([problem + "\n", *steps])
+        head = [*texts.first_ids, *problem_ids]
     return _with_tags(head, pieces, texts.tag_id)
 
 

@@ -129,8 +129,10 @@ class ServerScorer(BatchScorer):
 
         def hopeless(state: RetryCallState) -> bool:
             nonlocal first_failure
-            first_failure = state.outcome_timestamp if state.attempt_number == 1 else first_failure
-            return state.outcome_timestamp - first_failure + state.upcoming_sleep > self.deadline
+            newest = state.outcome_timestamp
+            assert newest is not None  # an attempt has ended before anybody asks whether to go on
+            first_failure = newest if state.attempt_number == 1 else first_failure
+            return newest - first_failure + state.upcoming_sleep > self.deadline
 
         def attempt() -> httpx.Response:
             try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 WORD_JOINER = "\u2060"  # invisible; put inside a tag that appears as text, so that no tokenizer makes it the tag again
+DATE = "26 Jul 2024"  # Llama 3.1's own; Llama 3.2's template writes today's, on which no score may depend
 _SLOTS = ("\ue000", "\ue001")  # private-use characters that hold the places of untrusted text in a chat template
 
 
@@ -107,7 +108,7 @@ class Texts:
             {"role": role, "content": content.replace("{0}", _SLOTS[0]).replace("{1}", _SLOTS[1])}
             for role, content in messages
         ]
-        text = self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=False)
+        text = self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=False, date_string=DATE)
         head, _, rest = text.partition(_SLOTS[0])
         middle, _, tail = rest.partition(_SLOTS[1])
         return [head, middle, tail]

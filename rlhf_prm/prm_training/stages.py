@@ -8,8 +8,8 @@ from rlhf_prm.rl.trl_seam import tell_rates
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter's name (PEFT's prefixes included) belongs to the score head."""
-    return "score" in name.split(".")
+    """Whether a parameter's name (PEFT's prefixes included) belongs to the head."""
+    return not {"score", "classifier"}.isdisjoint(name.split("."))
 
 
 def split_head_groups(optimizer: torch.optim.Optimizer, model: nn.Module, head_learning_rate: float | None) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers import (
     AddedToken,
     AutoConfig,
-    AutoTokenizer,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,7 +24,16 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from rlhf_prm.evaluation.chance import chance_f1
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.prm.families import FAMILIES
+from rlhf_prm.prm.decoders import (
+    NUM_LABELS,
+    STEP_TAG,
+    StepEndLogits,
+    complete,
+    decoder_class,
+    decoder_with_new_head,
+    head_name,
+)
+from rlhf_prm.prm.families import FAMILIES, Family
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.texts import Texts
 from rlhf_prm.prm_training import losses
@@ -36,25 +44,28 @@ from rlhf_prm.prm_training.stopping import stopping_callbacks
 from rlhf_prm.rl.master_weights import check_master_weights
 from rlhf_prm.rl.trl_seam import count_labels_unshifted, prepared
 from rlhf_prm.statistics import auroc, expected_calibration_error, first_error, predicted_first_error
-
-FAMILY = FAMILIES["qwen_prm"]  # how steps are marked in training, and how load_prm marks them in what is saved here
+from rlhf_prm.tokenizer_checks import check_is_saved_one, saved_tokenizer
 
 
 class PRMTrainer(Trainer):
-    """Trains a :class:`Qwen2ForProcessRewardModel` on step labels (arXiv 2501.07301).
+    """Trains a process reward model from any decoder on step labels (arXiv 2501.07301).
+
+    A Qwen2 language model becomes a :class:`Qwen2ForProcessRewardModel`, the layout of Qwen2.5-Math-PRM; any other
+    decoder a token classifier (:mod:`rlhf_prm.prm.decoders`).
 
     transformers' ``Trainer`` with three things replaced: the loss is taken at step ends only, evaluation reports
     first-error F1, AUROC and ECE of the step scores, and ``save_model`` writes a whole model after LoRA too. DDP, ZeRO,
     FSDP, mixed precision, resuming and reporting are the Trainer's own.
 
     Args:
-        model: a PRM to go on with, or the name or path of a PRM or of a Qwen2 language model, whose head is then
-            replaced by a new Linear-ReLU-Linear one.
+        model: a PRM to go on with, or the name or path of a PRM or of a language model, whose head is then replaced by
+            a new one: Linear-ReLU-Linear for Qwen2, Linear for other decoders.
         args: see :class:`PRMConfig`.
         train_dataset: stepwise-supervision rows: ``prompt``, ``completions`` (steps), ``labels`` (True = right), and
             ``soft_labels`` for loss "mse".
         eval_dataset: such rows, or a dict of named datasets.
-        processing_class: the tokenizer; by default from the path. A step tag ``<extra_0>`` that it lacks is added.
+        processing_class: the tokenizer; by default from the path. A step tag ``<extra_0>`` that it lacks is added. It
+            needs no pad token: rows are padded behind all that is read.
         peft_config: LoRA on the body; the head is trained whole.
     """
 
@@ -74,14 +85,18 @@ class PRMTrainer(Trainer):
             if processing_class is None:
                 raise ValueError("processing_class: got None with a model in memory, expected its tokenizer")
         else:
-            processing_class = processing_class or AutoTokenizer.from_pretrained(model)
+            if processing_class is None:
+                processing_class = saved_tokenizer(model, revision=(args.model_init_kwargs or {}).get("revision"))
+            else:
+                check_is_saved_one(processing_class, model)
             model = _model_from(model, args)
         _make_room_for_tag(model, processing_class)
+        family = _family_of(model)
         if peft_config is not None:
             model = _with_adapters(model, peft_config)
         self._encode = partial(
             encode_dataset,
-            encode=partial(FAMILY.rendered, Texts(processing_class, FAMILY.tag)),
+            encode=partial(family.rendered, Texts(processing_class, family.tag)),
             drop_after_error=args.steps_after_error == "drop",
             max_length=args.max_length,
             soft=args.loss == "mse",
@@ -91,11 +106,11 @@ class PRMTrainer(Trainer):
             eval_dataset = {name: self.encoded(rows, name) for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
             eval_dataset = self.encoded(eval_dataset, "eval")
-        self._reads_step_ends = isinstance(_base_of(model), Qwen2ForProcessRewardModel)
+        self._reads_step_ends = isinstance(_base_of(model), StepEndLogits)
         super().__init__(
             model=model,
             args=args,
-            data_collator=StepCollator(processing_class.pad_token_id),
+            data_collator=StepCollator(_padding(processing_class)),
             train_dataset=None if train_dataset is None else self._encode(train_dataset, name="train"),
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -242,27 +257,45 @@ def merge_adapter(model: str | Path, adapter: str | Path, output: str | Path) ->
     """Write base model + LoRA adapter (with the trained head) as one PRM that ``load_prm`` and vLLM load."""
     from peft import PeftModel
 
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer = saved_tokenizer(adapter)
     base = _model_from(model, None)
     _make_room_for_tag(base, tokenizer)
     PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(output)
     tokenizer.save_pretrained(output)
 
 
-def _model_from(name_or_path: str | Path, args: PRMConfig | None) -> Qwen2ForProcessRewardModel:
+def _model_from(name_or_path: str | Path, args: PRMConfig | None) -> PreTrainedModel:
     given = {} if args is None or args.model_init_kwargs is None else dict(args.model_init_kwargs)
     options = {"dtype": torch.float32} | given
-    architectures = AutoConfig.from_pretrained(name_or_path).architectures or []
-    if Qwen2ForProcessRewardModel.__name__ in architectures:
+    config = AutoConfig.from_pretrained(name_or_path, revision=options.get("revision"))
+    architecture = (config.architectures or [""])[0]
+    if architecture == Qwen2ForProcessRewardModel.__name__:
         return Qwen2ForProcessRewardModel.from_pretrained(name_or_path, **options)
-    return Qwen2ForProcessRewardModel.with_new_head(name_or_path, **options)
+    if architecture.endswith("ForTokenClassification") and config.num_labels == NUM_LABELS:
+        return complete(decoder_class(config), name_or_path, **options)
+    if config.model_type == "qwen2":
+        return Qwen2ForProcessRewardModel.with_new_head(name_or_path, **options)
+    return decoder_with_new_head(name_or_path, **options)
+
+
+def _family_of(model: PreTrainedModel) -> Family:
+    """How steps are marked in training, and how ``load_prm`` marks them in what is saved here."""
+    if isinstance(_base_of(model), Qwen2ForProcessRewardModel):
+        return FAMILIES["qwen_prm"]
+    model.config.step_tag = STEP_TAG  # tells load_prm, whatever the model was trained with before
+    return FAMILIES["decoder_prm"]
 
 
 def _make_room_for_tag(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the family's step tag to a tokenizer that lacks it, and embedding rows where the model has none for it."""
-    tokenizer.add_tokens([AddedToken(FAMILY.tag, special=True)], special_tokens=True)
+    """Add the step tag to a tokenizer that lacks it, and embedding rows where the model has none for it."""
+    tokenizer.add_tokens([AddedToken(STEP_TAG, special=True)], special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    """An id to pad with: any will do, as no token that is read sees the padding."""
+    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def _base_of(model: nn.Module) -> nn.Module:
@@ -275,5 +308,5 @@ def _with_adapters(model: PreTrainedModel, peft_config: Any) -> nn.Module:
 
     peft_config = copy.copy(peft_config)
     peft_config.task_type = None  # a causal LM's wrapper would look for generation
-    peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), "score"})
+    peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), head_name(model)})
     return get_peft_model(model, peft_config)

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 from trl.trainer.grpo_trainer import RewardFunc
 
-from reward import StepRollouts, outcome_reward, step_to_token
+from reward import StepRollouts, outcome_reward, step_to_token, tokens_to_step
 from reward.reward_functions import gold_text
 from reward.verifier import STATUSES, Verifier
-from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
 from rlhf_prm.rl.environments import only_the_policys_tokens, refuse_environments
 from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
+from rlhf_prm.rl.policy_log_probs import policy_log_probs
 from rlhf_prm.rl.rollout_metrics import rollout_metrics, scorer_metrics
 from rlhf_prm.rl.rollout_scoring import (
     UNVERIFIED,
@@ -33,21 +34,25 @@ from rlhf_prm.rl.rollout_scoring import (
     step_rollouts,
     with_statuses,
 )
+from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.rl.trl_seam import (
     checkpoint_folder,
     completions_only_head,
     metrics_of,
+    prompt_ids,
     reported_by_rewards,
     tables_of,
     tokenizer_of,
 )
+from rlhf_prm.tokenizer_checks import check_policy
 
 STATUS_COLUMN = "verifier_status"
 # Of TRL's completions table, which reward functions may add to.
-OWN_COLUMNS = ("steps", "step_scores", "step_advantages", "outcome_reward", STATUS_COLUMN)
+OWN_COLUMNS = ("steps", "step_scores", "step_advantages", "token_scores", "outcome_reward", STATUS_COLUMN)
 MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
+SCORER_FILE = "step_scorer.pt"  # in a checkpoint: a scorer that learns along
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             Dataset columns: ``prompt`` (text or messages), ``solution`` (the gold answer; None = no gold, such prompts
             learn from the process alone), optionally ``problem`` (what the PRM reads; otherwise the prompt, or its last
             user message).
-        step_scorer: the PRM. Needed by every method but "outcome". One that asks the policy itself has ``attach``, and
-            ``score_rollouts`` in place of ``score`` (``rollout_scoring.RolloutScorer``); one that works in the
-            background has ``submit`` (``judges.JudgeScorer``).
+        step_scorer: the PRM, or another scorer (``rlhf_prm.rl.scorers``). Needed by every method but "outcome"; the
+            methods of ``reward.TOKEN_METHODS`` need one with ``score_tokens``.
         verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions, and
             its verdict is what "correct" means, whatever else is paid.
         reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome. Without
@@ -96,8 +100,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     Raises:
         ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, a dataset that
             nothing can be learned from (``check_datasets``), low-precision weights without float32 copies
-            (``check_master_weights``), TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that
-            gives an ``env_mask``.
+            (``check_master_weights``), a tokenizer that is not the model's or cannot end an answer (``check_policy``),
+            TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that gives an ``env_mask``.
     """
 
     _tag_names = ("trl", "grpo", "process-supervision")
@@ -108,7 +112,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         model: str | nn.Module,
         args: ProcessGRPOConfig,
         *,
-        step_scorer: StepScorer | None = None,
+        step_scorer: Scorer | None = None,
         verifier: Verifier | None = None,
         reward_funcs: RewardFunc | list[RewardFunc] | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
@@ -120,6 +124,11 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.step_advantages = StepAdvantages(args.method, args.method_kwargs)
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
         _check_sources(args.method, step_scorer, verifier, reward_funcs)
+        if self.step_advantages.per_token and not hasattr(step_scorer, "score_tokens"):
+            raise ValueError(
+                f"method {args.method!r} reads token scores: got step_scorer {type(step_scorer).__name__}, expected "
+                "one with score_tokens (an implicit PRM, a teacher, the policy's own reference)"
+            )
         check_datasets(
             args,
             train_dataset,
@@ -141,9 +150,12 @@ class ProcessGRPOTrainer(GRPOTrainer):
         super().__init__(
             model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
         )
+        check_policy(tokenizer_of(self), self.model)
         if self.optimizer is None:  # a caller's own may keep copies unseen
             check_master_weights(self.model, args, args.learning_rate)
         self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier)
+        self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
+        self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
@@ -163,6 +175,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             solutions=[gold_text(row.get("solution")) for row in inputs],
             completion_ids=completion_ids_list,
             policy_prompts=prompts,
+            learning=self.model.training,
         )
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
@@ -238,13 +251,18 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _advantages(
         self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice
     ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "B T"]]:
-        """Step advantages of all ranks, and this rank's token advantages: every token takes its step's, others 0."""
-        step_advantages = self.step_advantages(
+        """Step advantages of all ranks, and this rank's token advantages: every token takes its step's, others 0.
+
+        A token method gives the tokens' own; its steps then have the means of theirs.
+        """
+        advantages = self.step_advantages(
             rollouts, self.state.global_step, self.process_scale, remember=self.model.training
         )
         mask = output["completion_mask"]
-        tokens = step_to_token(step_advantages[local], rollouts.step_lengths[local], mask.size(1))
-        return step_advantages, tokens * mask
+        if self.step_advantages.per_token:
+            counts = rollouts.token_counts
+            return tokens_to_step(advantages, counts) / counts.clamp(min=1), of_width(advantages[local], mask)
+        return advantages, step_to_token(advantages[local], rollouts.step_lengths[local], mask.size(1)) * mask
 
     def _log_rollouts(self, mode: str) -> None:
         """Our metrics beside TRL's, and the dense advantages in TRL's completions table."""
@@ -257,6 +275,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             metrics[name].append(value)
         lengths = batch.rollouts.step_lengths * batch.rollouts.step_mask
         means = (batch.step_advantages * lengths).sum(1) / lengths.sum(1).clamp(min=1)
+        for name, value in self.scoring.learnt.items():
+            metrics[f"prm/{name}"].append(value)
         logged = tables["advantages"]  # TRL has just appended its scalar ones
         for _ in range(min(len(batch.rows), len(logged))):
             logged.pop()
@@ -267,6 +287,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
         extra["step_advantages"].extend(
             row[: len(scored.steps)] for row, scored in zip(batch.step_advantages.tolist(), batch.rows, strict=True)
         )
+        if batch.rollouts.token_scores is not None:
+            extra["token_scores"].extend([round(score, 4) for score in row.token_scores.tolist()] for row in batch.rows)
         extra["outcome_reward"].extend(batch.rollouts.outcome_rewards.tolist())
         extra[STATUS_COLUMN].extend(None if row.status == UNVERIFIED else row.status for row in batch.rows)
 
@@ -278,27 +300,39 @@ class ProcessGRPOTrainer(GRPOTrainer):
         every = gather_object([counts])
         return growth | {name: sum(one[name] for one in every) for name in counts}
 
+    def _own_state(self) -> dict[str, tuple[str, Any]]:
+        """File in a checkpoint → (what it holds, whose ``state_dict`` that is)."""
+        owners = {}
+        if self.step_advantages.has_memory:
+            owners[MEMORY_FILE] = (f"method {self.step_advantages.name!r}", self.step_advantages)
+        if hasattr(self.scoring.step_scorer, "update"):
+            scorer = self.scoring.step_scorer
+            owners[SCORER_FILE] = (f"step_scorer {type(scorer).__name__}", scorer)
+        return owners
+
     def _save_checkpoint(self, model, trial) -> None:
-        """As TRL's, with what the method remembers beside the trainer's state."""
-        if self.step_advantages.has_memory and self.args.should_save:
+        """As TRL's, with what the method remembers and the scorer has learnt beside the trainer's state."""
+        owners = self._own_state() if self.args.should_save else {}
+        for name, (_, owner) in owners.items():
             folder = checkpoint_folder(self, trial)
             folder.mkdir(parents=True, exist_ok=True)
             # First, so that no checkpoint that is otherwise whole lacks it.
-            torch.save(self.step_advantages.state_dict(), folder / MEMORY_FILE)
+            torch.save(owner.state_dict(), folder / name)
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As TRL's; the one place that is passed on resuming under every backend, so the memory comes back here."""
+        """As TRL's; the one place that is passed on resuming under every backend, so our own state comes back here."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or not self.step_advantages.has_memory:
+        if checkpoint is None:
             return
-        file = Path(checkpoint) / MEMORY_FILE
-        if not file.exists():
-            raise ValueError(
-                f"resume_from_checkpoint: got {checkpoint} without {MEMORY_FILE}, in which method "
-                f"{self.step_advantages.name!r} keeps its memory; expected a checkpoint of a run with this method"
-            )
-        self.step_advantages.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        for name, (whose, owner) in self._own_state().items():
+            file = Path(checkpoint) / name
+            if not file.exists():
+                raise ValueError(
+                    f"resume_from_checkpoint: got {checkpoint} without {name}, in which {whose} keeps its state; "
+                    "expected a checkpoint of a run with the same"
+                )
+            owner.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
 
     def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
         """Once, on the first batch."""
@@ -310,6 +344,12 @@ class ProcessGRPOTrainer(GRPOTrainer):
                 f"set step_separator or step_pattern. First completion: {rows[0].text[:80]!r}",
                 stacklevel=2,
             )
+
+
+def of_width(values: Float[Tensor, "N S"], mask: Tensor) -> Float[Tensor, "N T"]:
+    """Token values cut or padded to the mask's width, and 0 where it is."""
+    missing = mask.size(1) - values.size(1)
+    return torch.nn.functional.pad(values, (0, missing)) * mask
 
 
 class _VerifierReward:

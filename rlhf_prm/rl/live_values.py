@@ -15,7 +15,8 @@ from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.judges.budget import Budget
 from rlhf_prm.judges.cache import VerdictCache
 from rlhf_prm.rl.policy_sampling import Continuation, GeneratorSampler, Prefix, PrefixSampler, TrainerSampler
-from rlhf_prm.rl.rollout_scoring import PolicyRollout, check_statuses, verdict_value
+from rlhf_prm.rl.rollout_scoring import check_statuses, verdict_value
+from rlhf_prm.rl.scorers import PolicyRollout
 from rlhf_prm.rl.trl_seam import prompt_ids, reads_images, tokenizer_of
 
 logger = logging.getLogger(__name__)

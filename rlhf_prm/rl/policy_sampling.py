@@ -10,7 +10,8 @@ from transformers import GenerationConfig
 from trl.models import unwrap_model_for_generation
 
 from rlhf_prm.generation import Generator
-from rlhf_prm.generation.requests import unit_seed
+from rlhf_prm.generation.hf import up_to_the_end
+from rlhf_prm.generation.requests import Sample, unit_seed
 from rlhf_prm.rl.trl_seam import tokenizer_of, whole_parameters
 from rlhf_prm.rl.undisturbed import modes_kept, random_numbers_kept
 
@@ -48,9 +49,9 @@ class PrefixSampler(Protocol):
 class GeneratorSampler:
     """Continuations from a ``Generator``, which has to be the policy in training.
 
-    Its temperature and length are its own. One that has ``generate_ids`` (the toy world's ``PolicySampler``) is given
-    the policy's token ids, and what it says past a prefix's limit is cut off; any other is given text: the prompt,
-    messages rendered by the tokenizer's template, and behind it what the policy has written.
+    Its temperature and length are its own. One that has ``reads_ids`` or ``generate_ids`` (the toy world's
+    ``PolicySampler``) is given the policy's token ids, and what it says past a prefix's limit is cut off; any other is
+    given text: the prompt, messages rendered by the tokenizer's template, and behind it what the policy has written.
 
     Args:
         template_arguments: keywords for the tokenizer's ``apply_chat_template``.
@@ -65,8 +66,10 @@ class GeneratorSampler:
         if not prefixes:
             return []
         seeds = [unit_seed(seed, *prefix.prompt_ids, "then", *prefix.ids) for prefix in prefixes]
-        by_ids = hasattr(self.generator, "generate_ids")
-        found = self._from_ids(prefixes, n, seeds) if by_ids else self._from_texts(prefixes, n, seeds)
+        if hasattr(self.generator, "generate_ids"):
+            found = self._from_ids(prefixes, n, seeds)
+        else:
+            found = self._from_prompts(prefixes, n, seeds, getattr(self.generator, "reads_ids", False))
         if [len(row) for row in found] != [n] * len(prefixes):
             raise ValueError(
                 f"sampler: got {[len(row) for row in found]} completions, expected {n} for each of {len(prefixes)} "
@@ -81,17 +84,24 @@ class GeneratorSampler:
             for prefix, row in zip(prefixes, sampled, strict=True)
         ]
 
-    def _from_texts(self, prefixes: Sequence[Prefix], n: int, seeds: list[int]) -> list[list[Continuation]]:
-        written = [self.tokenizer.decode(list(prefix.ids), skip_special_tokens=True) for prefix in prefixes]
-        prompts = [self._prompt(prefix) + text for prefix, text in zip(prefixes, written, strict=True)]
+    def _from_prompts(
+        self, prefixes: Sequence[Prefix], n: int, seeds: list[int], reads_ids: bool
+    ) -> list[list[Continuation]]:
+        if reads_ids:
+            prompts: list[Any] = [[*prefix.prompt_ids, *prefix.ids] for prefix in prefixes]
+        else:
+            prompts = [self._prompt(prefix) + self._written(prefix) for prefix in prefixes]
         sampled = self.generator.generate(prompts, n, seed=seeds, stop=None)
-        return [
-            [
-                Continuation(text + more, len(self.tokenizer(more, add_special_tokens=False)["input_ids"]))
-                for more in row
-            ]
-            for text, row in zip(written, sampled, strict=True)
-        ]
+        return [[self._continued(prefix, more) for more in row] for prefix, row in zip(prefixes, sampled, strict=True)]
+
+    def _continued(self, prefix: Prefix, more: str) -> Continuation:
+        if isinstance(more, Sample) and more.ids is not None:
+            return _continuation(self.tokenizer, prefix, more.ids)
+        tokens = len(self.tokenizer(more, add_special_tokens=False)["input_ids"])
+        return Continuation(self._written(prefix) + more, tokens)
+
+    def _written(self, prefix: Prefix) -> str:
+        return self.tokenizer.decode(list(prefix.ids), skip_special_tokens=True)
 
     def _prompt(self, prefix: Prefix) -> str:
         if isinstance(prefix.prompt, str):
@@ -171,7 +181,7 @@ class TrainerSampler:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
         config = self._generation_config(max(prefix.limit for prefix in prefixes), n)
         sampled = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        return [_up_to_the_end(row, self.trainer.eos_token_ids) for row in sampled[:, width:].tolist()]
+        return [up_to_the_end(row, self.trainer.eos_token_ids) for row in sampled[:, width:].tolist()]
 
     def _generation_config(self, max_new_tokens: int, n: int) -> GenerationConfig:
         """The one that TRL samples rollouts with; it keeps none where vLLM samples them."""
@@ -196,9 +206,3 @@ class TrainerSampler:
 def _continuation(tokenizer: Any, prefix: Prefix, ids: list[int]) -> Continuation:
     ids = ids[: prefix.limit]
     return Continuation(tokenizer.decode([*prefix.ids, *ids], skip_special_tokens=True), len(ids))
-
-
-def _up_to_the_end(ids: list[int], ends: Sequence[int]) -> list[int]:
-    """The ids up to the first end-of-sequence token, that one included."""
-    stop = next((position for position, token in enumerate(ids) if token in ends), len(ids) - 1)
-    return ids[: stop + 1]

@@ -13,7 +13,6 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from reward import SHAPINGS, StepRollouts, generalized_advantage_estimation, resolve, scheduled, tokens_to_step
 from reward.ppo import clipped_value_loss, explained_variance, kl_penalty, masked_sums, token_rewards, whitened
-from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.rl.critic import (
     PREFIX,
     Critic,
@@ -27,9 +26,10 @@ from rlhf_prm.rl.critic import (
     state_values,
 )
 from rlhf_prm.rl.environments import refuse_environments
-from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer, of_width
 from rlhf_prm.rl.master_weights import has_master_weights, one_dtype_for_zero3
-from rlhf_prm.rl.ppo_config import ProcessPPOConfig
+from rlhf_prm.rl.ppo_config import TOKEN_SCORES, ProcessPPOConfig
+from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.trl_seam import (
     loss_setting,
     metrics_of,
@@ -65,7 +65,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         model: str | nn.Module,
         args: ProcessPPOConfig,
         *,
-        step_scorer: StepScorer | None = None,
+        step_scorer: Scorer | None = None,
         **arguments: Any,
     ) -> None:
         if args.process_weight and step_scorer is None:
@@ -75,8 +75,12 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
             )
         refuse_environments(arguments)  # before the critic's weights are loaded
         _refuse_images(isinstance(arguments.get("processing_class"), ProcessorMixin))
-        self._shaping = resolve(args.shaping, SHAPINGS, "shaping")
-        self._check_shaping(args)
+        self._shaping = None
+        if args.shaping == TOKEN_SCORES:
+            _check_token_scorer(args, step_scorer)
+        else:
+            self._shaping = resolve(args.shaping, SHAPINGS, "shaping")
+            self._check_shaping(args)
         trunk, source = _trunk_of(model, args, step_scorer)
         super().__init__(model=model, args=args, step_scorer=step_scorer, **arguments)
         _refuse_images(reads_images(self))
@@ -109,7 +113,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         """The weighted, shaped step scores of these rows, without what padding holds."""
         mask = rollouts.step_mask[rows]
         weight = self.args.process_weight * self.process_scale
-        if not weight:
+        if not weight or self._shaping is None:
             return torch.zeros(mask.shape, device=mask.device)
         keywords = {name: scheduled(value, self.state.global_step) for name, value in self.args.shaping_kwargs.items()}
         return weight * torch.where(mask, self._shaping(rollouts.step_scores[rows], mask, **keywords), 0)
@@ -123,6 +127,9 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         log_probs, values = self._old_policy(output)
         outcomes = rollouts.outcome_rewards[local]
         rewards = token_rewards(self._process_rewards(rollouts, local), lengths, outcomes, mask)
+        if self._shaping is None and self.args.process_weight:
+            weight = self.args.process_weight * self.process_scale
+            rewards = rewards + weight * of_width(rollouts.required_token_scores[local], mask)
         if self.beta:
             kl = kl_penalty(log_probs, output["ref_per_token_logps"], mask)
             rewards = rewards - self.beta * kl
@@ -232,6 +239,16 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
             raise ValueError(f"shaping_kwargs: shaping {args.shaping!r} with {keywords}: {error}") from error
         if tuple(rewards.shape) != (2, 2):
             raise ValueError(f"shaping {args.shaping!r}: got shape {tuple(rewards.shape)} for 2 × 2 scores")
+
+
+def _check_token_scorer(args: ProcessPPOConfig, step_scorer: Any) -> None:
+    if args.process_weight and not hasattr(step_scorer, "score_tokens"):
+        raise ValueError(
+            f"shaping {TOKEN_SCORES!r}: got step_scorer {type(step_scorer).__name__}, expected one with score_tokens "
+            "(an implicit PRM, a teacher, the policy's own reference)"
+        )
+    if args.shaping_kwargs:
+        raise ValueError(f"shaping_kwargs: got {args.shaping_kwargs}, expected none: shaping {TOKEN_SCORES!r} has none")
 
 
 def split_parameter_groups(optimizer: torch.optim.Optimizer, critic_parameters, learning_rate: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from rlhf_prm.rl.config import ProcessGRPOConfig
 
+TOKEN_SCORES = "token_scores"  # in place of a shaping: each token is paid what a token scorer says of it
 TRUNKS = ("own", "shared", "detached")
 
 
@@ -19,7 +20,8 @@ class ProcessPPOConfig(ProcessGRPOConfig):
 
     Args:
         shaping: a name in ``reward.SHAPINGS``, or the dotted path of ``shaping(step_scores, step_mask, **keywords)``.
-            The default's sum from step k on is the score of step k: being longer earns nothing.
+            The default's sum from step k on is the score of step k: being longer earns nothing. "token_scores": every
+            token is paid what a token scorer says of it, times process_weight, in place of shaped step scores.
         shaping_kwargs: its keywords; a number may be a schedule ``{start, end, updates, kind}``. On the command line:
             JSON.
         process_weight: of the process rewards against the outcome; 0 = outcome only, and no PRM is needed.

@@ -35,6 +35,13 @@ def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_adva
         "process/auroc": process_auroc(rollouts, among=~lowest.isnan()),
         "advantage/frac_zero": (masked == 0).all(dim=1).float().mean().item(),
     }
+    if rollouts.token_scores is not None:
+        tokens = rollouts.token_scores[rollouts.token_mask].double()
+        metrics |= {
+            "process/token_score/mean": tokens.mean().item(),
+            "process/token_score/std": tokens.std(correction=0).item(),
+            "process/token_score/abs_max": tokens.abs().max().item(),
+        }
     counts = Counter(row.status for row in rows)
     if not counts[UNVERIFIED]:
         metrics |= {f"verifier/{status}_frac": counts[status] / len(rows) for status in (*STATUSES, UNLABELLED)}

@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from reward import StepRollouts, filled_scores
 from reward.verifier import STATUSES, Verdict, Verifier
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.rl.scorers import PolicyRollout, Scorer
+from rlhf_prm.rl.token_scoring import TokenScoring, step_scores, token_table
+from rlhf_prm.step_data import FreshRollout
 from rlhf_prm.steps import StepSplitter, step_lengths
 
 UNLABELLED = "unlabelled"  # there is no gold answer to verify against
@@ -24,7 +26,9 @@ class ScoredRollout:
     """One rollout with everything that was said about it.
 
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
-    where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``.
+    where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``; ``problem`` is what the PRM
+    read, ``given`` what the policy was given, where the two are not ``prompt``; ``solution`` is the gold answer;
+    ``token_scores`` (T_i,) are those of a token scorer.
     """
 
     prompt: str
@@ -34,39 +38,22 @@ class ScoredRollout:
     scores: list[float]
     reward: float | None
     status: str
+    problem: str | None = None
+    given: str | list[dict[str, Any]] | None = None
+    solution: str | None = None
+    token_scores: Tensor | None = field(default=None, compare=False)
+
+    @property
+    def fresh(self) -> FreshRollout:
+        """The rollout without what was said about it but the verdict, for whoever labels its steps."""
+        problem = self.prompt if self.problem is None else self.problem
+        given = self.prompt if self.given is None else self.given
+        return FreshRollout(problem, tuple(self.steps), self.solution, self.verdict, given)
 
     @property
     def verdict(self) -> float:
         """1.0 = correct, 0.0 = incorrect, NaN = the verifier cannot tell: no gold, a bad gold, a deadline it passed."""
         return verdict_value(self.reward, self.status)
-
-
-@dataclass(frozen=True)
-class PolicyRollout:
-    """One rollout as the policy knows it, for a scorer that asks the policy itself.
-
-    ``prompt`` is the text or the messages that the policy was given; ``lengths`` are tokens per step and sum to those
-    of ``completion_ids``; ``solution`` is the gold answer; ``verdict`` is as ``ScoredRollout.verdict``.
-    """
-
-    prompt: str | list[dict[str, Any]]
-    completion_ids: list[int]
-    lengths: list[int]
-    solution: str | None
-    verdict: float
-
-
-@runtime_checkable
-class RolloutScorer(Protocol):
-    """A step scorer that needs more of a rollout than its text: this method is called in place of ``score``.
-
-    The verifier is waited for first. All ranks call it equally often. A trainer calls ``attach(trainer)`` of a scorer
-    that has it once, when it has been built itself. Where it keeps ``stats``, ``stats.tokens`` are those it sampled.
-    """
-
-    def score_rollouts(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
-        """For each rollout one score per step, as ``StepScorer.score``."""
-        ...
 
 
 class RolloutScoring:
@@ -75,21 +62,31 @@ class RolloutScoring:
     Args:
         splitter: cuts completions into steps.
         tokenizer: the policy's, for the token counts of the steps.
-        step_scorer: the PRM, or a ``RolloutScorer``; None gives every step NaN. One that has ``submit(problems,
-            steps)`` scores beside other work: the ``result()`` of what it returns is waited for at the very end.
+        step_scorer: a scorer of any of the kinds in ``scorers``; None gives every step NaN. One that has
+            ``submit(problems, steps)`` scores beside other work: the ``result()`` of what it returns is waited for at
+            the very end.
         verifier: gives the verdicts; None leaves every rollout unverified. Its ``submit`` is used where it has one.
 
     After a call ``seconds`` holds the time spent waiting for the PRM ("prm") and, besides, for the verifier
-    ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile.
+    ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile; ``learnt``
+    what a scorer that learns along told.
+
+    Whoever has a policy tells ``of_tokens`` how to ask it, which token scorers need.
     """
 
     def __init__(
-        self, splitter: StepSplitter, tokenizer, step_scorer: StepScorer | None, verifier: Verifier | None
+        self,
+        splitter: StepSplitter,
+        tokenizer,
+        step_scorer: Scorer | None,
+        verifier: Verifier | None,
     ) -> None:
         self.splitter, self.tokenizer = splitter, tokenizer
         self.step_scorer, self.verifier = step_scorer, verifier
         self.seconds: dict[str, float] = {}
         self.scorer_stats: dict[str, float] = {}
+        self.learnt: dict[str, float] = {}
+        self.of_tokens = TokenScoring()
 
     def __call__(
         self,
@@ -98,9 +95,15 @@ class RolloutScoring:
         solutions: list[str | None],
         completion_ids: Sequence[list[int]],
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
+        learning: bool = False,
     ) -> list[ScoredRollout]:
-        """Scored rollouts; ``policy_prompts`` are what the policy was given where ``prompts`` are not."""
-        started = self.start(prompts, problems, solutions, completion_ids, policy_prompts)
+        """Scored rollouts.
+
+        Args:
+            policy_prompts: what the policy was given where ``prompts`` are not.
+            learning: the policy is trained on these, and a scorer that learns along learns from them.
+        """
+        started = self.start(prompts, problems, solutions, completion_ids, policy_prompts, learning)
         return started.scored(started.verified())
 
     def start(
@@ -110,9 +113,10 @@ class RolloutScoring:
         solutions: list[str | None],
         completion_ids: Sequence[list[int]],
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
+        learning: bool = False,
     ) -> "StartedScoring":
         """The same, begun: the verifier and a scorer with ``submit`` are at work when this returns."""
-        return StartedScoring(self, prompts, problems, solutions, completion_ids, policy_prompts)
+        return StartedScoring(self, prompts, problems, solutions, completion_ids, policy_prompts, learning)
 
     def counted(self) -> dict[str, float]:
         """The scorer's running totals, where it keeps them."""
@@ -129,8 +133,8 @@ class StartedScoring:
     """The scoring of one batch under way: ``verified`` waits for the verdicts, then ``scored`` for the step scores.
 
     Args:
-        scoring: whose parts are used, and where the seconds and the scorer's stats are left.
-        prompts, problems, solutions, completion_ids, policy_prompts: as ``RolloutScoring``'s call.
+        scoring: whose parts are used, and where the seconds, the scorer's stats and what it learnt are left.
+        prompts, problems, solutions, completion_ids, policy_prompts, learning: as ``RolloutScoring``'s call.
     """
 
     def __init__(
@@ -141,9 +145,10 @@ class StartedScoring:
         solutions: list[str | None],
         completion_ids: Sequence[list[int]],
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
+        learning: bool = False,
     ) -> None:
         self.scoring, self.prompts, self.problems, self.solutions = scoring, prompts, problems, solutions
-        self.completion_ids = completion_ids
+        self.completion_ids, self.learning = completion_ids, learning
         self.policy_prompts = prompts if policy_prompts is None else policy_prompts
         tokenizer = scoring.tokenizer
         self.texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
@@ -156,19 +161,23 @@ class StartedScoring:
         submit = getattr(scoring.step_scorer, "submit", None)
         self._pending = submit(problems, self.steps) if submit else None
         self._scores: list[list[float]] | None = None
+        self._tokens: list[Tensor] | None = None
 
     def verified(self) -> list[ScoredRollout]:
-        """The rollouts with their verdicts, and so far without step scores (NaN).
+        """The rollouts with their verdicts, and so far without scores (NaN).
 
-        A scorer that has no ``submit`` scores while the verifier works; a ``RolloutScorer`` after it.
+        A scorer that has no ``submit`` scores while the verifier works; a ``RolloutScorer`` or ``TokenScorer`` after.
         """
         scorer = self.scoring.step_scorer
-        asks_the_policy = hasattr(scorer, "score_rollouts")
-        if scorer is not None and self._pending is None and not asks_the_policy:
+        by_tokens = hasattr(scorer, "score_tokens")
+        waits = by_tokens or hasattr(scorer, "score_rollouts")
+        if scorer is not None and self._pending is None and not waits:
             self._scores = self._timed("prm", lambda: scorer.score(self.problems, self.steps))
         verdicts = self._timed("verifier", self._collect_verdicts)
         check_statuses([verdict.status for verdict in verdicts if verdict])
-        if asks_the_policy:
+        if by_tokens:
+            self._scores = self._timed("prm", lambda: self._scores_by_tokens(self._policy_rollouts(verdicts)))
+        elif waits:
             self._scores = self._timed("prm", lambda: scorer.score_rollouts(self._policy_rollouts(verdicts)))
         unknown = UNVERIFIED if self.scoring.verifier is None else UNLABELLED
         return [
@@ -180,14 +189,25 @@ class StartedScoring:
                 scores=[math.nan] * len(steps),
                 reward=verdict.reward if verdict else None,
                 status=verdict.status if verdict else unknown,
+                problem=problem if problem != prompt else None,
+                given=given if given != prompt else None,
+                solution=solution,
             )
-            for prompt, text, steps, lengths, verdict in zip(
-                self.prompts, self.texts, self.steps, self.lengths, verdicts, strict=True
+            for prompt, problem, given, solution, text, steps, lengths, verdict in zip(
+                self.prompts,
+                self.problems,
+                self.policy_prompts,
+                self.solutions,
+                self.texts,
+                self.steps,
+                self.lengths,
+                verdicts,
+                strict=True,
             )
         ]
 
     def scored(self, rows: list[ScoredRollout]) -> list[ScoredRollout]:
-        """The rows with their step scores."""
+        """The rows with their step scores, and those of their tokens where there are any."""
         if self._pending is not None:
             self._scores = self._timed("prm", self._pending.result)
         self.scoring.seconds = self.seconds
@@ -198,13 +218,23 @@ class StartedScoring:
         got, wanted = [len(row) for row in self._scores], [len(row) for row in self.steps]
         if got != wanted:
             raise ValueError(f"step_scorer: got {got} scores, expected one per step: {wanted}")
-        return [replace(row, scores=scores) for row, scores in zip(rows, self._scores, strict=True)]
+        tokens = self._tokens if self._tokens is not None else [None] * len(rows)
+        return [
+            replace(row, scores=scores, token_scores=of_tokens)
+            for row, scores, of_tokens in zip(rows, self._scores, tokens, strict=True)
+        ]
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
         begun = time.perf_counter()
         result = work()
         self.seconds[name] += time.perf_counter() - begun
         return result
+
+    def _scores_by_tokens(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
+        """The token scores are kept; the step scores are made of them."""
+        scoring = self.scoring
+        self._tokens, scoring.learnt = scoring.of_tokens(scoring.step_scorer, rollouts, self.learning)
+        return [step_scores(row, ends) for row, ends in zip(self._tokens, self.lengths, strict=True)]
 
     def _policy_rollouts(self, verdicts: Sequence[Verdict | None]) -> list[PolicyRollout]:
         values = [verdict_value(verdict.reward, verdict.status) if verdict else math.nan for verdict in verdicts]
@@ -266,7 +296,8 @@ def step_rollouts(
 ) -> StepRollouts:
     """The rows of whole groups as padded tensors on the device of ``outcome_rewards``.
 
-    Steps the PRM could not score are filled by ``reward.filled_scores``. Rows without a verifier have no verdicts.
+    Steps the PRM could not score are filled by ``reward.filled_scores``. Rows without a verifier have no verdicts, and
+    those of a step scorer no token scores.
     """
     width = max(len(row.steps) for row in rows)
 
@@ -288,4 +319,5 @@ def step_rollouts(
         num_generations=num_generations,
         verdicts=verdicts,
         scored=(~filled).to(device),
+        token_scores=token_table([row.token_scores for row in rows], device),
     )

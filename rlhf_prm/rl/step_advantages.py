@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reward import METHODS, StepRollouts, resolve, scheduled
+from reward import METHODS, TOKEN_METHODS, StepRollouts, resolve, scheduled, step_to_token
 
 Memory = dict[str, Tensor]
 
@@ -22,20 +22,22 @@ class StepAdvantages:
     rollouts, so their memories are equal.
 
     Args:
-        method: a name in ``reward.METHODS`` or a dotted path.
+        method: a name in ``reward.METHODS`` or ``reward.TOKEN_METHODS``, or a dotted path.
         keywords: the method's keywords; numbers may be schedules (``reward.scheduled``).
 
     Attributes:
+        per_token: the method reads token scores and gives (B, T), as those with an attribute ``per_token`` do.
         memory: what the method remembers of the training batches so far; empty for a method without a memory.
 
     Raises:
         ValueError: an unknown method, a keyword it does not take, a malformed schedule, or a method of one's own that
-            does not return finite (B, K), or a memory unlike its initial one.
+            does not return finite (B, K) (``per_token``: (B, T)), or a memory unlike its initial one.
     """
 
     def __init__(self, method: str, keywords: dict[str, Any]) -> None:
         self.name, self.keywords = method, keywords
-        self.method = resolve(method, METHODS, "method")
+        self.method = resolve(method, METHODS | TOKEN_METHODS, "method")
+        self.per_token = getattr(self.method, "per_token", False)
         self.has_memory = hasattr(self.method, "initial_memory")
         self.memory: Memory = self._initial_memory() if self.has_memory else {}
         self._check_keywords()
@@ -43,8 +45,8 @@ class StepAdvantages:
 
     def __call__(
         self, rollouts: StepRollouts, update: int, process_scale: float = 1.0, *, remember: bool = True
-    ) -> Float[Tensor, "B K"]:
-        """(B, K) advantages at optimizer update ``update``.
+    ) -> Float[Tensor, "B N"]:
+        """Advantages at optimizer update ``update``: (B, K), or (B, T) where ``per_token``.
 
         ``process_scale`` s in [0, 1] shrinks what the method adds to outcome-only:
         A = A_outcome + s·(A_method − A_outcome); 1 is the method untouched.
@@ -56,6 +58,8 @@ class StepAdvantages:
         if process_scale == 1.0:
             return advantages
         outcome_only = METHODS["outcome"](rollouts)
+        if self.per_token:
+            outcome_only = step_to_token(outcome_only, rollouts.token_counts, advantages.shape[1])
         return outcome_only + process_scale * (advantages - outcome_only)
 
     def state_dict(self) -> Memory:
@@ -129,14 +133,18 @@ class StepAdvantages:
             step_lengths=torch.tensor([[3, 2], [4, 1], [2, 0], [1, 1]]),
             outcome_rewards=torch.tensor([1.0, 0.0, 0.0, float("nan")]),
             num_generations=2,
+            token_scores=torch.linspace(-0.5, 0.5, 20).reshape(4, 5) if self.per_token else None,
         )
         try:
             advantages, _ = self._called(rollouts, self.memory, update=0)
         except (TypeError, ValueError) as error:
             raise ValueError(f"method {self.name!r} with {self.keywords}: {error}") from error
         shape = tuple(advantages.shape) if isinstance(advantages, Tensor) else type(advantages).__name__
-        if shape != (4, 2) or not advantages.isfinite().all():
-            raise ValueError(f"method {self.name!r}: got {shape} for 4 rollouts of 2 steps, expected finite (4, 2)")
+        wanted = (4, 5) if self.per_token else (4, 2)
+        if shape != wanted or not advantages.isfinite().all():
+            raise ValueError(
+                f"method {self.name!r}: got {shape} for 4 rollouts of 2 steps and 5 tokens, expected finite {wanted}"
+            )
 
 
 def _described(memory: Any) -> Any:

@@ -106,9 +106,9 @@ SEAM = (
     ),
     PrivateName(
         *(_GRPO, "_generate", "overridden"),
-        reason="splitting, verifying and a judge's work begin as soon as completions are there; held-out accuracy "
-        "samples by it as training does, and asks neither PRM nor loss",
-        breaks="a judge is waited for from the start of scoring on; no held-out accuracy on one's own data",
+        reason="the verifier and a judge begin as soon as completions are there; held-out accuracy and the teacher's "
+        "check sample as training does, and ask neither PRM nor loss",
+        breaks="scoring waits for TRL's own work; no held-out accuracy on one's own data",
     ),
     PrivateName(
         *(_GRPO, "_dist", "used"),

@@ -54,7 +54,8 @@ class RecipeArguments:
         default=None,
         metadata={
             "help": "PRM: Hub name or local folder; judge:MODEL = a model that judges; vine = live Monte-Carlo values "
-            "of the policy. Toy world: its own PRM by default; oracle = its exact labels; judge:toy = its judge."
+            "of the policy; teacher:NAME, implicit and self score tokens (docs/token_scores.md). Toy world: its own "
+            "PRM by default; oracle = its exact labels; judge:toy = its judge."
         },
     )
     prm_family: str = field(default="auto", metadata={"help": "How the PRM is read; auto recognises the public ones."})
@@ -63,7 +64,15 @@ class RecipeArguments:
         default=None,
         metadata={
             "help": "JSON of further keywords of load_prm, of load_judge for a judge (endpoint, votes, form, …), of "
-            "LiveMonteCarloScorer for vine, of the oracle random_flips and systematic_flips, of judge:toy flips."
+            "LiveMonteCarloScorer for vine, of the oracle random_flips and systematic_flips, of judge:toy flips, of "
+            "ImplicitSettings for implicit."
+        },
+    )
+    prm_refresh: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON: the PRM goes on learning on the policy's rollouts every so many updates (docs/refresh.md): "
+            '\'{"every": 20, "rows": 512, "labels": "judge", "model": "…", "endpoint": "http://…/v1"}\'.'
         },
     )
     verifier: str = field(default="math", metadata={"help": "math, or the dotted path of a verifier class."})
@@ -91,7 +100,7 @@ class RecipeArguments:
     )
 
     def __post_init__(self) -> None:
-        for name in ("world_settings", "columns", "prm_kwargs", "verifier_kwargs", "guard_kwargs"):
+        for name in ("world_settings", "columns", "prm_kwargs", "prm_refresh", "verifier_kwargs", "guard_kwargs"):
             setattr(self, name, json_mapping(name, getattr(self, name)))
         if (self.baseline or "").lower() in NO_BASELINE:  # as typed on a command line
             self.baseline = None

@@ -18,9 +18,12 @@ from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.prompts import keep_gold, load_prompts
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer, refuse_without_gold
+from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
+from rlhf_prm.runs.token_scorers import kind_of, token_scorer
 from rlhf_prm.settings import build
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
 ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
@@ -37,19 +40,21 @@ class Sources:
     ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the
     trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many
     held-out problems an evaluation without a limit is over. Where steps can be checked exactly, ``check_prm(page)``
-    measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels.
+    measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels; ``world`` is the toy
+    world, where it is one.
     """
 
     policy_path: str
     model_kwargs: dict[str, Any]
     tokenizer: PreTrainedTokenizerBase
-    step_scorer: StepScorer | None
+    step_scorer: Scorer | None
     verifier: Verifier
     train_dataset: Dataset
     eval_dataset: Dataset | None = None
     evaluate: Callable[[PreTrainedModel, int | None], dict[str, float]] | None = None
     check_prm: Callable[[Path], dict[str, Any]] | None = None
     exact_scorer: StepScorer | None = None
+    world: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
     eval_problems: int = 0
 
@@ -113,7 +118,15 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
     judge = _toy_judge(recipe, world_settings.seed) if recipe.prm == TOY_JUDGE else None
-    scorer = oracle or judge or _step_scorer(recipe, str(world.prm_path if own_prm else recipe.prm))
+    scorer = (
+        oracle
+        or judge
+        or _step_scorer(
+            recipe,
+            str(world.prm_path if own_prm else recipe.prm),
+            (str(world.policy_path), tokenizer, world.train_dataset["prompt"][0]),
+        )
+    )
 
     def check(page: Path) -> dict[str, Any]:
         return check_prm(world, scorer, page)
@@ -126,8 +139,9 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         verifier=ExactMatchVerifier(),
         train_dataset=world.train_dataset,
         evaluate=evaluate,
-        check_prm=None if recipe.prm == LIVE_VALUES else check,
+        check_prm=check if hasattr(scorer, "score") and recipe.prm != LIVE_VALUES else None,
         exact_scorer=OracleScorer(seed=world_settings.seed),
+        world=world,
         seconds=dict(world.seconds),
         eval_problems=min(recipe.eval_limit or len(world.eval_dataset), len(world.eval_dataset)),
     )
@@ -227,8 +241,8 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
         policy_path, tiny_prm = tiny_random_models([str(row) for row in train["problem"]], recipe.stage_cache, seed)
         prm = tiny_prm if prm == TINY_RANDOM else prm
     with loading("model_name_or_path", policy_path):
-        tokenizer = AutoTokenizer.from_pretrained(policy_path, revision=model_args.model_revision, padding_side="left")
-    scorer = prm and _step_scorer(recipe, str(prm))
+        tokenizer = saved_tokenizer(policy_path, revision=model_args.model_revision, padding_side="left")
+    scorer = prm and _step_scorer(recipe, str(prm), (str(policy_path), tokenizer, train["prompt"][0]))
     return Sources(
         policy_path=str(policy_path),
         model_kwargs={
@@ -245,9 +259,12 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
     )
 
 
-def _step_scorer(recipe: RecipeArguments, name: str) -> StepScorer:
+def _step_scorer(recipe: RecipeArguments, name: str, policy: tuple[str, Any, Any]) -> Scorer:
+    """``policy``: its path, its tokenizer and one of its prompts."""
     if is_judge(recipe.prm):
         return _judge(recipe.prm, recipe.prm_kwargs)
+    if kind_of(recipe.prm) is not None:
+        return token_scorer(recipe, *policy)
     return _live_values(recipe) if recipe.prm == LIVE_VALUES else _prm(recipe, name)
 
 

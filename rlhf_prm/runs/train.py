@@ -10,6 +10,7 @@ from typing import Any
 
 from rlhf_prm.generation.endpoint import EndpointError
 from rlhf_prm.guard.guard import HackGuard
+from rlhf_prm.prm.log_ratio import LogRatioScorer
 from rlhf_prm.prm.server import PRMServerError
 from rlhf_prm.report import write_report
 from rlhf_prm.rl.step_advantages import StepAdvantages
@@ -23,7 +24,9 @@ from rlhf_prm.runs.folder import UNFINISHED, MetricsFile, result_table, versions
 from rlhf_prm.runs.meaning import meaning
 from rlhf_prm.runs.prm_check import PRMCheck
 from rlhf_prm.runs.progress import one_line
+from rlhf_prm.runs.refresh import RefreshPRM, check_refresh, first_prm, learnt_so_far
 from rlhf_prm.runs.sources import Sources
+from rlhf_prm.runs.teacher_check import TeacherCheck
 
 BuildTrainer = Callable[[Any, list, Sources], Any]  # (config, callbacks, sources) → trainer
 
@@ -42,6 +45,7 @@ def check_settings(recipe: RecipeArguments, config: Any) -> Any:
     _guard(recipe)
     TokenBudget(budget=recipe.token_budget)
     checkpoint_to_resume(config)
+    check_refresh(recipe, config)
     baseline = None if recipe.baseline is None else _baseline(recipe.baseline, config)
     ready_folder(config.output_dir)
     return baseline
@@ -75,6 +79,7 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
             trainer, checkpoint = _built(recipe, config, sources, build_trainer)
         with _timed(seconds, "evaluate"):
             before = held_out_accuracy(trainer, sources)
+        kept = learnt_so_far(sources.step_scorer)
         measured = _trained(trainer, checkpoint, sources, seconds, config.label, before)
         summary = {"method": config.label, "seed": config.seed, **measured, "baseline": None}
         summary |= _circumstances(recipe, config, sources, seconds)
@@ -83,9 +88,10 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
             if main_process:
                 _leave(folder, summary | {UNFINISHED: f"{name} {other_config.label}"})
             label = f"{other_config.label} ({name})"
-            with user_errors():  # when a run is resumed, the one beside it may not have begun
-                other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, is_beside=True)
-            measured = _trained(other, checkpoint, sources, seconds, label, before)
+            with first_prm(trainer, sources.step_scorer, kept):
+                with user_errors():  # when a run is resumed, the one beside it may not have begun
+                    other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, is_beside=True)
+                measured = _trained(other, checkpoint, sources, seconds, label, before)
             summary[name] = {"method": other_config.label, **measured}
         if recipe.check_prm and sources.check_prm and trainer.accelerator.num_processes == 1:
             with _timed(seconds, "check PRM"):
@@ -102,8 +108,10 @@ def _beside(
 ) -> Iterator[tuple[str, Any, Sources]]:
     """(name, config, sources) of the runs that this one is compared with."""
     if baseline is not None:
-        # Outcome-only asks no scorer, and would pay for verdicts or live values that it does not use.
-        wasted = baseline.learns_from_outcome_only and getattr(sources.step_scorer, "costly", False)
+        # Outcome-only asks no scorer, and would pay for verdicts, live values or token scores that it does not use.
+        asked = sources.step_scorer
+        costly = getattr(asked, "costly", False) or hasattr(asked, "score_tokens")
+        wasted = baseline.learns_from_outcome_only and costly
         yield "baseline", baseline, replace(sources, step_scorer=None) if wasted else sources
     if recipe.ceiling:
         ceiling = copy.deepcopy(config)
@@ -125,6 +133,10 @@ def _built(
     callbacks = [MetricsFile(config.output_dir), on_the_way, tokens, guard]
     if sources.step_scorer is not None and not config.learns_from_outcome_only and not is_beside:
         callbacks.append(PRMCheck())
+        if isinstance(sources.step_scorer, LogRatioScorer) and sources.step_scorer.sign == 1:
+            callbacks.append(TeacherCheck())
+        if recipe.prm_refresh:
+            callbacks.append(RefreshPRM(recipe.prm_refresh, sources))
     trainer = build_trainer(config, callbacks, sources)
     for callback in callbacks[1:]:
         callback.trainer = trainer

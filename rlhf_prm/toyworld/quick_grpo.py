@@ -4,28 +4,35 @@ Studies of hundreds of runs use it; recipes and users use ``ProcessGRPOTrainer``
 gradient on the same rollouts (``tests/toyworld/test_quick_grpo.py``).
 """
 
+import copy
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, get_scheduler, set_seed
 
 from reward import step_to_token
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.generation.requests import unit_seed
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.prm_training.along import quality_of
+from rlhf_prm.prm_training.refresh import PRMRefresher, RefreshSettings
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer, PolicyAccess
 from rlhf_prm.rl.policy_sampling import GeneratorSampler
-from rlhf_prm.rl.rollout_scoring import RolloutScoring, step_rollouts
+from rlhf_prm.rl.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
+from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld.evaluate import evaluate_policy
+from rlhf_prm.toyworld.label_stages import ROWS
 from rlhf_prm.toyworld.problems import SEPARATOR
+from rlhf_prm.toyworld.refresh_labels import ExactLabeller, toy_labeller
 from rlhf_prm.toyworld.sampler import PolicySampler
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 from rlhf_prm.toyworld.world import ToyWorld
@@ -55,23 +62,35 @@ class Regime:
 
 def quick_grpo(
     world: ToyWorld,
-    scorer: StepScorer | LiveMonteCarloScorer | None,
+    scorer: Scorer | None,
     method: str,
     method_kwargs: dict[str, Any] | None = None,
     regime: Regime | None = None,
     *,
     seed: int = 0,
+    refresh: RefreshSettings | None = None,
+    label_options: dict[str, Any] | None = None,
+    measure_every: int = 0,
 ) -> dict[str, Any]:
     """Trains the world's policy on its verified prompts and measures it on the held-out ones.
 
     Every update: one generation batch, one gradient of the token mean of −A·log π (TRL's ``loss_type="bnpo"``,
     ``beta=0``), AdamW without weight decay. A ``LiveMonteCarloScorer`` is given the policy of this run.
 
+    Args:
+        refresh: the PRM goes on learning on this run's rollouts (``PRMRefresher``), a copy of it: ``scorer`` stays as
+            it is. ``label_options`` are keywords of ``toy_labeller``.
+        measure_every: measure the scores of every so-many-th update's rollouts against exact step labels, before a
+            refresh; 0 = never.
+
     Returns:
-        ``accuracy`` and ``process_accuracy`` after training, ``generated_tokens``, ``seconds`` of training, and
-        ``memory``: what a method with a memory remembers at the end, as floats.
+        ``accuracy`` and ``process_accuracy`` after training, ``generated_tokens``, ``seconds`` of training (without the
+        measuring), ``memory``: what a method with a memory remembers at the end, as floats; ``refreshes``: what
+        ``PRMRefresher.refresh`` told, and the ``update``; ``learnt``: the same of a scorer that learns along;
+        ``scorer_quality``: ``update`` and ``quality_of`` the scores against exact labels.
     """
     regime = regime or Regime()
+    scorer = scorer if refresh is None else copy.deepcopy(scorer)
     tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
     policy = AutoModelForCausalLM.from_pretrained(world.policy_path, dtype=torch.float32)
     set_seed(seed)
@@ -81,6 +100,8 @@ def quick_grpo(
     limit = world.settings.max_completion_length
     sampler = PolicySampler(policy, tokenizer, max_new_tokens=limit)
     scoring = RolloutScoring(StepSplitter(SEPARATOR), tokenizer, scorer, ExactMatchVerifier())
+    scoring.of_tokens.prompt_ids = lambda texts: tokenizer(texts).input_ids
+    scoring.of_tokens.log_probs = partial(_log_probs, policy, pad_token_id=tokenizer.pad_token_id)
     updates = iter(range(regime.max_steps))
     if isinstance(scorer, LiveMonteCarloScorer):
         scorer.policy = PolicyAccess(
@@ -93,6 +114,12 @@ def quick_grpo(
     advantages = StepAdvantages(method, method_kwargs or {})
     optimizer = torch.optim.AdamW(policy.parameters(), lr=regime.learning_rate, weight_decay=0.0)
     schedule = get_scheduler(regime.lr_scheduler_type, optimizer, regime.warmup_steps, regime.max_steps)
+    learner = None
+    if refresh is not None:
+        labeller = toy_labeller(refresh.labels, world.settings, sampler, **(label_options or {}))
+        first_rows = read_json_lines(world.stages["labels"].path / ROWS)[: world.settings.prm_rows]
+        learner = PRMRefresher(scorer, labeller, refresh, first_rows=first_rows, seed=seed)
+    refreshes, learnt, quality, measuring = [], [], [], 0.0
     tokens, start = 0, time.perf_counter()
     for update in range(regime.max_steps):
         chosen = [order[(update * regime.prompts + i) % len(order)] for i in range(regime.prompts)]
@@ -101,12 +128,14 @@ def quick_grpo(
         sampled = sampler.generate_ids(prompt_ids, regime.num_generations, seed=seed * 1_000_003 + update)
         completions = [ids for group in sampled for ids in group]
         texts = [prompts[index] for index in rows]
-        scored = scoring(texts, texts, [solutions[index] for index in rows], completions)
+        scored = scoring(texts, texts, [solutions[index] for index in rows], completions, learning=True)
         outcomes = torch.tensor([float("nan") if row.reward is None else row.reward for row in scored])
         rollouts = step_rollouts(scored, outcomes, regime.num_generations)
-        per_step = advantages(rollouts, update)
-        width = max(map(len, completions))
-        per_token = step_to_token(per_step, rollouts.step_lengths, width)
+        per_token = advantages(rollouts, update)
+        if not advantages.per_token:
+            per_token = step_to_token(per_token, rollouts.step_lengths, max(map(len, completions)))
+        if scoring.learnt:
+            learnt.append({"update": update + 1, **scoring.learnt})
         policy.train()
         policy_loss(
             policy,
@@ -121,10 +150,33 @@ def quick_grpo(
         schedule.step()
         optimizer.zero_grad()
         tokens += sum(map(len, completions)) + scoring.sampled_tokens
-    seconds = time.perf_counter() - start
+        if measure_every and (update + 1) % measure_every == 0:
+            begun = time.perf_counter()
+            quality.append({"update": update + 1, **exact_quality(scored)})
+            measuring += time.perf_counter() - begun
+        if learner is not None:
+            learner.collect([row.fresh for row in scored])
+            if learner.due(update + 1) and update + 1 < regime.max_steps:
+                refreshes.append({"update": update + 1, **learner.refresh(update + 1)})
+    seconds = time.perf_counter() - start - measuring
     measured = evaluate_policy(policy, tokenizer, world.eval_dataset["prompt"], max_new_tokens=limit)
     memory = {name: float(value) for name, value in advantages.memory.items() if value.ndim == 0}
-    return {**measured, "generated_tokens": tokens, "seconds": round(seconds, 1), "memory": memory}
+    return {
+        **measured,
+        "generated_tokens": tokens,
+        "seconds": round(seconds, 1),
+        "memory": memory,
+        "refreshes": refreshes,
+        "learnt": learnt,
+        "scorer_quality": quality,
+    }
+
+
+def exact_quality(scored: Sequence[ScoredRollout]) -> dict[str, float]:
+    """``quality_of`` the scores that these rollouts were trained with, against the labels of the exact checker."""
+    labels = ExactLabeller().labels([row.fresh for row in scored])
+    rows = [one.row(row.prompt, row.steps) for one, row in zip(labels, scored, strict=True)]
+    return quality_of([row.scores for row in scored], rows)
 
 
 def policy_loss(
@@ -135,14 +187,35 @@ def policy_loss(
     pad_token_id: int,
 ) -> Float[Tensor, ""]:
     """−Σ A·log π over all completion tokens, divided by their number: on-policy, the gradient of the clipped loss."""
-    width = max(len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True))
-    ids = torch.full((len(prompts), width), pad_token_id)
-    weights, mask = torch.zeros(len(prompts), width), torch.zeros(len(prompts), width)
+    ids, mask = _padded(prompts, completions, pad_token_id)
+    weights = torch.zeros(mask.shape)
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        first, last = len(prompt), len(prompt) + len(completion)
-        ids[row, :last] = torch.tensor([*prompt, *completion])
-        weights[row, first:last] = advantages[row, : len(completion)]
-        mask[row, first:last] = 1
-    # Padding is on the right and attention is causal, so no attention mask is needed.
-    log_probabilities = policy(ids[:, :-1]).logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-    return -(weights[:, 1:] * log_probabilities * mask[:, 1:]).sum() / mask[:, 1:].sum()
+        weights[row, len(prompt) : len(prompt) + len(completion)] = advantages[row, : len(completion)]
+    return -(weights[:, 1:] * _next_log_probs(policy, ids) * mask[:, 1:]).sum() / mask[:, 1:].sum()
+
+
+def _padded(
+    prompts: Sequence[list[int]], completions: Sequence[list[int]], pad_token_id: int
+) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """Prompt and completion in one row, and 1 at the completion's tokens."""
+    width = max(len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True))
+    ids, mask = torch.full((len(prompts), width), pad_token_id), torch.zeros(len(prompts), width)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        ids[row, : len(prompt) + len(completion)] = torch.tensor([*prompt, *completion])
+        mask[row, len(prompt) : len(prompt) + len(completion)] = 1
+    return ids, mask
+
+
+def _next_log_probs(policy: PreTrainedModel, ids: Int[Tensor, "B T"]) -> Tensor:
+    """log π of every token but the first. Padding is on the right and attention is causal: no mask is needed."""
+    return policy(ids[:, :-1]).logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+
+
+@torch.no_grad()
+def _log_probs(
+    policy: PreTrainedModel, prompts: list[list[int]], completions: list[list[int]], *, pad_token_id: int
+) -> list[Tensor]:
+    """log π of the completion tokens of each rollout."""
+    ids, _ = _padded(prompts, completions, pad_token_id)
+    rows = zip(_next_log_probs(policy, ids), prompts, completions, strict=True)
+    return [row[len(prompt) - 1 : len(prompt) + len(ids) - 1] for row, prompt, ids in rows]

@@ -32,6 +32,7 @@ class Server:
         self.seen, self.seeds, self.bodies = Counter(), [], []
         self.in_flight = self.most_in_flight = 0
         self.refusal, self.retry_after = 400, "0.02"
+        self.tells_ids = False
         self.together = None  # a threading.Barrier that every request waits at
 
     def __enter__(self):
@@ -94,11 +95,14 @@ class Server:
             time.sleep(self.hang)
         if fault == "cut":
             return handler.connection.close()
-        texts = self.texts(prompt, body["n"], body["seed"])
+        of_ids = isinstance(prompt, list) and isinstance(prompt[0], int)
+        texts = self.texts(str(prompt) if of_ids else prompt, body["n"], body["seed"])
         if fault == "too few":
             texts = texts[1:]
         chat = "messages" in body
         choices = [{"message": {"content": text}} if chat else {"text": text} for text in texts]
+        if self.tells_ids and body.get("return_token_ids"):
+            choices = [choice | {"token_ids": [1, 2], "prompt_token_ids": [3]} for choice in choices]
         answer = json.dumps({"choices": choices, "usage": {"prompt_tokens": 10, "completion_tokens": 20}}).encode()
         if fault == "cut in the body":
             handler.wfile.write(

@@ -74,7 +74,7 @@ def test_texts_and_chats_go_where_they_belong():
         assert generator.generate(["text", chat], 2, seed=[5, 6], stop=["\n"]) == wanted(["text", chat], 2, [5, 6])
     bodies = dict(server.bodies)
     common = {"model": "m", "max_tokens": 7, "temperature": 0.5, "top_p": 1.0, "top_k": 3, "n": 2, "stop": ["\n"]}
-    assert bodies["/v1/completions"] == {"prompt": "text", "seed": 5, **common}
+    assert bodies["/v1/completions"] == {"prompt": "text", "seed": 5, "return_token_ids": True, **common}
     assert bodies["/v1/chat/completions"] == {"messages": chat, "seed": 6, **common}
     assert generator.usage.completion_tokens == 40 and generator.usage.prompt_tokens == 20
     with Server() as server, pytest.raises(EndpointError):  # this server needs a seed: it answers nothing without

@@ -134,7 +134,9 @@ def test_a_prefix_is_the_solutions_own_text(tmp_path, row, asked):
     """Steps that a pattern cut are not joined by a separator that the policy never wrote; a list of steps is."""
     path = tmp_path / "solutions.jsonl"
     path.write_text(json.dumps({"problem": "P?", "answer": "7"} | row) + "\n")
-    completer = GeneratorConfig(model="m", template="plain")
+    completer = GeneratorConfig(
+        model="m", template="plain", endpoints=["http://localhost:9/v1"], options={"send_ids": False}
+    )
     config = AnnotateConfig(
         out=str(tmp_path), solutions=str(path), completer=completer, step_pattern=r"\n+", num_completions=2
     )

@@ -5,6 +5,7 @@ import random
 import zlib
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from rlhf_prm.prm import load_prm
@@ -124,6 +125,27 @@ def run_with_live_values(algorithm: str, folder: Path) -> dict:
     return result | {"prefixes": stats.prefixes, "completions": stats.completions, "tokens": stats.tokens}
 
 
+class TokenHashScorer:
+    """A token's score depends on the prompt and the tokens up to it."""
+
+    def score_tokens(self, rollouts):
+        return [
+            torch.tensor(
+                [
+                    zlib.crc32(f"{one.prompt_ids}|{one.completion_ids[: t + 1]}".encode()) % 1000 / 500 - 1
+                    for t in range(len(one.completion_ids))
+                ]
+            )
+            for one in rollouts
+        ]
+
+
+def run_with_token_scores(algorithm: str, folder: Path) -> dict:
+    """The same with scores of tokens, compared within a group that spans the ranks."""
+    how = {"method": "spro", "method_kwargs": {"beta": 0.2}} if algorithm == "grpo" else {"shaping": "token_scores"}
+    return run(algorithm, folder / f"{algorithm}-tokens", TokenHashScorer(), **how)
+
+
 def results_of(folder: Path, parts: list[str]) -> dict:
     """What each part gave on this rank."""
     results = {}
@@ -135,6 +157,8 @@ def results_of(folder: Path, parts: list[str]) -> dict:
             results[part] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         elif what == "prm":
             results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
+        elif what == "tokens":
+            results[part] = run_with_token_scores(algorithm, folder)
         elif what == "live":
             results[part] = run_with_live_values(algorithm, folder)
         else:

@@ -101,6 +101,47 @@ def test_live_values_are_no_model(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("prm", "kwargs", "scorer", "name"),
+    [
+        ("Qwen/Qwen2.5-Math-PRM-7B", {}, "prm", "Qwen/Qwen2.5-Math-PRM-7B"),
+        ("teacher:Qwen/Qwen2.5-7B", {}, "frozen", "Qwen/Qwen2.5-7B"),
+        ("teacher:Qwen/Qwen2.5-7B", {"endpoint": "http://h:8000/v1"}, "frozen", None),
+        ("self", {}, "frozen", "Qwen/Qwen2.5-1.5B"),
+        ("implicit", {}, "implicit", "Qwen/Qwen2.5-1.5B"),
+        ("implicit", {"lora": {"r": 8}}, "adapter", "Qwen/Qwen2.5-1.5B"),
+        ("implicit", {"lora": {"r": 8}, "base": "policy"}, "adapter", None),
+        ("vine", {}, "prm", None),
+    ],
+)
+def test_who_scores_is_recognised(tmp_path, prm, kwargs, scorer, name):
+    recipe = {"model_name_or_path": "Qwen/Qwen2.5-1.5B", "prm": prm, "prm_kwargs": kwargs}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    settings, names = recipe_settings(tmp_path / "recipe.yaml", gpus=1)
+    assert (settings["scorer"], names.get("prm")) == (scorer, name)
+
+
+def test_memory_and_time_of_who_scores_by_hand():
+    """A PRM is a trunk, a teacher a whole model; an implicit PRM is two, with float32 weights and moments of one."""
+    shape = SHAPES["1.5B"]
+    plans = {
+        kind: RunPlan(policy=shape, prm=shape, gpus=1, zero=0, scorer=kind, prm_tokens=1024, rollouts=64)
+        for kind in ("prm", "frozen", "implicit")
+    }
+    memory = {kind: {name: size for name, (size, _) in memory_by_part(plan).items()} for kind, plan in plans.items()}
+    assert memory["prm"]["PRM weights"] == 2 * shape.body_parameters
+    assert memory["frozen"]["PRM weights"] == 2 * shape.parameters
+    assert memory["implicit"]["PRM weights"] == 4 * shape.parameters
+    assert memory["implicit"]["implicit PRM's optimizer"] == 12 * shape.parameters
+    assert memory["implicit"]["PRM scoring"] > memory["frozen"]["PRM scoring"] > memory["prm"]["PRM scoring"]
+    seconds = {kind: seconds_by_part(plan, GPUS["h100"])["PRM"] for kind, plan in plans.items()}
+    flops = 2 * shape.forward_flops_per_token * 64 * plans["prm"].tokens  # teacher and policy, once each
+    assert seconds["frozen"] == pytest.approx(flops / (GPUS["h100"].flops * 0.5))
+    assert seconds["prm"] < seconds["frozen"] < seconds["implicit"]
+    refreshed = memory_by_part(RunPlan(policy=shape, prm=shape, gpus=1, zero=0, rollouts=64, prm_refresh=True))
+    assert refreshed["PRM refresh"][0] > 14 * shape.body_parameters and refreshed["PRM refresh"][1] == ("score",)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("model_name_or_path: tiny-random", "builds small models itself"),

@@ -90,6 +90,15 @@ def token_classification(folder, problem, steps):
     return all_logits(model, ids)[flags].softmax(-1)[:, 1].tolist()
 
 
+def decoder_prm(folder, problem, steps):
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForTokenClassification.from_pretrained(folder)
+    answer = "<extra_0>".join(steps) + "<extra_0>"
+    chat = [{"role": "user", "content": problem}, {"role": "assistant", "content": answer}]
+    ids = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False).input_ids
+    probabilities = all_logits(model, ids).softmax(-1)[:, 1].tolist()
+    return [p for p, i in zip(probabilities, ids, strict=True) if i == tokenizer.convert_tokens_to_ids("<extra_0>")]
+
+
 def implicit(folder, reference, problem, steps, beta=0.001):
     """σ(β·Σ(log π − log π_ref)) over the answer's tokens up to the one that holds the step's last character."""
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -5,16 +5,25 @@ import json
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForTokenClassification,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Phi3Config,
+    PhiConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2ForTokenClassification,
+    Qwen3Config,
 )
 
+from rlhf_prm.prm.decoders import decoder_class
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead
 from tests.tiny_models import byte_level_tokenizer
 
@@ -112,6 +121,29 @@ def implicit(folder, seed: int = 0):
 def token_classification(folder):
     tokenizer = chat_tokenizer(QWEN_SPECIALS, CHATML, eos_token="<|endoftext|>")
     return _saved(Qwen2ForTokenClassification, Qwen2Config, tokenizer, folder, num_labels=2)
+
+
+DECODERS = {
+    "llama": (LlamaConfig, {}),
+    "mistral": (MistralConfig, {"sliding_window": None}),
+    "gemma": (GemmaConfig, {"head_dim": 32}),
+    "gemma2": (Gemma2Config, {"head_dim": 32, "query_pre_attn_scalar": 32}),
+    "gemma3": (Gemma3TextConfig, {"head_dim": 32, "query_pre_attn_scalar": 32}),
+    "phi": (PhiConfig, {}),
+    "phi3": (Phi3Config, {"pad_token_id": 0}),
+    "qwen3": (Qwen3Config, {"head_dim": 32}),
+    "olmo2": (Olmo2Config, {}),
+}
+
+
+def decoder_prm(folder, name: str = "llama"):
+    """What is trained here from a decoder that is no Qwen2; Llama's is made by transformers' own class."""
+    config_class, settings = DECODERS[name]
+    tokenizer = chat_tokenizer(
+        [*LLAMA_SPECIALS, "<extra_0>"], LLAMA3, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>"
+    )
+    made = LlamaForTokenClassification if name == "llama" else decoder_class(config_class())
+    return _saved(made, config_class, tokenizer, folder, num_labels=2, step_tag="<extra_0>", **settings)
 
 
 def causal_tag(folder):

@@ -15,6 +15,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf_prm.prm import FAMILIES, load_prm
+from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+from rlhf_prm.prm.texts import Texts
 
 MARKS = {"tag": "<step>", "good": "+", "bad": "-"}
 CASES = {  # family: (checkpoint, slow reading, what load_prm needs to be told)
@@ -23,6 +25,7 @@ CASES = {  # family: (checkpoint, slow reading, what load_prm needs to be told)
     "math_shepherd": (prm_checkpoints.math_shepherd, naive.math_shepherd, {}),
     "rlhflow": (prm_checkpoints.rlhflow, naive.rlhflow, {}),
     "skywork_prm": (prm_checkpoints.skywork, naive.skywork, {}),
+    "decoder_prm": (prm_checkpoints.decoder_prm, naive.decoder_prm, {}),
     "token_classification": (prm_checkpoints.token_classification, naive.token_classification, {}),
     "causal_tag": (prm_checkpoints.causal_tag, naive.causal_tag, MARKS),
 }
@@ -85,7 +88,7 @@ def assert_scores(scorer, problems, steps, expected, spread=0.02):
     assert max(every) - min(every) > spread  # the model tells steps apart, so the test can fail
 
 
-@pytest.mark.parametrize("name", ["qwen_prm", "math_shepherd", "rlhflow", "token_classification", "causal_tag"])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("reasonflux_prm", "skywork_prm")])
 def test_marks_spelled_out_in_a_step_are_text(folder_of, name):
     """Neither a tag nor a special token in a problem or a step becomes its id, and no score is gained or lost by it."""
     scorer = load_prm(folder_of(name), **CASES[name][2])
@@ -117,6 +120,23 @@ def test_a_tokenizer_without_the_tag_is_refused(folder_of, tmp_path):
     AutoTokenizer.from_pretrained(folder_of("rlhflow")).save_pretrained(folder)
     with pytest.raises(ValueError, match="step tag '<extra_0>' as one token"):
         load_prm(folder)
+
+
+def test_scores_do_not_depend_on_the_day():
+    """Llama 3.2's chat template writes the date of today unless it is given one."""
+    today = "{% if date_string is not defined %}{% set date_string = strftime_now('%H:%M:%S.%f') %}{% endif %}"
+    template = today + "{{ date_string }} {% for m in messages %}{{ m['content'] }}{% endfor %}"
+    texts = Texts(prm_checkpoints.chat_tokenizer(["<extra_0>"], template), "<extra_0>")
+    assert texts.chat_pieces((("user", "{0}"), ("assistant", "{1}")))[0] == "26 Jul 2024 "
+
+
+def test_a_tag_that_the_model_does_not_embed_is_refused(tmp_path):
+    scorer = load_prm(prm_checkpoints.qwen_prm(tmp_path))
+    model = Qwen2ForProcessRewardModel.from_pretrained(tmp_path)
+    model.resize_token_embeddings(scorer.texts.tag_id)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"step tag '<extra_0>' has id \d+, but the model embeds \d+ tokens"):
+        load_prm(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ import torch
 
 from reward import METHODS
 from reward.verifier import Verdict
+from rlhf_prm.generation.requests import Sample
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer, PolicyAccess
 from rlhf_prm.rl.policy_sampling import Continuation, GeneratorSampler, Prefix, TrainerSampler
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
-from rlhf_prm.rl.rollout_scoring import PolicyRollout, RolloutScoring, step_rollouts
+from rlhf_prm.rl.rollout_scoring import RolloutScoring, step_rollouts
+from rlhf_prm.rl.scorers import PolicyRollout
 from rlhf_prm.steps import StepSplitter, step_lengths
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
@@ -197,6 +199,23 @@ def test_a_generator_of_ids_is_given_the_policys_own_and_cut_at_the_limit():
     prefix = Prefix(" 3 +", tuple(ids_of(" 3 +")), tuple(ids_of(" b\n\n")), 2)
     found = GeneratorSampler(generator, TOKENIZER).continuations([prefix], 1, 0)
     assert generator.ids == [ids_of(" 3 + b\n\n")] and found == [[(" b\n\n 7 7", 2)]]
+
+
+def test_a_generator_that_reads_ids_as_prompts_is_given_the_policys_own_too():
+    """Prompt and rollout as the policy read and wrote them, whatever a tokenizer would make of the text."""
+
+    class ReadsIds(Echo):
+        reads_ids = True
+
+        def generate(self, prompts, n, *, seed=None, stop=None):
+            super().generate(prompts, n, seed=seed)
+            return [[Sample(" 7" * 30, ids_of(" 7" * 30)), " 8 8"] for _ in prompts]
+
+    generator = ReadsIds()
+    prefix = Prefix(MESSAGES, tuple(ids_of(" 3 +")), tuple(ids_of(" b\n\n")), 2)
+    found = GeneratorSampler(generator, TOKENIZER).continuations([prefix], 2, 0)
+    assert generator.prompts == [ids_of(" 3 + b\n\n")]
+    assert found == [[(" b\n\n 7 7", 2), (" b\n\n 8 8", 2)]]
 
 
 # In a trainer

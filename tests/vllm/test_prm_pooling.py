@@ -21,11 +21,6 @@ def vllm_is_here():
     pytest.importorskip("vllm")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return prm_checkpoints.qwen_prm(tmp_path_factory.mktemp("qwen"))
-
-
 IN_PROCESS = """
 import json, sys
 from vllm import LLM
@@ -39,7 +34,11 @@ print("SCORES", json.dumps([output.outputs.data[:, 1].tolist() for output in out
 """
 
 
-def test_pooling_in_process(folder):
+@pytest.mark.parametrize("name", ["qwen2", *prm_checkpoints.DECODERS])
+def test_pooling_in_process(name, tmp_path):
+    """Of everything that is trained here, from whatever base."""
+    folder = tmp_path / name
+    prm_checkpoints.qwen_prm(folder) if name == "qwen2" else prm_checkpoints.decoder_prm(folder, name)
     scorer = load_prm(folder)
     problems, steps = ragged()
     ids = [scorer.family.rendered(scorer.texts, p, s).ids for p, s in zip(problems, steps, strict=True)]
@@ -52,7 +51,7 @@ def test_pooling_in_process(folder):
     assert json.loads(marked[0][7:]) == [pytest.approx(row, abs=1e-5) for row in expected]
 
 
-@pytest.mark.parametrize("family", ["qwen_prm", "token_classification"])
+@pytest.mark.parametrize("family", ["qwen_prm", "decoder_prm", "token_classification"])
 def test_pooling_over_http(tmp_path, family):
     """The command of the error message starts a server whose scores are those in process."""
     folder = getattr(prm_checkpoints, family)(tmp_path / "prm")

@@ -1,0 +1,107 @@
+"""Versions of a scorer's weights on disk: the newest, the one before, the first, and those that checkpoints need."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf_prm.files import read_json, whole
+from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
+from rlhf_prm.prm.scorer import PRMScorer
+from rlhf_prm.prm_training.ranks import Ranks
+
+STATE_FILE = "prm_refresh.json"  # in a checkpoint: what the refresh remembers
+Weights = dict[str, Tensor]
+
+
+class Versions:
+    """The weights of ``scorer``: version 0 as it was loaded, and one more for every swap.
+
+    Args:
+        folder: of the files ``version_<n>.pt``, which rank 0 writes and reads; None keeps nothing.
+    """
+
+    def __init__(self, scorer: PRMScorer, folder: Path | None) -> None:
+        self.scorer, self.folder = scorer, folder
+        self.newest = 0
+
+    def weights(self) -> Weights:
+        """A copy of the present weights, in CPU memory."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._state().items()}
+
+    def put(self, weights: Weights) -> None:
+        """Makes the scorer score with these, which every rank has."""
+        with self.scorer.placement.learning() as reader, torch.no_grad():
+            for name, tensor in reader.state_dict().items():
+                tensor.copy_(weights[name])
+
+    def add(self, old: Weights) -> None:
+        """The present weights are a new version; ``old`` are those of the version before."""
+        if self.newest == 0:
+            self._keep(0, old)
+        self.newest += 1
+        self._keep(self.newest, self._state())
+        self._prune()
+
+    def load(self, version: int) -> None:
+        """Makes the scorer score with a version that was kept; version 0 of a scorer that never changed is there.
+
+        Raises:
+            ValueError: it is not in the folder.
+        """
+        if version == self.newest:
+            return
+        ranks = Ranks()
+        path = None if self.folder is None else self._file(version)
+        found = ranks.from_first(lambda: path is not None and path.is_file())
+        if not found:
+            raise ValueError(f"PRM refresh: got no weights of version {version} in {self.folder}, expected {path}")
+        kept = torch.load(path, map_location="cpu", weights_only=True) if ranks.rank == 0 else None
+        with self.scorer.placement.learning() as reader, torch.no_grad():
+            for name, tensor in reader.state_dict().items():
+                if kept is not None:
+                    tensor.copy_(kept[name])
+                ranks.like_first([tensor])
+        self.newest = version
+
+    def export(self, folder: Path, tokenizer: Any) -> bool:
+        """Writes the present weights as a PRM that ``load_prm`` loads; False for families with other models' layout."""
+        reader = self.scorer.placement.reader
+        config = getattr(reader.body, "config", None)
+        if self.scorer.family.name not in ("qwen_prm", "reasonflux_prm"):
+            return False
+        with torch.device("meta"):
+            layout = Qwen2ForProcessRewardModel(config)
+        parts = (("model", reader.body), ("score", reader.head))
+        state = {f"{part}.{name}": t for part, module in parts for name, t in module.state_dict().items()}
+        layout.save_pretrained(folder, state_dict={name: tensor.detach().cpu() for name, tensor in state.items()})
+        tokenizer.save_pretrained(folder)
+        return True
+
+    def _state(self) -> Weights:
+        return self.scorer.placement.reader.state_dict()
+
+    def _file(self, version: int) -> Path:
+        return self.folder / f"version_{version}.pt"
+
+    def _keep(self, version: int, weights: Weights) -> None:
+        if self.folder is None or Ranks().rank != 0:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole(self._file(version)) as partial:
+            torch.save({name: tensor.detach().cpu() for name, tensor in weights.items()}, partial)
+
+    def _prune(self) -> None:
+        if self.folder is None or Ranks().rank != 0:
+            return
+        kept = {0, self.newest - 1, self.newest, *_needed(self.folder.parent.glob(f"checkpoint-*/{STATE_FILE}"))}
+        for path in self.folder.glob("version_*.pt"):
+            if int(path.stem.removeprefix("version_")) not in kept:
+                path.unlink()
+
+
+def _needed(states: Iterable[Path]) -> set[int]:
+    """The versions that checkpoints go on from."""
+    return {read_json(path)["version"] for path in states}

@@ -1,0 +1,88 @@
+"""Who scores: what a trainer asks of a PRM, a judge, live values, an implicit PRM or a teacher.
+
+A scorer has one of ``score`` (texts → a score per step, ``rlhf_prm.prm.StepScorer``), ``score_rollouts`` (rollouts →
+a score per step) or ``score_tokens`` (rollouts → a score per token). Beside it, each where it makes sense:
+
+- ``update``: it learns along, on every batch that is trained on (``LearningScorer``);
+- ``submit(problems, steps)``, beside ``score``: it works in the background, as a judge does; the ``result()`` of what
+  is returned is the scores, and is waited for at the very end of the scoring;
+- ``attach(trainer)``: called once, when the trainer has been built;
+- ``stats``: an object of running totals; ``forwards``, ``completions``, ``tokens`` and ``duplicates`` are logged, and a
+  judge's counts (``judges.stats``);
+- ``costly``: True = a run that learns from outcomes alone should not be given it. Token scorers never are.
+
+All ranks call each of them equally often.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from rlhf_prm.prm.protocol import StepScorer
+
+
+@dataclass(frozen=True)
+class PolicyRollout:
+    """One rollout as the policy knows it, for a scorer that asks the policy itself or reads its tokens.
+
+    ``prompt`` is the text or the messages that the policy was given; ``lengths`` are tokens per step and sum to those
+    of ``completion_ids``; ``solution`` is the gold answer; ``verdict`` is as ``ScoredRollout.verdict``. A token scorer
+    also gets ``prompt_ids``, the prompt as the policy read it, and where it has ``needs_log_probs`` the policy's own
+    ``log_probs`` of the completion's tokens, under the weights that sampled them.
+    """
+
+    prompt: str | list[dict[str, Any]]
+    completion_ids: list[int]
+    lengths: list[int]
+    solution: str | None
+    verdict: float
+    prompt_ids: list[int] | None = None
+    log_probs: Tensor | None = None
+
+
+@runtime_checkable
+class RolloutScorer(Protocol):
+    """A step scorer that needs more of a rollout than its text: this method is called in place of ``score``.
+
+    The verifier is waited for first. Where it keeps ``stats``, ``stats.tokens`` are those it had the policy sample.
+    """
+
+    def score_rollouts(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
+        """For each rollout one score per step, as ``StepScorer.score``."""
+        ...
+
+
+@runtime_checkable
+class TokenScorer(Protocol):
+    """A scorer of the policy's own tokens, mostly a log-ratio of two models. The verifier is waited for first.
+
+    Its step scores are made of it: σ(Σ of the token scores up to the end of the step).
+    """
+
+    def score_tokens(self, rollouts: list[PolicyRollout]) -> list[Tensor]:
+        """For each rollout one score per token of the completion, (T_i,) float32 on the CPU; NaN = not scored."""
+        ...
+
+
+Scorer = StepScorer | RolloutScorer | TokenScorer
+
+
+@runtime_checkable
+class LearningScorer(Protocol):
+    """A scorer that learns along. ``learns`` is ``before``: update, then score; or ``after``: score, then update."""
+
+    learns: str
+
+    def update(self, rollouts: list[PolicyRollout]) -> dict[str, float]:
+        """Learn from a batch of this rank's rollouts that the policy is trained on; numbers to log."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to hold, equal on all ranks."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from it."""
+        ...

@@ -1,0 +1,76 @@
+"""Scores of the policy's own tokens: what a token scorer is given, when it learns, and what its scores say of steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rlhf_prm.rl.scorers import PolicyRollout
+
+
+class TokenScoring:
+    """Asks a token scorer, and lets it learn before or after.
+
+    Attributes:
+        prompt_ids: prompts → the ids that the policy reads.
+        log_probs: prompt ids, completion ids → the policy's log-probabilities of the latter, (T_i,) each. Whoever has a
+            policy sets the two.
+    """
+
+    def __init__(self) -> None:
+        self.prompt_ids: Callable[[list[Any]], list[list[int]]] | None = None
+        self.log_probs: Callable[[list[list[int]], list[list[int]]], list[Tensor]] | None = None
+
+    def __call__(
+        self, scorer: Any, rollouts: list[PolicyRollout], learning: bool
+    ) -> tuple[list[Tensor], dict[str, float]]:
+        """The token scores of every rollout, and what a scorer that learns along told.
+
+        Args:
+            learning: the policy is trained on these rollouts.
+
+        Raises:
+            ValueError: no policy to ask, or not one score per token.
+        """
+        rollouts = self._with_ids(scorer, rollouts)
+        learnt: dict[str, float] = {}
+        learns = scorer.learns if learning and hasattr(scorer, "update") else None
+        if learns == "before":
+            learnt = scorer.update(rollouts)
+        scores = [row.detach().float().cpu() for row in scorer.score_tokens(rollouts)]
+        if learns == "after":
+            learnt = scorer.update(rollouts)
+        got, wanted = [tuple(row.shape) for row in scores], [(len(one.completion_ids),) for one in rollouts]
+        if got != wanted:
+            raise ValueError(f"step_scorer: got token scores of shapes {got}, expected one per token: {wanted}")
+        return scores, learnt
+
+    def _with_ids(self, scorer: Any, rollouts: list[PolicyRollout]) -> list[PolicyRollout]:
+        """The rollouts with what a token scorer needs of the policy."""
+        if self.prompt_ids is None:
+            raise ValueError("token scorer: got no policy, expected a trainer that sets prompt_ids and log_probs")
+        prompts = self.prompt_ids([rollout.prompt for rollout in rollouts])
+        found: list[Tensor | None] = [None] * len(rollouts)
+        if getattr(scorer, "needs_log_probs", False):
+            found = self.log_probs(prompts, [rollout.completion_ids for rollout in rollouts])
+        return [
+            replace(rollout, prompt_ids=list(ids), log_probs=own)
+            for rollout, ids, own in zip(rollouts, prompts, found, strict=True)
+        ]
+
+
+def step_scores(token_scores: Tensor, lengths: list[int]) -> list[float]:
+    """σ(Σ of the token scores up to the end of each step); NaN from the first token on that was not scored."""
+    sums = torch.cat([torch.zeros(1, dtype=torch.float64), token_scores.double().cumsum(0)])
+    return sums[torch.tensor(lengths).cumsum(0)].sigmoid().tolist()
+
+
+def token_table(rows: Sequence[Tensor | None], device: torch.device) -> Float[Tensor, "B T"] | None:
+    """Token scores padded with 0; 0 too where a token was not scored: it neither pays nor costs. None without any."""
+    if rows[0] is None:
+        return None
+    scores = [row.nan_to_num(nan=0.0) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(scores, batch_first=True).to(device)

@@ -1,0 +1,168 @@
+"""``prm_refresh``: the PRM of a run learns along. Collects the trainer's rollouts, and calls ``PRMRefresher``."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from rlhf_prm.files import read_json, write_json
+from rlhf_prm.prm_training.along import refuse_unteachable
+from rlhf_prm.prm_training.refresh import PRMRefresher
+from rlhf_prm.prm_training.versions import STATE_FILE
+from rlhf_prm.rl.trl_seam import metrics_of
+from rlhf_prm.rl.update_batches import UpdateBatches
+from rlhf_prm.runs.arguments import RecipeArguments
+from rlhf_prm.runs.refresh_labels import check_options, labeller_of, own_models, split_settings
+from rlhf_prm.runs.sources import LIVE_VALUES, ORACLE, Sources
+from rlhf_prm.runs.token_scorers import kind_of
+from rlhf_prm.step_data import read_rows
+
+FOLDER = "prm_refresh"  # in the run's folder: labelled rows, versions of the weights
+
+
+def check_refresh(recipe: RecipeArguments, config: Any) -> None:
+    """Everything about ``prm_refresh`` that settings alone can tell.
+
+    Raises:
+        ValueError: a key or value it does not know, labels that lack their model, a PRM that cannot go on learning.
+    """
+    if not recipe.prm_refresh:
+        return
+    settings, options = split_settings(recipe.prm_refresh)
+    if config.learns_from_outcome_only:
+        raise ValueError(f"prm_refresh: got {recipe.prm_refresh} beside a run that learns from the outcome alone")
+    if (
+        recipe.prm in (ORACLE, LIVE_VALUES)
+        or kind_of(recipe.prm)
+        or (recipe.prm is None and recipe.dataset is not None)
+    ):
+        raise ValueError(f"prm_refresh: got prm {recipe.prm!r}, expected a PRM with weights, which can go on learning")
+    if recipe.prm_placement not in ("replicate", "offload"):
+        raise ValueError(
+            f"prm_refresh: got prm_placement {recipe.prm_placement!r}, expected replicate or offload; a PRM behind a "
+            "server is refreshed by hand: stop the run, label its rollouts (rlhf-prm annotate), train the PRM on old "
+            "and new rows (recipes/train_prm.py), serve the new folder, go on with --resume_from_checkpoint true"
+        )
+    check_options(settings, options, in_toy_world=recipe.dataset is None)
+
+
+class RefreshPRM(TrainerCallback):
+    """Every so many updates the PRM is refreshed on the rollouts of the policy in training (see ``PRMRefresher``).
+
+    Logged as ``prm_refresh/…`` in the row of that update; labelled rows, versions of the weights and a log lie in the
+    run's folder under ``prm_refresh/``, and at the end the PRM as it is then under ``prm_refresh/prm``, for families
+    that ``load_prm`` reads from our layout. A checkpoint holds what is needed to go on.
+
+    Args:
+        given: ``prm_refresh`` of the recipe.
+        trainer: a ``ProcessGRPOTrainer`` or ``ProcessPPOTrainer``; set later, before training starts.
+
+    Raises:
+        ValueError: a PRM that cannot go on learning, a model that cannot be asked.
+    """
+
+    def __init__(self, given: Mapping[str, Any], sources: Sources, trainer: Any = None) -> None:
+        self.settings, self.options = split_settings(given)
+        self.sources, self.trainer = sources, trainer
+        self.refresher: PRMRefresher | None = None
+        self._batches = UpdateBatches()
+        refuse_unteachable(sources.step_scorer)
+        if sources.world is None:
+            judge, completer = own_models(self.settings.labels, self.options)
+            for model, needs_template in ((judge, False), (completer, True)):
+                if model is not None:
+                    model.check(needs_template)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.trainer.args.output_dir)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Everything is built now that there is a policy; or the PRM of the checkpoint comes back."""
+        trainer = self.trainer
+        self.refresher = PRMRefresher(
+            trainer.scoring.step_scorer,
+            labeller_of(self.settings, self.options, self.sources, trainer),
+            self.settings,
+            folder=self.folder / FOLDER,
+            first_rows=first_rows(self.options, self.sources),
+            seed=args.seed,
+        )
+        if state.global_step:
+            saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
+            if not saved.is_file():
+                raise ValueError(
+                    f"resume_from_checkpoint: got {saved.parent} without {STATE_FILE}, expected a checkpoint of a run "
+                    "with prm_refresh"
+                )
+            self.refresher.load(read_json(saved), state.global_step)
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        """Several generations may feed one update."""
+        self._batches.look(self.trainer)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Collect; refresh when it is time, but not after the last update."""
+        self._batches.look(self.trainer)
+        for batch in self._batches.taken():
+            self.refresher.collect([row.fresh for row in batch.rows])
+        if self.refresher.due(state.global_step) and state.global_step < state.max_steps:
+            logged = metrics_of(self.trainer, "train")
+            for name, value in self.refresher.refresh(state.global_step).items():
+                if not math.isnan(value):
+                    logged[f"prm_refresh/{name}"].append(float(value))
+
+    def on_save(self, args, state, control, **kwargs):
+        """Leave what is needed to go on in the checkpoint."""
+        if state.is_world_process_zero:
+            saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
+            write_json(saved, self.refresher.state())
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """The PRM as it is now, for others to load."""
+        if state.is_world_process_zero and self.refresher.version:
+            scorer = self.refresher.scorer
+            self.refresher.versions.export(self.folder / FOLDER / "prm", scorer.texts.tokenizer)
+
+
+def learnt_so_far(scorer: Any) -> dict[str, Any] | None:
+    """The state of a scorer that learns along by itself; None for others."""
+    return scorer.state_dict() if hasattr(scorer, "update") else None
+
+
+@contextmanager
+def first_prm(trainer: Any, scorer: Any, first: Mapping[str, Any] | None) -> Iterator[None]:
+    """Inside, the scorer is what it was before the run: what a run is compared with starts there too.
+
+    Args:
+        first: ``learnt_so_far`` before the run.
+    """
+    found = [c for c in trainer.callback_handler.callbacks if isinstance(c, RefreshPRM)]
+    if first is not None:
+        newest, put = scorer.state_dict(), scorer.load_state_dict
+    elif found and found[0].refresher.version:
+        first, newest, put = 0, found[0].refresher.version, found[0].refresher.versions.load
+    else:
+        yield
+        return
+    put(first)
+    try:
+        yield
+    finally:
+        put(newest)
+
+
+def first_rows(options: Mapping[str, Any], sources: Sources) -> list[dict[str, Any]]:
+    """The rows that the PRM was first trained on, where they are known.
+
+    Raises:
+        ValueError: a file that is not there, or rows that are not stepwise ones.
+    """
+    if sources.world is not None and "train_rows" not in options:
+        rows = list(read_rows(sources.world.stages["labels"].path / "rows.jsonl"))
+        return rows[: sources.world.settings.prm_rows]
+    named = options.get("train_rows", [])
+    return [row for path in ([named] if isinstance(named, str) else named) for row in read_rows(path)]

@@ -1,0 +1,105 @@
+"""``--prm teacher:…``, ``implicit`` and ``self``: scorers of the policy's own tokens, from the recipe's arguments."""
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from rlhf_prm.generation.log_probs import EndpointTokenModel
+from rlhf_prm.prm.log_ratio import LogRatioScorer
+from rlhf_prm.prm.token_model import check_tokenizers, load_token_model
+from rlhf_prm.prm_training.implicit import ImplicitPRM, ImplicitSettings
+from rlhf_prm.prm_training.implicit_models import AdapterModel, TwoModels
+from rlhf_prm.runs.arguments import RecipeArguments
+from rlhf_prm.runs.errors import loading
+
+KINDS = ("teacher", "implicit", "self")
+ON_THE_POLICY = "policy"  # implicit: the adapter lies beside the policy's own
+OF_LOADING = tuple(
+    name for name in inspect.signature(load_token_model).parameters if name not in ("name_or_path", "placement")
+)
+OF_LEARNING = tuple(field.name for field in fields(ImplicitSettings))
+
+
+def kind_of(prm: str | None) -> str | None:
+    """Which of ``KINDS`` an argument ``--prm`` asks for; None for a PRM of steps."""
+    kind = (prm or "").partition(":")[0]
+    return kind if kind in KINDS else None
+
+
+def token_scorer(recipe: RecipeArguments, policy_path: str, tokenizer: Any, prompt: Any) -> Any:
+    """The scorer that ``--prm`` names.
+
+    Args:
+        policy_path: where the policy starts: the reference of ``implicit`` and ``self``.
+        tokenizer: the policy's; ``prompt``: one of its prompts, which a teacher must read alike.
+
+    Raises:
+        ValueError: a keyword it does not take, a model that is not there or reads other ids.
+    """
+    kind, _, name = recipe.prm.partition(":")
+    if recipe.prm_family != "auto":
+        raise ValueError(f"prm_family: got {recipe.prm_family!r} beside prm {recipe.prm!r}, which is read by tokens")
+    kwargs = dict(recipe.prm_kwargs)
+    if kind == "teacher":
+        return _teacher(name, kwargs, recipe, tokenizer, prompt)
+    if kind == "self":
+        _only(kwargs, OF_LOADING)
+        return LogRatioScorer(_loaded(policy_path, recipe, kwargs), sign=-1)
+    return _implicit(name or policy_path, policy_path, kwargs, recipe, tokenizer, prompt)
+
+
+def _teacher(name: str, kwargs: dict[str, Any], recipe: RecipeArguments, tokenizer: Any, prompt: Any) -> LogRatioScorer:
+    if not name:
+        raise ValueError("prm: got 'teacher', expected teacher:NAME with the teacher's Hub name or folder")
+    own_tokenizer = kwargs.pop("tokenizer", name)
+    with loading("prm", own_tokenizer):
+        check_tokenizers(tokenizer, own_tokenizer, prompt)
+    urls = kwargs.pop("endpoint", None)
+    if urls is None:
+        _only(kwargs, OF_LOADING)
+        return LogRatioScorer(_loaded(name, recipe, kwargs))
+    try:
+        return LogRatioScorer(EndpointTokenModel(name, [urls] if isinstance(urls, str) else list(urls), **kwargs))
+    except TypeError as error:
+        raise ValueError(f"prm_kwargs: {error}") from error
+
+
+def _implicit(
+    name: str, policy_path: str, kwargs: dict[str, Any], recipe: RecipeArguments, tokenizer: Any, prompt: Any
+) -> ImplicitPRM:
+    reference, lora, base = kwargs.pop("reference", policy_path), kwargs.pop("lora", None), kwargs.pop("base", None)
+    _only(kwargs, (*OF_LEARNING, *OF_LOADING), further=("reference", "lora", "base"))
+    settings = ImplicitSettings(**{key: value for key, value in kwargs.items() if key in OF_LEARNING})
+    options = {key: value for key, value in kwargs.items() if key not in OF_LEARNING}
+    for other in {name, reference} - {policy_path}:
+        check_tokenizers(tokenizer, other, prompt)
+    if lora is None:
+        if base is not None:
+            raise ValueError(
+                f"prm_kwargs: got base {base!r} without lora, expected the keywords of a LoraConfig beside"
+            )
+        models = TwoModels(_loaded(name, recipe, options), _loaded(reference, recipe, options))
+        return ImplicitPRM(models, settings)
+    from peft import LoraConfig
+
+    try:
+        adapter = LoraConfig(**lora)
+    except TypeError as error:
+        raise ValueError(f"prm_kwargs: lora: {error}") from error
+    if base == ON_THE_POLICY:
+        return ImplicitPRM(AdapterModel(None, adapter), settings)
+    with loading("prm", name):
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=options.get("dtype", "float32"))
+    return ImplicitPRM(AdapterModel(model, adapter), settings)
+
+
+def _loaded(name: str, recipe: RecipeArguments, options: dict[str, Any]) -> Any:
+    with loading("prm", name):
+        return load_token_model(name, recipe.prm_placement, **options)
+
+
+def _only(kwargs: dict[str, Any], known: tuple[str, ...], further: tuple[str, ...] = ()) -> None:
+    if unknown := sorted(set(kwargs) - set(known)):
+        raise ValueError(f"prm_kwargs: no keyword {unknown[0]!r}; expected some of {', '.join((*further, *known))}")

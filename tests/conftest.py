@@ -14,7 +14,16 @@ SHARED = Path(os.environ.get(DATA_VARIABLE, Path(__file__).resolve().parents[2] 
 
 # Tests that train, launch or build a world: `make test-fast` leaves them out. Their fast siblings are the unit tests of
 # the same folders and of reward/, which run everywhere.
-LONG = ("distributed/", "rehearsal/", "runs/", "toyworld/", "rl/", "prm_training/", "guard/test_hackguard.py")
+LONG = (
+    *("distributed/", "rehearsal/", "runs/", "toyworld/", "rl/", "prm_training/"),
+    *(
+        "ablation/test_launch.py",
+        "annotate/test_annotate_crash.py",
+        "guard/test_hackguard.py",
+        "guard/test_last_good.py",
+    ),
+    *("plan/test_gpu_benchmark.py", "prm/test_zero3.py", "report/test_browser.py"),
+)
 
 
 def is_long(item: pytest.Item) -> bool:

@@ -111,10 +111,17 @@ def test_tokens_take_their_steps_value():
 def test_tokens_to_step_sums_and_inverts():
     tokens = torch.tensor([[1.0, 2.0, 4.0, 8.0, NAN], [1.0, NAN, NAN, NAN, NAN]])
     lengths = torch.tensor([[1, 0, 3], [1, 0, 0]])
-    close(reward.tokens_to_step(tokens, lengths), [[1.0, 0.0, 14.0], [1.0, 0.0, 0.0]])
+    for precise in (tokens, tokens.bfloat16()):  # the sums are in float32 whatever comes in
+        close(reward.tokens_to_step(precise, lengths), [[1.0, 0.0, 14.0], [1.0, 0.0, 0.0]])
     values, lengths = torch.randn(5, 4), torch.randint(0, 6, (5, 4))
     spread = reward.step_to_token(values, lengths, 30)
     close(reward.tokens_to_step(spread, lengths), values * lengths, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_may_fill_all_tokens():
+    lengths = torch.tensor([[2, 1], [3, 0]])
+    close(reward.step_to_token(torch.tensor([[1.0, 2.0], [5.0, 9.0]]), lengths, 3), [[1.0, 1.0, 2.0], [5.0, 5.0, 5.0]])
+    close(reward.tokens_to_step(torch.ones(2, 3), lengths), [[2.0, 1.0], [3.0, 0.0]])
 
 
 @pytest.mark.parametrize("lengths", [[[3, 4]], [[-1, 2]]])

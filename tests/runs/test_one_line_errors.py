@@ -11,7 +11,7 @@ from transformers import TrainerState
 
 from rlhf_prm.runs.errors import disk_errors, end_with, ready_folder
 from rlhf_prm.runs.progress import one_line as progress_of
-from tests.runs.test_run_loop import SMALL, problems, recipe  # noqa: F401  fixtures
+from tests.runs.test_run_loop import SMALL, problems, recipe, stage_cache  # noqa: F401  fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 

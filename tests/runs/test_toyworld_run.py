@@ -23,14 +23,20 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module")
+def stage_cache(tmp_path_factory) -> Path:
+    """The stages of the small world, built by the first test that needs them."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def recipe(monkeypatch):
+def recipe(monkeypatch, stage_cache):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the argument parser fills transformers' fields
 
     def run(folder: Path, *arguments: str) -> dict:
         settings = ["--world_settings", json.dumps(SMALL), "--max_steps", "2", "--eval_every", "2"]
-        paths = ["--stage_cache", str(folder / "cache"), "--output_dir", str(folder / "run")]
+        paths = ["--stage_cache", str(stage_cache), "--output_dir", str(folder / "run")]
         monkeypatch.setattr(sys, "argv", ["grpo_prm.py", *settings, *paths, *arguments])
         runpy.run_path("recipes/grpo_prm.py", run_name="recipe")["main"]()
         return json.loads((folder / "run" / "summary.json").read_text())
@@ -86,10 +92,11 @@ def test_unknown_world_setting_is_named(recipe, tmp_path):
 
 def test_the_oracle_takes_the_place_of_the_prm(recipe, tmp_path):
     world = json.dumps(SMALL | {"sft_updates": 60, "sft_batch": 32})
-    flags = ("--world_settings", world, "--max_steps", "4", "--baseline", "none")
+    cache = tmp_path / "cache"  # of its own: no PRM may be built there
+    flags = ("--world_settings", world, "--max_steps", "4", "--baseline", "none", "--stage_cache", str(cache))
     summary = recipe(tmp_path, *flags, "--prm", "oracle")
     assert summary["prm"]["first_error"]["error_accuracy"] == 1.0  # it scores what the labels say
-    assert "prm" not in summary["seconds"] and not list((tmp_path / "cache").glob("prm-*"))  # none was built
+    assert "prm" not in summary["seconds"] and not list(cache.glob("prm-*"))  # none was built
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     measured = [log["prm/auroc_within"] for log in logged if "prm/auroc_within" in log]
     assert len(measured) == 1  # the start-of-run check is in the run loop

@@ -1,8 +1,7 @@
 import json
 import math
+import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,10 +12,12 @@ from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.statistics import first_error, predicted_first_error
+from rlhf_prm.toyworld import labels
 from rlhf_prm.toyworld.checker import step_labels
 from rlhf_prm.toyworld.problems import FILLERS, ChainProblem
 from rlhf_prm.toyworld.settings import LABEL_SOURCES, ToyWorldSettings
 from rlhf_prm.toyworld.world import build_world
+from tests.killed import killed
 
 PROBLEM = ChainProblem(7, (("Add", 5), ("Minus", 6), ("Times", 3)))
 
@@ -127,19 +128,13 @@ def test_a_world_without_its_prm_is_the_same_up_to_there(small, small_world, cac
     assert {**world.stages, "prm": small_world.stages["prm"]}.keys() == small_world.stages.keys()
 
 
-KILLED_BEFORE_THE_JUDGE = """
-import os, signal, sys
-from rlhf_prm.toyworld import ToyWorldSettings, build_world, labels
-labels.judged_labels = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
-import torch; torch.set_num_threads(1)
-build_world(ToyWorldSettings(**eval(sys.argv[2])), sys.argv[1])
-"""
+def killed_before_the_judge(root, settings):
+    labels.judged_labels = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+    build_world(settings, root)
 
 
 def test_killed_between_stages_the_next_build_goes_on_and_ends_at_the_same_world(small, small_world, tmp_path):
-    command = [sys.executable, "-c", KILLED_BEFORE_THE_JUDGE, str(tmp_path), repr(small)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed(killed_before_the_judge, tmp_path, ToyWorldSettings(**small))
     world = build_world(ToyWorldSettings(**small), tmp_path)
     assert [name for name, cached in world.cached.items() if cached] == ["policy", "solutions", "monte_carlo"]
     for model_class, part in ((AutoModelForCausalLM, "policy_path"), (Qwen2ForProcessRewardModel, "prm_path")):

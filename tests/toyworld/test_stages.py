@@ -1,11 +1,11 @@
 import json
+import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from rlhf_prm.toyworld.stages import StageCache
+from tests.killed import killed
 
 
 def test_a_stage_is_built_once_and_keeps_its_seconds(tmp_path):
@@ -42,21 +42,18 @@ def test_a_stage_that_failed_leaves_nothing_and_is_built_anew(tmp_path):
     assert not stage.cached and sorted(p.name for p in stage.path.iterdir()) == ["stage.json", "whole"]
 
 
-KILLED = """
-import os, signal, sys
-from rlhf_prm.toyworld.stages import StageCache
-cache = StageCache(sys.argv[1])
-first = cache.stage("first", {}, lambda folder: (folder / "result").write_text("1"))
-def build(folder):
-    (folder / "half").write_text("2")
-    os.kill(os.getpid(), signal.SIGKILL)
-cache.stage("second", {}, build, (first,))
-"""
+def killed_in_the_second_stage(root):
+    def build(folder):
+        (folder / "half").write_text("2")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    cache = StageCache(root)
+    first = cache.stage("first", {}, lambda folder: (folder / "result").write_text("1"))
+    cache.stage("second", {}, build, (first,))
 
 
 def test_killed_within_a_stage_the_next_run_goes_on_from_there(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed(killed_in_the_second_stage, tmp_path)
     cache = StageCache(tmp_path)
     first = cache.stage("first", {}, lambda folder: pytest.fail("built twice"))
     second = cache.stage("second", {}, lambda folder: (folder / "whole").write_text("2"), (first,))

@@ -37,5 +37,5 @@ def test_importing_a_package_loads_nothing_heavy():
 
 
 def test_only_the_callback_needs_transformers():
-    assert loaded_by("from rlhf_prm.guard import DETECTORS, LastGood, TripRule, Watch") == "['torch']"
+    assert loaded_by("from rlhf_prm.guard import DETECTORS, TripRule, Watch") == "['torch']"
     assert "transformers" in loaded_by("from rlhf_prm.guard import HackGuard")

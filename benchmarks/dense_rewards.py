@@ -1,6 +1,7 @@
 """Do process rewards help the policy? Outcome-only, a method on a learned PRM, and the ceiling, in the toy world.
 
     python benchmarks/dense_rewards.py contenders --builds 20 21 22    # outcome-only, learned PRM, exact labels
+    python benchmarks/dense_rewards.py methods --builds 20 21 22       # every other method on the learned PRM
     python benchmarks/dense_rewards.py hostile --builds 20 21 22       # scorers that mislead, plain world
     python benchmarks/dense_rewards.py curve --builds 30 31            # scorers of every quality, with preflight
     python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
@@ -33,6 +34,7 @@ import torch
 import transformers
 from filelock import FileLock, Timeout
 
+from reward import METHODS
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
 from rlhf_prm.files import read_json_lines
@@ -83,6 +85,16 @@ def contenders(builds: list[int]) -> Iterator[Cell]:
                 yield cell("contenders", world, build, scorer, METHOD, REGIMES[world])
 
 
+def methods(builds: list[int]) -> Iterator[Cell]:
+    """Every other method with its default keywords on the learned PRM, in every world."""
+    others = [name for name in METHODS if name not in ("outcome", METHOD, "vine")]
+    for build in builds:
+        for world in WORLDS:
+            yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
+            for name in others:
+                yield cell("methods", world, build, "learned", name, REGIMES[world])
+
+
 def hostile(builds: list[int]) -> Iterator[Cell]:
     """Scorers that mislead, and a PRM of random weights, in the plain world."""
     for build in builds:
@@ -125,7 +137,7 @@ def judges(builds: list[int]) -> Iterator[Cell]:
                 yield cell("judges", world, build, asked[1], method, REGIMES[world])
 
 
-PARTS = {"contenders": contenders, "hostile": hostile, "curve": curve, "tuning": tuning, "judges": judges}
+PARTS = {"contenders": contenders, "methods": methods, "hostile": hostile, "curve": curve, "tuning": tuning, "judges": judges}
 
 
 def world_of(one: Cell, cache: str) -> ToyWorld:
@@ -182,7 +194,7 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     )
     if isinstance(scorer, JudgeScorer):
         result["judge"] = vars(scorer.stats).copy()  # of the training alone; tokens are characters / 3.5
-    if one["part"] in ("curve", "hostile") or one["scorer"] in ("learned", "oracle"):
+    if one["part"] in ("curve", "hostile") or (one["part"] == "contenders" and scorer is not None):
         result["measures"] = preflight_measures(scored(checked_samples(world, 100, 8), scorer))
     if one["part"] == "judges":
         result["first_error"] = first_error_metrics(scored(checked_samples(world, 100, 8), scorer))

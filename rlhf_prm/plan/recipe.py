@@ -127,7 +127,7 @@ def prm_shape(name: str | None) -> ModelShape | None:
 
 
 def _scorer(settings: Settings) -> tuple[str, str | None]:
-    """(``RunPlan.scorer``, the model that scores or a name in ``NO_MODEL``; None where none has weights here)"""
+    """(``RunPlan.scorer``, the model that scores or a name in ``NO_MODEL``; None: no weights in these GPUs)"""
     kind, _, name = str(settings.get("prm") or "").partition(":")
     options = settings.get("prm_kwargs") or {}
     if kind == "teacher":

@@ -110,7 +110,7 @@ def test_live_values_are_no_model(tmp_path, capsys):
         ("implicit", {}, "implicit", "Qwen/Qwen2.5-1.5B"),
         ("implicit", {"lora": {"r": 8}}, "adapter", "Qwen/Qwen2.5-1.5B"),
         ("implicit", {"lora": {"r": 8}, "base": "policy"}, "adapter", None),
-        ("vine", {}, "prm", None),
+        ("vine", {}, "prm", "vine"),
     ],
 )
 def test_who_scores_is_recognised(tmp_path, prm, kwargs, scorer, name):

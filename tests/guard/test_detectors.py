@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from rlhf_prm.guard import detectors
+from rlhf_prm.rl.rollout_metrics import process_auroc
 from tests.reward.method_cases import NAN, random_groups, rollouts_of
 
 SOLUTION = ["Tom has 3 apples and buys 4 more.", "3 + 4 = 7, so he holds seven of them.", "The answer is 7."]
@@ -79,7 +80,7 @@ class _CountingText(str):
 
 def test_process_auroc_leaves_unscorable_rollouts_out():
     rollouts = plain((1, 1, 1, 1), (1.0, 0.0, NAN, 0.0), [[0.9], [0.2], [0.0], [0.95]])
-    assert detectors.process_auroc(rollouts) == pytest.approx(0.5)
+    assert process_auroc(rollouts) == pytest.approx(0.5)
     assert detectors.incorrect_score(rollouts) == pytest.approx((0.2 + 0.95) / 2)
     assert math.isnan(detectors.incorrect_score(plain(outcomes=(1.0, NAN))))
 
@@ -87,16 +88,16 @@ def test_process_auroc_leaves_unscorable_rollouts_out():
 def test_process_auroc_ranks_by_the_lowest_score():
     """By the mean (.6 for the right one, .7 for the wrong one) the order would be the other."""
     rollouts = plain((2, 3), (1.0, 0.0), [[0.6, 0.6], [1.0, 1.0, 0.1]])
-    assert detectors.process_auroc(rollouts) == 1.0
-    assert math.isnan(detectors.process_auroc(rollouts, among=torch.tensor([True, False])))
+    assert process_auroc(rollouts) == 1.0
+    assert math.isnan(process_auroc(rollouts, among=torch.tensor([True, False])))
 
 
 def test_the_verdict_and_not_the_reward_is_measured():
     """With a format reward of 1 for all, every outcome is above 0.5."""
     rollouts = plain((1, 1, 1), (2.0, 1.0, 1.0), [[0.9], [0.2], [0.4]])
-    assert math.isnan(detectors.process_auroc(rollouts)) and math.isnan(detectors.incorrect_score(rollouts))
+    assert math.isnan(process_auroc(rollouts)) and math.isnan(detectors.incorrect_score(rollouts))
     judged = replace(rollouts, verdicts=torch.tensor([1.0, 0.0, NAN]))
-    assert detectors.process_auroc(judged) == 1.0 and detectors.incorrect_score(judged) == pytest.approx(0.2)
+    assert process_auroc(judged) == 1.0 and detectors.incorrect_score(judged) == pytest.approx(0.2)
 
 
 def test_counts_by_hand():

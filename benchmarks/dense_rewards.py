@@ -137,7 +137,14 @@ def judges(builds: list[int]) -> Iterator[Cell]:
                 yield cell("judges", world, build, asked[1], method, REGIMES[world])
 
 
-PARTS = {"contenders": contenders, "methods": methods, "hostile": hostile, "curve": curve, "tuning": tuning, "judges": judges}
+PARTS = {
+    "contenders": contenders,
+    "methods": methods,
+    "hostile": hostile,
+    "curve": curve,
+    "tuning": tuning,
+    "judges": judges,
+}
 
 
 def world_of(one: Cell, cache: str) -> ToyWorld:

@@ -175,7 +175,7 @@ def scorer_of(one: Cell, world: ToyWorld) -> StepScorer | None:
     prm = load_prm(str(world.prm_path))
     if name == "random_weights":
         torch.manual_seed(one["build"])
-        for parameter in prm.placement.reader.model.parameters():
+        for parameter in prm.placement.reader.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
     return prm
 

@@ -266,7 +266,7 @@ def test_nothing_stands_outside_the_window_or_its_chart(browser, tmp_path):
     (run / "hack_guard.jsonl").write_text(json.dumps(guard) + "\n")
     with opened(browser, write_report(run)) as other:
         other.draw_all()
-        for width in (1300, 700, 390):
+        for width in (1300, 700):
             other.page.set_viewport_size({"width": width, "height": 900})
             other.settled()
             # Charts take the new width one after the other; on a busy machine that is not done at once.

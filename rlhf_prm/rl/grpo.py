@@ -14,7 +14,7 @@ from trl import GRPOTrainer
 from trl.data_utils import is_conversational
 
 from reward import StepRollouts, outcome_reward, step_to_token
-from reward.reward_functions import gold_text
+from reward.reward_functions import gold_text, shared_verifier
 from reward.verifier import STATUSES, Verifier
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.rl.config import ProcessGRPOConfig
@@ -31,6 +31,7 @@ from rlhf_prm.rl.rollout_scoring import (
 )
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
+from rlhf_prm.rl.thoughts import tell_of_thoughts
 from rlhf_prm.rl.trl_seam import (
     checkpoint_folder,
     completions_only_head,
@@ -135,6 +136,12 @@ class ProcessGRPOTrainer(GRPOTrainer):
             check_master_weights(self.model, args, args.learning_rate)
         self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
+        if args.step_pattern is None and hasattr(step_scorer, "follow_separator"):
+            step_scorer.follow_separator(args.step_separator)
+        if verifier is not None:
+            tell_of_thoughts(verifier, self)
+        if outcome_reward in reward_funcs:
+            tell_of_thoughts(shared_verifier(), self)
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
 

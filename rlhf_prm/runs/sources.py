@@ -1,6 +1,7 @@
 """Where the parts of an RL run come from: the embedded toy world, or models and data of one's own."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from rlhf_prm.prompts import keep_gold, load_prompts
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer, refuse_without_gold
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
+from rlhf_prm.runs.ignored import without_effect
 
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
 ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
@@ -70,6 +72,8 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
     Raises:
         ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
     """
+    for sentence in without_effect(recipe):
+        warnings.warn(sentence, stacklevel=2)
     if recipe.prm == LIVE_VALUES:
         _check_live_values(recipe)
     if recipe.gold_fraction == 0.0:
@@ -102,7 +106,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         raise ValueError(f"world_settings: {error}") from error
     own_prm = recipe.prm is None
     oracle = _oracle(recipe, world_settings.seed) if recipe.prm == ORACLE else None
-    world = build_world(world_settings, recipe.stage_cache, with_prm=own_prm)
+    world = build_world(world_settings, recipe.stage_cache, with_prm=own_prm, with_labels=own_prm)
     tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
 
     def evaluate(model: PreTrainedModel, limit: int | None) -> dict[str, float]:

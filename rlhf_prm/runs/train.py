@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import release_memory
+
 from rlhf_prm.guard.guard import HackGuard
 from rlhf_prm.prm.server import PRMServerError
 from rlhf_prm.report import write_report
@@ -70,23 +73,16 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
     with user_errors():
         baseline = check_settings(recipe, config)
     with disk_errors(folder):
-        with user_errors():
-            trainer, checkpoint = _built(recipe, config, sources, build_trainer)
-        with _timed(seconds, "evaluate"):
-            before = held_out_accuracy(trainer, sources)
-        measured = _trained(trainer, checkpoint, sources, seconds, config.label, before)
+        before, measured = _one_run(recipe, config, sources, build_trainer, seconds)
         summary = {"method": config.label, "seed": config.seed, **measured, "baseline": None}
         summary |= _circumstances(recipe, config, sources, seconds)
-        main_process = trainer.accelerator.is_main_process
+        main_process = PartialState().is_main_process
         for name, other_config, other_sources in _beside(recipe, config, baseline, sources):
             if main_process:
                 _leave(folder, summary | {UNFINISHED: f"{name} {other_config.label}"})
-            label = f"{other_config.label} ({name})"
-            with user_errors():  # when a run is resumed, the one beside it may not have begun
-                other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, is_beside=True)
-            measured = _trained(other, checkpoint, sources, seconds, label, before)
+            _, measured = _one_run(recipe, other_config, other_sources, build_trainer, seconds, (name, before))
             summary[name] = {"method": other_config.label, **measured}
-        if recipe.check_prm and sources.check_prm and trainer.accelerator.num_processes == 1:
+        if recipe.check_prm and sources.check_prm and PartialState().num_processes == 1:
             with _timed(seconds, "check PRM"):
                 summary["prm"] = sources.check_prm(folder / "prm_audit.html")
         if main_process:
@@ -108,6 +104,41 @@ def _beside(
         ceiling = copy.deepcopy(config)
         ceiling.output_dir = str(Path(config.output_dir) / "ceiling")
         yield "ceiling", ceiling, replace(sources, step_scorer=sources.exact_scorer)
+
+
+def _one_run(
+    recipe: RecipeArguments,
+    config: Any,
+    sources: Sources,
+    build_trainer: BuildTrainer,
+    seconds: dict[str, float],
+    beside: tuple[str, dict[str, float | None]] | None = None,
+) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]]]:
+    """Builds a trainer, trains it, and lets go of it, so that the next one has the memory to itself.
+
+    Args:
+        beside: of a run that the main one is compared with: its name, and the accuracies before training, which are the
+            main run's, as both start from the same weights.
+
+    Returns:
+        The accuracies before; each before and after.
+    """
+    with user_errors():  # when a run is resumed, the one beside it may not have begun
+        trainer, checkpoint = _built(recipe, config, sources, build_trainer, is_beside=beside is not None)
+    if beside is None:
+        label = config.label
+        with _timed(seconds, "evaluate"):
+            before = held_out_accuracy(trainer, sources)
+    else:
+        name, before = beside
+        label = f"{config.label} ({name})"
+    measured = _trained(trainer, checkpoint, sources, seconds, label, before)
+    if hasattr(sources.step_scorer, "detach"):
+        sources.step_scorer.detach()
+    trainer.accelerator.free_memory()
+    del trainer
+    release_memory()  # trainer, callbacks and model refer to each other: they go by garbage collection only
+    return before, measured
 
 
 def _built(

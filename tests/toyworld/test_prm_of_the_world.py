@@ -127,6 +127,13 @@ def test_a_world_without_its_prm_is_the_same_up_to_there(small, small_world, cac
     assert {**world.stages, "prm": small_world.stages["prm"]}.keys() == small_world.stages.keys()
 
 
+def test_a_world_without_labels_has_a_policy_and_problems_only(small, small_world, cache_root):
+    world = build_world(ToyWorldSettings(**small), cache_root, with_prm=False, with_labels=False)
+    assert list(world.stages) == ["policy"] and world.prm_path is None
+    assert world.policy_path == small_world.policy_path
+    assert world.train_dataset["prompt"] == small_world.train_dataset["prompt"]
+
+
 KILLED_BEFORE_THE_JUDGE = """
 import os, signal, sys
 from rlhf_prm.toyworld import ToyWorldSettings, build_world, labels

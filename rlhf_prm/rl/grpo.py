@@ -205,8 +205,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     get_off_policy_mask = staticmethod(off_policy_mask)
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        """As TRL's; on a CPU, too, only the completions go through the output head."""
-        with completions_only_head():
+        """As TRL's; on a CPU, too, only the completions go through the output head of a large vocabulary."""
+        with completions_only_head(self.model.config.get_text_config().vocab_size):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def _compute_loss(self, model, inputs):

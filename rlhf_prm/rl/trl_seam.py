@@ -19,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer import utils
 
 _GRPO, _TRAINER = "trl.trainer.grpo_trainer.GRPOTrainer", "transformers.trainer.Trainer"
+HEAD_PAYS_FROM = 4096  # tokens of a vocabulary
 
 
 @dataclass(frozen=True)
@@ -299,18 +300,15 @@ def token_log_probs(
     trainer: Any, input_ids: Tensor, attention_mask: Tensor, num_tokens: int, *, batch_size: int
 ) -> Tensor:
     """(B, T) log-probabilities of the last ``num_tokens`` tokens by the trainer's policy, in batches of rows."""
-    log_probs, *_ = trainer._get_per_token_logps_and_entropies(
-        trainer.model, input_ids, attention_mask, num_tokens, batch_size=batch_size
-    )
-    return log_probs
+    tokens = trainer.model, input_ids, attention_mask, num_tokens
+    return trainer._get_per_token_logps_and_entropies(*tokens, batch_size=batch_size)[0]
 
 
 @contextmanager
 def after_forward(trainer: Any, then: Callable[[Tensor], None]) -> Iterator[None]:
     """Within it ``then`` is called with the (B, T) log-probabilities right behind TRL's forward of the policy.
 
-    TRL's loss reads the old log-probabilities after that forward, so this is where they can be replaced by some that
-    depend on it.
+    TRL's loss reads the old log-probabilities after it, so they can be replaced here by some that depend on it.
     """
     name = "_get_per_token_logps_and_entropies"
     own, forward = vars(trainer).get(name), getattr(trainer, name)
@@ -334,9 +332,8 @@ def after_forward(trainer: Any, then: Callable[[Tensor], None]) -> Iterator[None
 def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
     """Within it TRL's loss reads ``value`` for a setting of the trainer; afterwards it is what it was.
 
-    TRL's ``_compute_loss`` takes such settings (``beta``, ``importance_sampling_level``) from the trainer and not from
-    its arguments. PPO has its KL in the reward: with ``beta`` at 0 the loss adds no second one, while the trainer's own
-    ``beta`` has to stay, as TRL computes the reference's log-probabilities only where it is not 0.
+    TRL's ``_compute_loss`` takes them from the trainer. PPO has its KL in the reward: with ``beta`` at 0 the loss adds
+    no second one; outside, ``beta`` has to stay, as TRL asks the reference model only where it is not 0.
     """
     before = getattr(trainer, name)
     setattr(trainer, name, value)
@@ -347,13 +344,15 @@ def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def completions_only_head() -> Iterator[None]:
+def completions_only_head(vocabulary: int) -> Iterator[None]:
     """Within it TRL's fused head projects on a CPU, too, only the tokens that are scored.
 
-    Only this module's name is replaced: TRL's kernels ask one of their own, and go on without Triton on a CPU.
+    Only this module's name is replaced: TRL's kernels ask one of their own, and go on without Triton on a CPU. A small
+    ``vocabulary`` is left to TRL: nothing is saved there, and sums over fewer rows round otherwise in the last bit.
     """
     theirs = utils._use_triton
-    utils._use_triton = lambda device: device.type == "cpu" or theirs(device)
+    if vocabulary >= HEAD_PAYS_FROM:
+        utils._use_triton = lambda device: device.type == "cpu" or theirs(device)
     try:
         yield
     finally:

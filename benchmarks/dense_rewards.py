@@ -4,6 +4,7 @@
     python benchmarks/dense_rewards.py methods --builds 20 21 22       # every other method on the learned PRM
     python benchmarks/dense_rewards.py hostile --builds 20 21 22       # scorers that mislead, plain world
     python benchmarks/dense_rewards.py curve --builds 30 31            # scorers of every quality, with preflight
+    python benchmarks/dense_rewards.py seconds --builds 23 24 25 26 27 # as long as outcome-only takes
     python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
     python benchmarks/dense_rewards.py judges --builds 20 21 22        # the judge itself as scorer, with its cost
     python benchmarks/dense_rewards.py show                            # the tables of what is there
@@ -74,6 +75,8 @@ REGIMES: dict[str, dict[str, Any]] = {
     "filler": SMALL_STEPS,
     "gold10": {"learning_rate": 1.5e-4},
 }
+# CPU-seconds of a training on the learned PRM over those of outcome-only, of as many updates, both measured in one go.
+COST = {"plain": 1.15, "long": 1.13, "filler": 1.20, "gold10": 1.12}
 Cell = dict[str, Any]
 
 
@@ -124,6 +127,15 @@ def curve(builds: list[int]) -> Iterator[Cell]:
                 yield cell("curve", world, build, scorer, METHOD, REGIMES[world])
 
 
+def seconds(builds: list[int]) -> Iterator[Cell]:
+    """The method on the learned PRM for as many seconds as outcome-only takes: fewer updates, a faster decay."""
+    for build in builds:
+        for world, regime in REGIMES.items():
+            yield cell("contenders", world, build, "none", "outcome", regime)
+            updates = round(Regime(**regime).max_steps / COST[world])
+            yield cell("seconds", world, build, "learned", METHOD, {**regime, "max_steps": updates})
+
+
 def tuning(builds: list[int]) -> Iterator[Cell]:
     """Outcome-only over learning rate × prompts per update, at the same number of rollouts."""
     for build in builds:
@@ -151,6 +163,7 @@ PARTS = {
     "methods": methods,
     "hostile": hostile,
     "curve": curve,
+    "seconds": seconds,
     "tuning": tuning,
     "judges": judges,
 }

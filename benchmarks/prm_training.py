@@ -111,7 +111,9 @@ def rows_of_real_lengths(rows: list[dict], tokenizer: PreTrainedTokenizerBase) -
             start += length
         labels = [True] * len(steps)
         labels[-1] = index % 3 > 0
-        made.append({**rows[index % len(rows)], "completions": steps, "labels": labels, "soft_labels": [float(label) for label in labels]})
+        made.append(
+            {**rows[0], "completions": steps, "labels": labels, "soft_labels": [float(label) for label in labels]}
+        )
     return made
 
 

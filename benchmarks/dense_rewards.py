@@ -7,6 +7,7 @@
     python benchmarks/dense_rewards.py seconds --builds 23 24 25 26 27 # as long as outcome-only takes
     python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
     python benchmarks/dense_rewards.py judges --builds 20 21 22        # the judge itself as scorer, with its cost
+    python benchmarks/dense_rewards.py measure                         # preflight's measures anew, where it has more now
     python benchmarks/dense_rewards.py show                            # the tables of what is there
     python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
 
@@ -38,7 +39,7 @@ from filelock import FileLock, Timeout
 from reward import METHODS
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.files import read_json_lines
+from rlhf_prm.files import read_json_lines, write_json_lines
 from rlhf_prm.judges.load import load_judge
 from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.preflight.measures import preflight_measures
@@ -65,6 +66,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "filler": {"filler": True},
     "gold10": {"gold_fraction": 0.1},
 }
+MEASURED = 256  # problems × 8 samples of the starting policy, for the measures
 LEARNED = {"label_source": "judge", "judge_votes": 8}
 METHOD = "trusted"
 # The best of the nine of `tuning` for outcome-only, by its mean accuracy on builds 10 and 11; every method trains so.
@@ -224,7 +226,7 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     if isinstance(scorer, JudgeScorer):
         result["judge"] = vars(scorer.stats).copy()  # of the training alone; tokens are characters / 3.5
     if one["part"] in ("curve", "hostile") or (one["part"] == "contenders" and scorer is not None):
-        result["measures"] = preflight_measures(scored(checked_samples(world, 100, 8), scorer))
+        result["measures"] = preflight_measures(scored(checked_samples(world, MEASURED, 8), scorer))
     if one["part"] == "judges":
         result["first_error"] = first_error_metrics(scored(checked_samples(world, 100, 8), scorer))
     return result
@@ -252,6 +254,22 @@ def work(cells: list[Cell], results: Path, cache: str) -> None:
                 print(f"{name}: accuracy {result['accuracy']:.3f}, all steps right {result['process_accuracy']:.3f}")
         except Timeout:
             continue
+
+
+def measure(results: Path, cache: str) -> None:
+    """The measures of all finished rows with today's preflight on ``MEASURED`` problems; training is not repeated."""
+    samples: dict[tuple[str, int], list[SampledProblem]] = {}
+    rows = rows_of(results)
+    for row in rows:
+        one = row["cell"]
+        if "measures" not in row:
+            continue
+        world = world_of(one, cache)
+        key = one["world"], one["build"]
+        if key not in samples:
+            samples[key] = checked_samples(world, MEASURED, 8)
+        row["measures"] = preflight_measures(scored(samples[key], scorer_of(one, world)))
+    write_json_lines(results, rows)
 
 
 def rows_of(results: Path) -> list[dict[str, Any]]:
@@ -346,7 +364,7 @@ def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*PARTS, "show", "pairs"))
+    parser.add_argument("part", choices=(*PARTS, "measure", "show", "pairs"))
     parser.add_argument("--builds", type=int, nargs="+", default=[20, 21, 22, 23, 24, 25, 26, 27])
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -361,6 +379,8 @@ def main() -> None:
     if args.part == "pairs":
         text = json.dumps(pairs(rows_of(args.results)), indent=1) + "\n"
         sys.stdout.write(text) if args.output is None else args.output.write_text(text)
+    elif args.part == "measure":
+        measure(args.results, args.cache)
     elif args.part == "show":
         for part in PARTS:
             print(f"## {part}\n{table(rows_of(args.results), part)}\n")

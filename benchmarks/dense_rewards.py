@@ -7,7 +7,7 @@
     python benchmarks/dense_rewards.py seconds --builds 23 24 25 26 27 # as long as outcome-only takes
     python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
     python benchmarks/dense_rewards.py judges --builds 20 21 22        # the judge itself as scorer, with its cost
-    python benchmarks/dense_rewards.py measure                         # preflight's measures anew, where it has more now
+    python benchmarks/dense_rewards.py measure                         # what preflight says of them, anew
     python benchmarks/dense_rewards.py show                            # the tables of what is there
     python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
 

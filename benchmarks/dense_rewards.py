@@ -7,6 +7,7 @@
     python benchmarks/dense_rewards.py seconds --builds 23 24 25 26 27 # as long as outcome-only takes
     python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
     python benchmarks/dense_rewards.py judges --builds 20 21 22        # the judge itself as scorer, with its cost
+    python benchmarks/dense_rewards.py vine --builds 23 24 25         # live Monte-Carlo values of step prefixes
     python benchmarks/dense_rewards.py measure                         # what preflight says of them, anew
     python benchmarks/dense_rewards.py show                            # the tables of what is there
     python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
@@ -44,7 +45,8 @@ from rlhf_prm.judges.load import load_judge
 from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.prm import load_prm
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.rl.live_values import LiveMonteCarloScorer
+from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.statistics import (
     difference_interval,
     difference_p_value,
@@ -160,6 +162,14 @@ def judges(builds: list[int]) -> Iterator[Cell]:
                 yield cell("judges", world, build, asked[1], method, REGIMES[world])
 
 
+def vine(builds: list[int]) -> Iterator[Cell]:
+    """Live Monte-Carlo values of step prefixes, 4 completions each: the expensive reference."""
+    for build in builds:
+        for world in ("plain", "long"):
+            yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
+            yield cell("vine", world, build, "vine:completions=4", "vine", REGIMES[world])
+
+
 PARTS = {
     "contenders": contenders,
     "methods": methods,
@@ -168,6 +178,7 @@ PARTS = {
     "seconds": seconds,
     "tuning": tuning,
     "judges": judges,
+    "vine": vine,
 }
 
 
@@ -183,7 +194,7 @@ def world_of(one: Cell, cache: str) -> ToyWorld:
     return build_world(ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **chosen), cache)
 
 
-def scorer_of(one: Cell, world: ToyWorld) -> StepScorer | None:
+def scorer_of(one: Cell, world: ToyWorld) -> Scorer | None:
     """The scorer that a cell names."""
     name, _, given = one["scorer"].partition(":")
     if name == "none":
@@ -194,6 +205,8 @@ def scorer_of(one: Cell, world: ToyWorld) -> StepScorer | None:
         return OracleScorer(seed=one["build"], **flips)
     if name == "judge":
         return judge_of(given, one["build"])
+    if name == "vine":
+        return LiveMonteCarloScorer(int(given.removeprefix("completions=")), max_steps=None, batch_size=512)
     if name in HOSTILE:
         return HostileScorer(name)
     prm = load_prm(str(world.prm_path))

@@ -1,4 +1,4 @@
-"""BatchScorer: what every scorer of a process reward model shares; PRMScorer: one in process."""
+"""BatchScorer is what every scorer of a process reward model shares; PRMScorer is the one in this process."""
 
 import math
 import time

@@ -94,7 +94,8 @@ class JudgeScorer:
         self.generator, self.reader, self.name = generator, reader, name
         self.votes, self.seed, self.behind_error = votes, seed, behind_error
         self.in_evaluation, self.keeps_rows = in_evaluation, keeps_rows
-        self.meter = Meter(generator, budget, prices)
+        self.budget = budget or Budget()
+        self.meter = Meter(generator, self.budget, prices)
         self.cache = VerdictCache(cache)
         self.stats = JudgeStats()
         self.rows: JudgedRows | None = None
@@ -104,9 +105,9 @@ class JudgeScorer:
 
     def attach(self, trainer: Any) -> None:
         """Budgets count the trainer's updates and ranks; verdicts go to the ``judged.jsonl`` of its folder."""
-        self._update = lambda: trainer.state.global_step
-        self._asking = lambda: self.in_evaluation or trainer.model.training
-        self.meter.budget = self.meter.budget.share(trainer.accelerator.num_processes)
+        self._update = lambda: trainer.state.global_step if trainer.is_in_train else None
+        self._asking = lambda: self.in_evaluation or trainer.model.training or not trainer.is_in_train
+        self.meter.budget = self.budget.share(trainer.accelerator.num_processes)
         if self.keeps_rows and self.reader.verdicts:
             self.rows = JudgedRows(trainer.args.output_dir, self.settings())
             self._take_back(self.rows)

@@ -242,6 +242,7 @@ def test_in_held_out_evaluations_it_is_asked_on_demand_only(tmp_path):
         judge = judge_of(lambda text: first_bad, in_evaluation=in_evaluation)
         trainer = attached(judge, tmp_path, training=False)
         same(judge.score(["p"], [["a"]]), wanted)
+    assert not (tmp_path / "judged.jsonl").exists()  # held-out solutions are nothing to train on
     trainer.is_in_train = False  # after the run whoever asks gets an answer
     judge.in_evaluation = False
     same(judge.score(["p"], [["b"]]), [[1.0]])

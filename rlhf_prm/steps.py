@@ -31,6 +31,17 @@ _SENTENCE_IN_CODE = re.compile(
 )
 
 
+class ToolResult(str):
+    """What a tool or an environment wrote, among the steps that a scorer reads: context, and no step of the policy.
+
+    It reads ``Tool result:`` and the text, so that a scorer of plain texts can tell; whatever score it is given, nobody
+    looks at it.
+    """
+
+    def __new__(cls, text: str) -> "ToolResult":
+        return super().__new__(cls, f"Tool result:\n{text}")
+
+
 @dataclass(frozen=True)
 class StepSplitter:
     """Cuts a solution into steps at a separator.

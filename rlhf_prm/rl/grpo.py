@@ -13,11 +13,10 @@ from datasets import Dataset, IterableDataset
 from jaxtyping import Float
 from torch import Tensor, nn
 from trl import GRPOTrainer
-from trl.data_utils import is_conversational
 from trl.trainer.grpo_trainer import RewardFunc
 
 from reward import StepRollouts, outcome_reward, step_to_token, tokens_to_step
-from reward.reward_functions import gold_text
+from reward.reward_functions import gold_text, shared_verifier
 from reward.verifier import STATUSES, Verifier
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.rl.completion_table import OWN_COLUMNS, STATUS_COLUMN, completion_columns
@@ -28,7 +27,7 @@ from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.rl.outcomes import VerifierReward, check_sources, readable
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
-from rlhf_prm.rl.policy_tokens import policy_tokens, scattered
+from rlhf_prm.rl.policy_tokens import of_width, policy_tokens, scattered
 from rlhf_prm.rl.rollout_metrics import rollout_metrics, scorer_metrics
 from rlhf_prm.rl.rollout_scoring import (
     RolloutScoring,
@@ -41,6 +40,7 @@ from rlhf_prm.rl.sampled import Sampled
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
+from rlhf_prm.rl.thoughts import tell_of_thoughts
 from rlhf_prm.rl.trl_seam import (
     checkpoint_folder,
     completions_only_head,
@@ -53,7 +53,7 @@ from rlhf_prm.rl.trl_seam import (
     tokenizer_of,
 )
 from rlhf_prm.rl.turn_scores import TurnFunction, turn_scores
-from rlhf_prm.rl.turns import Told, num_turns, told_by_trl
+from rlhf_prm.rl.turns import Told, num_turns, prompt_text, told_by_trl
 from rlhf_prm.tokenizer_checks import check_policy
 
 MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
@@ -133,7 +133,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
         acts = bool(trl_arguments.get("tools") or trl_arguments.get("environment_factory"))
         scores = [one for one in (step_scorer, turn_scorer, args.turn_scores) if one is not None]
-        check_sources(args.method, scores, verifier, reward_funcs, acts)
+        check_sources(self.step_advantages, scores, verifier, reward_funcs, acts)
         if self.step_advantages.per_token and not hasattr(step_scorer, "score_tokens"):
             raise ValueError(
                 f"method {args.method!r} reads token scores: got step_scorer {type(step_scorer).__name__}, expected "
@@ -176,6 +176,12 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
         self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
+        if args.step_pattern is None and hasattr(step_scorer, "follow_separator"):
+            step_scorer.follow_separator(args.step_separator)
+        if verifier is not None:
+            tell_of_thoughts(verifier, self)
+        if outcome_reward in reward_funcs:
+            tell_of_thoughts(shared_verifier(), self)
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
 
@@ -208,8 +214,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _started_scoring(self, inputs, prompts, completion_ids_list) -> StartedScoring:
         given = prompts if self.environments else [row["prompt"] for row in inputs]  # with what `reset` has told
         return self.scoring.start(
-            prompts=[_text(prompt) for prompt in prompts],
-            problems=[row.get("problem") or _text(prompt) for row, prompt in zip(inputs, given, strict=True)],
+            prompts=[prompt_text(prompt) for prompt in prompts],
+            problems=[row.get("problem") or prompt_text(prompt) for row, prompt in zip(inputs, given, strict=True)],
             solutions=[gold_text(row.get("solution")) for row in inputs],
             completion_ids=completion_ids_list,
             policy_prompts=prompts,
@@ -280,8 +286,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     get_off_policy_mask = staticmethod(off_policy_mask)
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        """As TRL's; on a CPU, too, only the completions go through the output head."""
-        with completions_only_head():
+        """As TRL's; on a CPU, too, only the completions go through the output head of a large vocabulary."""
+        with completions_only_head(self.model.config.get_text_config().vocab_size):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def _compute_loss(self, model, inputs):
@@ -382,19 +388,6 @@ class ProcessGRPOTrainer(GRPOTrainer):
                 f"set step_separator or step_pattern. First completion: {rows[0].text[:80]!r}",
                 stacklevel=2,
             )
-
-
-def of_width(values: Float[Tensor, "N S"], mask: Tensor) -> Float[Tensor, "N T"]:
-    """Token values cut or padded to the mask's width."""
-    return torch.nn.functional.pad(values, (0, mask.size(1) - values.size(1)))
-
-
-def _text(prompt) -> str:
-    """What the PRM reads of a prompt: the text, or the last user message."""
-    if not is_conversational({"prompt": prompt}):
-        return prompt
-    content = next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _not_about_unlabelled(record: logging.LogRecord) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.rl.turns import CutRollout, Told
 
 
@@ -31,9 +32,9 @@ def readable(completions: list, told: list[Told], cut: list[CutRollout], *, with
     ]
 
 
-def check_sources(method: str, scores: list, verifier, reward_funcs: list, acts: bool) -> None:
+def check_sources(method: StepAdvantages, scores: list, verifier, reward_funcs: list, acts: bool) -> None:
     """Raises a ValueError where a method lacks scores, or where nothing pays for the outcome."""
-    if not scores and method != "outcome":
-        raise ValueError(f"method {method!r} needs step scores: pass step_scorer=load_prm(…), or method='outcome'")
+    if not scores and method.reads_scores:
+        raise ValueError(f"method {method.name!r} needs step scores: pass step_scorer=load_prm(…), or method='outcome'")
     if verifier is None and not reward_funcs and not acts:  # TRL sees whether an environment pays
         raise ValueError("no outcome: pass verifier=MathVerifier(), a verifier of your own, or reward_funcs")

@@ -35,3 +35,8 @@ def in_front(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
 def scattered(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """The inverse of ``compacted``: the first values of each row go to its True cells in order, 0 to all others."""
     return torch.where(mask, values.gather(1, (mask.long().cumsum(1) - 1).clamp(min=0)), 0)
+
+
+def of_width(values: Float[Tensor, "N S"], mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    """Token values cut or padded to the mask's width."""
+    return torch.nn.functional.pad(values, (0, mask.size(1) - values.size(1)))

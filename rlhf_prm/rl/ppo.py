@@ -26,9 +26,9 @@ from rlhf_prm.rl.critic import (
     save_critic,
     state_values,
 )
-from rlhf_prm.rl.grpo import ProcessGRPOTrainer, of_width
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.master_weights import has_master_weights, one_dtype_for_zero3
-from rlhf_prm.rl.policy_tokens import compacted, in_front, policy_tokens, scattered
+from rlhf_prm.rl.policy_tokens import compacted, in_front, of_width, policy_tokens, scattered
 from rlhf_prm.rl.ppo_config import TOKEN_SCORES, ProcessPPOConfig
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.trl_seam import (

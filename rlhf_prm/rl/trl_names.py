@@ -39,9 +39,7 @@ SEAM = (
         reason="GSPO-token's ratios, and PPO's value loss from the same forward",
         breaks="sequence-level ratios weigh all tokens alike; the critic is not trained",
     ),
-    PrivateName(
-        *(_GRPO, "_tag_names", "overridden"), reason="tags of the model card", breaks="a model card without our tags"
-    ),
+    PrivateName(*(_GRPO, "_tag_names", "overridden"), reason="the model card's tags", breaks="a card without our tags"),
     PrivateName(*(_GRPO, "_name", "overridden"), reason="the model card's method", breaks="a card that says GRPO"),
     PrivateName(
         *("trl.trainer.grpo_config.GRPOConfig", "_VALID_DICT_FIELDS", "overridden"),
@@ -51,13 +49,12 @@ SEAM = (
     # TRL's GRPO trainer: what is read, set or called
     PrivateName(
         *(_GRPO, "_get_per_token_logps_and_entropies", "overridden"),
-        reason="PPO's old log-probabilities and values; the place right behind the loss's forward for GSPO-token; the "
-        "one way into the fused head",
+        reason="PPO's old log-probabilities and values; GSPO-token's place behind the forward; the way to the head",
         breaks="no PPO, no GSPO-token",
     ),
     PrivateName(
         *(_GRPO, "_metrics", "used"),
-        reason="TRL logs the mean of each of its lists; the only way to log beside it",
+        reason="TRL logs the mean of each of its lists",
         breaks="our metrics, the guard's measures and the token count are not logged",
     ),
     PrivateName(
@@ -139,9 +136,8 @@ SEAM = (
     ),
     PrivateName(
         *("trl.trainer.utils", "_use_triton", "used"),
-        reason="TRL's fused head asks it whether to score the completions alone; on a CPU it scores prompts and "
-        "padding too, so that shapes stay the same for devices that compile",
-        breaks="log-probabilities on a CPU cost as many projections as there are tokens, prompts and padding included",
+        reason="TRL's fused head asks it whether to score the completions alone, which it does not do on a CPU",
+        breaks="on a CPU the head projects prompts and padding too, at several times the cost",
     ),
     # transformers' trainer
     PrivateName(

@@ -164,3 +164,11 @@ def _text(content: Any) -> str:
     if isinstance(content, list):
         return "\n".join(part.get("text", f"[{part.get('type')}]") for part in content)
     return content or ""
+
+
+def prompt_text(prompt: str | Sequence[Message]) -> str:
+    """What the PRM reads of a prompt: the text, or the last user message."""
+    if isinstance(prompt, str):
+        return prompt
+    content = next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rlhf_prm.prm.log_ratio import distance
+from rlhf_prm.rl.sampled import sampled
 from rlhf_prm.rl.scorers import PolicyRollout
 from rlhf_prm.rl.undisturbed import log_row, training_undisturbed
 

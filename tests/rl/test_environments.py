@@ -204,6 +204,32 @@ def test_a_tool_that_writes_the_answer_earns_nothing(tmp_path, monkeypatch, algo
     assert batch.rollouts.outcome_rewards.tolist() == [0.0] * 8 and batch.rollouts.verdicts.tolist() == [0.0] * 8
 
 
+@pytest.mark.parametrize("name", list(SILENT))
+def test_nor_does_it_by_a_reward_function(tmp_path, monkeypatch, name):
+    """No answer is found, or a wrong one; the gold one stands in the tool's message only."""
+    settings = {"max_tool_calling_iterations": 2, "max_steps": 1}
+    arguments = {"tools": [add], "reward_funcs": outcome_reward, "settings": settings}
+    arguments["train_dataset"] = messages(solution=["7"] * 8)
+    trainer = trainer_of("grpo", tmp_path, monkeypatch, SILENT[name], **arguments)
+    trainer.train()
+    assert trainer.last_rollouts.rollouts.outcome_rewards.tolist() == [0.0] * 8
+
+
+def test_a_method_that_reads_no_scores_needs_no_scorer(tmp_path, monkeypatch):
+    settings = {"method": "tests.rl.test_environments.compares_states", "max_steps": 1}
+    arguments = {"environment_factory": Paying, "settings": settings, "step_scorer": None}
+    trainer = trainer_of("grpo", tmp_path, monkeypatch, two_calls, **arguments)
+    trainer.train()
+    settings = settings | {"method_kwargs": {"process_weight": 1.0}}
+    with pytest.raises(ValueError, match="needs step scores"):
+        trainer_of("grpo", tmp_path, monkeypatch, None, **(arguments | {"settings": settings}))
+
+
+def compares_states(rollouts, *, process_weight: float = 0.0):
+    """The number of the state as an advantage."""
+    return rollouts.required_state_keys.float() * rollouts.step_mask
+
+
 def rollouts_of(mask: list[int], text: str):
     """A ``rollout_func`` whose completions are ``text``, with an ``env_mask``."""
 

@@ -9,10 +9,13 @@ Both are asked before every turn and at the end. What ``turn_rewards`` has grown
 turn that was written in between: NaN where it has not grown (the policy called a tool that there is not, say), the mean
 where it has grown by several numbers (the policy called several tools at once). So a policy that calls wrongly, or
 twice, never moves the rewards of other turns.
+
+A ``rollout_func`` tells the same in its output, as ``turn_rewards`` and ``state_keys``: one list per rollout, with one
+entry per turn.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +28,25 @@ class Reported:
 
     rewards: list[float] | None = None
     keys: list[str | None] | None = None
+
+
+def reported_by_rollout_func(output: Mapping[str, Any], turns: Sequence[int]) -> list[Reported]:
+    """What the output of a ``rollout_func`` says of turns: ``turn_rewards`` and ``state_keys``, one entry per turn.
+
+    Args:
+        turns: how many turns of the policy each rollout has.
+
+    Raises:
+        ValueError: not one entry for each turn of each rollout.
+    """
+    columns = {}
+    for name in OWN_METHODS:
+        values = output.get(name)
+        columns[name] = [None] * len(turns) if values is None else values
+        got = None if values is None else [len(row) for row in values]
+        if got is not None and got != list(turns):
+            raise ValueError(f"rollout_func: got {name} for {got} turns, expected one entry per turn: {list(turns)}")
+    return [Reported(*row) for row in zip(columns["turn_rewards"], columns["state_keys"], strict=True)]
 
 
 class EnvironmentReports:

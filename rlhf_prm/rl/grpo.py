@@ -22,7 +22,7 @@ from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.rl.completion_table import OWN_COLUMNS, STATUS_COLUMN, completion_columns
 from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
-from rlhf_prm.rl.environments import OWN_METHODS, EnvironmentReports, Reported
+from rlhf_prm.rl.environments import OWN_METHODS, EnvironmentReports, Reported, reported_by_rollout_func
 from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.rl.outcomes import VerifierReward, check_sources, readable
@@ -171,7 +171,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             check_master_weights(self.model, args, args.learning_rate)
         environments = kinds_of_environments(self)
         hide_from_policy(self, OWN_METHODS)
-        of_turns = turn_scores(args, turn_scorer, step_scorer is not None, environments)
+        own_rollouts = self.rollout_func is not None
+        of_turns = turn_scores(args, turn_scorer, step_scorer is not None, environments, own_rollouts=own_rollouts)
         self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier, of_turns)
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
         self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
@@ -200,7 +201,10 @@ class ProcessGRPOTrainer(GRPOTrainer):
         _, completion_ids, masks, completions, _, extra_fields, *_ = output
         self._told = told_by_trl(masks, completions, len(prompts), with_tools=bool(self.tools))
         turns = [num_turns(ids, one.policy_mask) for ids, one in zip(completion_ids, self._told, strict=True)]
-        self._reported = self._reports.of_rollouts(turns)
+        if self.rollout_func is None:
+            self._reported = self._reports.of_rollouts(turns)
+        else:
+            self._reported = reported_by_rollout_func(extra_fields, turns)
         adds_columns = bool(extra_fields)  # a rollout_func may bring problems and solutions of its own
         if self._sampled_for is not None and not adds_columns:
             self._scoring_of_batch = self._started_scoring(self._sampled_for, prompts, completion_ids)

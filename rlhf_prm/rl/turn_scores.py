@@ -54,6 +54,8 @@ class TurnScores:
             ValueError: not one score per turn, or one outside the range.
         """
         if self.from_environment:
+            if any(report.rewards is None for report in reports):
+                raise ValueError("turn_scores: got a rollout without turn_rewards, expected a number for every turn")
             raw = [report.rewards or [] for report in reports]
         else:
             score = getattr(self.source, "score", self.source)
@@ -81,13 +83,16 @@ class TurnScores:
         return (score - self.low) / (self.high - self.low)
 
 
-def turn_scores(args: Any, turn_scorer: Any, has_step_scorer: bool, environments: Any) -> TurnScores | None:
+def turn_scores(
+    args: Any, turn_scorer: Any, has_step_scorer: bool, environments: Sequence[Any], *, own_rollouts: bool = False
+) -> TurnScores | None:
     """What the settings and the trainer's arguments ask for; None = no scores of turns.
 
     Args:
         args: ``turn_scores``, ``turn_rule`` and ``turn_range`` of a trainer's config.
         turn_scorer: the trainer's argument.
         environments: an instance of every kind of environment, none = there is no environment.
+        own_rollouts: a ``rollout_func`` tells the turn rewards.
 
     Raises:
         ValueError: two sources, a rule without a source or without the step scores it merges with, or environments
@@ -104,7 +109,7 @@ def turn_scores(args: Any, turn_scorer: Any, has_step_scorer: bool, environments
     if turn_scorer is None:
         source = resolve(args.turn_scores, {ENVIRONMENT: ENVIRONMENT}, "turn_scores")
     if source == ENVIRONMENT:
-        _check_environments(environments)
+        _check_environments(environments, own_rollouts)
     elif not callable(getattr(source, "score", source)):
         raise ValueError(f"turn_scorer: got {source!r}, expected score(problems, turns), or a function like it")
     if args.turn_rule in NEEDS_STEP_SCORES and not has_step_scorer:
@@ -130,9 +135,12 @@ def of_the_policy(scores: list[list[float]], shown: list[list[str]], who: str) -
     ]
 
 
-def _check_environments(environments: Sequence[Any]) -> None:
-    if not environments:
-        raise ValueError(f"turn_scores: got {ENVIRONMENT!r} without environment_factory=, expected environments")
+def _check_environments(environments: Sequence[Any], own_rollouts: bool) -> None:
+    if not environments and not own_rollouts:
+        raise ValueError(
+            f"turn_scores: got {ENVIRONMENT!r} without environment_factory=, expected environments, or a rollout_func "
+            "that gives turn_rewards"
+        )
     for environment in environments:
         if not hasattr(environment, "turn_rewards"):
             raise ValueError(

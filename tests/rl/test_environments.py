@@ -9,6 +9,7 @@ from datasets import Dataset
 from trl import GRPOTrainer
 
 from reward import outcome_reward
+from rlhf_prm.rl.environments import Reported, reported_by_rollout_func
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.policy_tokens import policy_tokens
@@ -262,6 +263,31 @@ def test_an_env_mask_of_a_rollout_func(tmp_path, monkeypatch, algorithm, judged_
     assert batch.rollouts.outcome_rewards.tolist() == [0.0] * 8
     assert batch.rows[0].steps == ["ab", "c"] and batch.rows[0].lengths == [2, 1]
     assert batch.rows[0].tool_results == [(1, "\\boxed{7}")]
+
+
+def test_a_rollout_func_tells_of_its_turns(tmp_path, monkeypatch):
+    def telling(prompts, trainer):
+        output = rollouts_of([1, 1, 0, 1], "ab7c")(prompts, trainer)
+        many = len(prompts)
+        return output | {"turn_rewards": [[0.25, math.nan]] * many, "state_keys": [["start", "seven"]] * many}
+
+    settings = {"turn_scores": "environment", "max_steps": 1}
+    arguments = {"verifier": DigitVerifier(), "train_dataset": messages(solution=["7"] * 8), "settings": settings}
+    trainer = trainer_of("grpo", tmp_path, monkeypatch, None, rollout_func=telling, step_scorer=None, **arguments)
+    trainer.train()
+    rollouts = trainer.last_rollouts.rollouts
+    assert rollouts.step_scores.tolist() == [[0.25, 0.25]] * 8 and rollouts.scored.tolist() == [[True, False]] * 8
+    assert rollouts.state_keys.tolist() == [[0, 1]] * 8
+    silent = rollouts_of([1, 1, 0, 1], "ab7c")
+    trainer = trainer_of("grpo", tmp_path, monkeypatch, None, rollout_func=silent, step_scorer=None, **arguments)
+    with pytest.raises(ValueError, match="turn_scores: got a rollout without turn_rewards"):
+        trainer.train()
+
+
+def test_a_rollout_func_tells_of_every_turn():
+    with pytest.raises(ValueError, match=r"rollout_func: got state_keys for \[1\] turns, .*one entry per turn: \[2\]"):
+        reported_by_rollout_func({"state_keys": [["start"]]}, [2])
+    assert reported_by_rollout_func({}, [2]) == [Reported(None, None)]
 
 
 def test_a_broken_env_mask_is_refused(tmp_path, monkeypatch):

@@ -135,6 +135,8 @@ def test_turn_rewards_and_states_come_from_the_environment(tmp_path, monkeypatch
     assert rollouts.scored.tolist() == [[True, True, False]] * 8
     assert rollouts.state_keys.tolist() == [[0, 1, 2]] * 8
     assert rollouts.outcome_rewards.tolist() == [1.0] * 8
+    logged = trainer.state.log_history[0]
+    assert logged["process/turn_score/mean"] == pytest.approx(0.375) and logged["process/tool_results/mean"] == 2.0
 
 
 def test_our_methods_are_no_tools(tmp_path, monkeypatch):

@@ -14,11 +14,9 @@ from rlhf_prm.runs.arguments import parse
 from rlhf_prm.runs.tools import ToolArguments, price_of_calls
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = [
-    path
-    for path in (ROOT / "recipes" / "configs").glob("*.yaml")
-    if "grpo_tools.py" in path.read_text().splitlines()[0]
-]
+CONFIGS = sorted(
+    path for path in (ROOT / "recipes/configs").glob("*.yaml") if "grpo_tools.py" in path.read_text().splitlines()[0]
+)
 
 
 @pytest.fixture
@@ -75,6 +73,20 @@ def test_the_sandbox_by_its_name():
 
 def test_calls_cost():
     assert price_of_calls([0, 2], price=0.05, completions=[]) == [0.0, -0.1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prm", "oracle"], "prm: got 'oracle' without a dataset"),
+        (["--ceiling", "true"], "ceiling: got True without a dataset"),
+        (["--tools", "python"], "tools: got a model, tools or an environment without a dataset"),
+    ],
+)
+def test_what_the_tool_world_has_not(recipe, tmp_path, arguments, message):
+    pytest.importorskip("rlhf_prm.toyworld.tool_world")
+    with pytest.raises(SystemExit, match=message):
+        recipe("--output_dir", str(tmp_path / "run"), *arguments)
 
 
 def test_the_tool_world_trains(recipe, tmp_path):

@@ -1,6 +1,9 @@
 """A rollout in turns and steps: by hand."""
 
+import copy
+import json
 import math
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +42,13 @@ def test_steps_lie_within_turns():
     assert rollout.shown_steps == ["a", "b", "Tool result:\n7 =", "c", "d"]
     assert [isinstance(step, ToolResult) for step in rollout.shown_steps] == [False, False, True, False, False]
     assert rollout.shown_turns == [" a\n\n b", "Tool result:\n7 =", " c\n\n d"]
+
+
+def test_a_result_that_is_copied_or_sent_is_the_same():
+    result = ToolResult("7")
+    for again in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert again == result == "Tool result:\n7" and isinstance(again, ToolResult)
+    assert json.dumps(result) == '"Tool result:\\n7"'
 
 
 def test_a_step_does_not_go_on_past_a_result():

@@ -134,6 +134,7 @@ class StepAdvantages:
             outcome_rewards=torch.tensor([1.0, 0.0, 0.0, float("nan")]),
             num_generations=2,
             token_scores=torch.linspace(-0.5, 0.5, 20).reshape(4, 5) if self.per_token else None,
+            state_keys=torch.tensor([[0, 1], [0, -1], [2, -1], [2, 3]]),
         )
         try:
             advantages, _ = self._called(rollouts, self.memory, update=0)

@@ -8,7 +8,7 @@ Ask: 7 Add 3 ?                                   (the policy; the mark ends its 
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rlhf_prm.toyworld.checker import process_correct, step_labels
 from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
@@ -20,6 +20,7 @@ TOOL_WORDS = (ASK, CALL, TOOL, "error", "timeout")
 _QUESTION = re.compile(rf"{re.escape(ASK)}((?:(?!{re.escape(ASK)}).)*){re.escape(CALL)}$", re.DOTALL)
 
 
+@runtime_checkable
 class Environment(Protocol):
     """What the tool world asks of an environment: ``Calculator`` is one."""
 

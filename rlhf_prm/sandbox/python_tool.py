@@ -3,7 +3,7 @@
 import json
 import os
 import random
-import select
+import selectors
 import subprocess
 import sys
 import sysconfig
@@ -147,29 +147,28 @@ class PythonTool:
         assert process.stdin is not None and process.stdout is not None  # both are pipes
         feed, out, data = process.stdin.fileno(), process.stdout.fileno(), b""
         os.set_blocking(feed, False)
-        sent: int | None = 0
-        # Before the program has been read it has not begun; then it has its seconds, and the interpreter its start.
+        sent, open_ends = 0, selectors.DefaultSelector()  # not select(): a trainer has many descriptors
+        open_ends.register(out, selectors.EVENT_READ)
+        open_ends.register(feed, selectors.EVENT_WRITE)
+        # The sandbox's own first process counts the program's seconds; this holds where that does not come to it.
         deadline = start + self._seconds + GRACE
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return "timeout", data
-            readable, writable, _ = select.select([out], [] if sent is None else [feed], [], left)
-            if writable and sent is not None:
-                try:
-                    sent += os.write(feed, code[sent : sent + 65536]) if sent < len(code) else 0
-                except BrokenPipeError:
-                    sent = len(code)
-                if sent >= len(code):
-                    process.stdin.close()
-                    sent, deadline = None, min(deadline, time.monotonic() + self._seconds + 1)
-            if readable:
-                part = os.read(out, 65536)
-                data += part
-                if len(data) > 4 * self._max_output:
-                    return "output", data[: 4 * self._max_output]
-                if not part:
-                    break
+        with open_ends:
+            while out in open_ends.get_map():
+                if time.monotonic() > deadline:
+                    return "timeout", data
+                for key, _ in open_ends.select(max(0.0, deadline - time.monotonic())):
+                    if key.fd == feed:
+                        sent = _sent(feed, code, sent)
+                        if sent >= len(code):
+                            open_ends.unregister(feed)
+                            process.stdin.close()
+                        continue
+                    part = os.read(out, 65536)
+                    data += part
+                    if len(data) > 4 * self._max_output:
+                        return "output", data[: 4 * self._max_output]
+                    if not part:
+                        open_ends.unregister(out)
         try:
             code_of_end = process.wait(max(0.0, deadline - time.monotonic()) + 1)
         except subprocess.TimeoutExpired:
@@ -194,6 +193,14 @@ class PythonTool:
             "file_size": self._disk,
             "required": list(self._required),
         }
+
+
+def _sent(feed: int, code: bytes, sent: int) -> int:
+    """How much of the program has been sent, after a further piece; all of it where nobody reads it any more."""
+    try:
+        return sent + (os.write(feed, code[sent : sent + 65536]) if sent < len(code) else 0)
+    except BrokenPipeError:
+        return len(code)
 
 
 # The report goes to descriptor 3, whatever number the pipe had here; then the warden is this program.

@@ -133,6 +133,7 @@ def run_program(program: str, settings: dict, uid: int | None) -> None:
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as handle:
             handle.write("1000")  # memory runs out here first
         give_up_rights(uid)
+        libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # for where there is no process namespace that ends it
         limit(settings)
         sys.path[:] = settings["path"]
         sys.argv = ["program.py"]

@@ -355,18 +355,19 @@ def _mean(values: list[float]) -> float:
 
 
 def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """(measures, gain) of every run with measures: what ``preflight_validation.py`` reads."""
+    """(measures, gain) of every run with measures, in the world's regime: what ``preflight_validation.py`` reads."""
     base = {
-        (row["cell"]["world"], row["cell"]["build"]): row["accuracy"]
+        (row["cell"]["world"], row["cell"]["build"], json.dumps(row["cell"]["regime"])): row["accuracy"]
         for row in rows
         if row["cell"]["scorer"] == "none" and row["cell"]["part"] == "contenders"
     }
     found = []
     for row in rows:
         one = row["cell"]
-        if "measures" not in row or (one["world"], one["build"]) not in base:
+        key = one["world"], one["build"], json.dumps(one["regime"])
+        if "measures" not in row or key not in base or one["regime"] != REGIMES[one["world"]]:
             continue
-        before, after = base[one["world"], one["build"]], row["accuracy"]
+        before, after = base[key], row["accuracy"]
         error = math.sqrt((before * (1 - before) + after * (1 - after)) / 2048)
         found.append(
             {"measures": row["measures"], "gain": after - before, "gain_se": error}

@@ -303,7 +303,9 @@ def table(rows: list[dict[str, Any]], part: str) -> str:
             runs[one["world"], one["scorer"], one["method"], json.dumps(one["regime"])][one["build"]] = row
     lines, comparisons = [], []
     for key, by_build in sorted(runs.items()):
-        base = next((runs[other] for other in runs if other[0] == key[0] and other[2] == "outcome"), {})
+        world = key[0]
+        usual = (world, "none", "outcome", json.dumps(REGIMES[world]))
+        base = runs.get((world, "none", "outcome", key[3])) or runs.get(usual, {})
         paired = [b for b in by_build if b in base]
         gains = {
             metric: [by_build[b][metric] - base[b][metric] for b in paired]

@@ -1,15 +1,15 @@
 """Do process rewards help the policy? Outcome-only, a method on a learned PRM, and the ceiling, in the toy world.
 
-    python benchmarks/dense_rewards.py contenders --builds 20 21 22    # outcome-only, learned PRM, exact labels
-    python benchmarks/dense_rewards.py methods --builds 20 21 22       # every other method on the learned PRM
-    python benchmarks/dense_rewards.py hostile --builds 20 21 22       # scorers that mislead, plain world
-    python benchmarks/dense_rewards.py curve --builds 30 31            # scorers of every quality, with preflight
+    python benchmarks/dense_rewards.py contenders --builds 23 24 25    # outcome-only, learned PRM, exact labels
+    python benchmarks/dense_rewards.py methods --builds 23 24 25       # every other method on the learned PRM
+    python benchmarks/dense_rewards.py hostile --builds 23 24 25       # scorers that mislead, plain world
+    python benchmarks/dense_rewards.py curve --builds 28 29            # scorers of every quality, with preflight
     python benchmarks/dense_rewards.py seconds --builds 23 24 25 26 27 # as long as outcome-only takes
     python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
-    python benchmarks/dense_rewards.py judges --builds 20 21 22        # the judge itself as scorer, with its cost
+    python benchmarks/dense_rewards.py judges --builds 23 24 25        # the judge itself as scorer, with its cost
     python benchmarks/dense_rewards.py vine --builds 23 24 25         # live Monte-Carlo values of step prefixes
     python benchmarks/dense_rewards.py measure                         # what preflight says of them, anew
-    python benchmarks/dense_rewards.py show                            # the tables of what is there
+    python benchmarks/dense_rewards.py show --builds 23 24             # the tables of what is there of these builds
     python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
 
 A cell is one training run (15 to 60 seconds on one core, after its world has been built); finished ones are kept in
@@ -381,7 +381,7 @@ def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=(*PARTS, "measure", "show", "pairs"))
-    parser.add_argument("--builds", type=int, nargs="+", default=[20, 21, 22, 23, 24, 25, 26, 27])
+    parser.add_argument("--builds", type=int, nargs="+", default=list(range(23, 31)), help="default: 23 to 30")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", default="runs/cache", help="folder of the built worlds")
@@ -398,9 +398,10 @@ def main() -> None:
     elif args.part == "measure":
         measure(args.results, args.cache)
     elif args.part == "show":
+        rows = [row for row in rows_of(args.results) if row["cell"]["build"] in args.builds]
         for part in PARTS:
-            print(f"## {part}\n{table(rows_of(args.results), part)}\n")
-        print(f"## judges: what they find and what they cost\n{judge_table(rows_of(args.results))}\n")
+            print(f"## {part}\n{table(rows, part)}\n")
+        print(f"## judges: what they find and what they cost\n{judge_table(rows)}\n")
     else:
         work([one for one in PARTS[args.part](args.builds) if one["world"] in args.worlds], args.results, args.cache)
 

@@ -66,7 +66,8 @@ def test_tools_and_environments_by_their_dotted_paths():
 
 def test_the_sandbox_by_its_name():
     pytest.importorskip("rlhf_prm.sandbox.python_tool")
-    assert ToolArguments(tools=["python"]).trainer_arguments()["tools"][0].__name__ == "python"
+    arguments = ToolArguments(tools=["python"], tool_kwargs='{"required": []}')  # whatever this machine grants
+    assert arguments.trainer_arguments()["tools"][0].__name__ == "python"
     with pytest.raises(ValueError, match="tool_kwargs: "):
         ToolArguments(tools=["python"], tool_kwargs='{"sceonds": 5}').trainer_arguments()
 

@@ -83,7 +83,7 @@ def test_it_has_the_form_of_trls_environments():
 def test_shares_that_are_none_are_refused():
     with pytest.raises(ValueError, match=r"error_share=0.7 and timeout_share=0.6, expected shares that make up"):
         Calculator(error_share=0.7, timeout_share=0.6)
-    with pytest.raises(ValueError, match=r"operations=\(3, 2\) and price=0.03"):
+    with pytest.raises(ValueError, match=r"operations=\(3, 2\) and price=0.02"):
         ToolWorldSettings(operations=(3, 2))
     with pytest.raises(ValueError, match="sft_updates: got 0"):
         ToolWorldSettings(sft_updates=0)

@@ -45,8 +45,8 @@ class ToolWorldSettings:
     """
 
     seed: int = 0
-    operations: tuple[int, int] = (3, 5)
-    price: float = 0.03
+    operations: tuple[int, int] = (2, 4)
+    price: float = 0.02
     error_share: float = 0.05
     timeout_share: float = 0.05
     train_problems: int = 4096
@@ -54,7 +54,7 @@ class ToolWorldSettings:
     sft_updates: int = 250
     sft_batch: int = 64
     sft_learning_rate: float = 4e-3
-    max_completion_length: int = 110
+    max_completion_length: int = 96
 
     def __post_init__(self) -> None:
         Calculator(self.error_share, self.timeout_share)  # refuses shares that are none

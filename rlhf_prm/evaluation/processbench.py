@@ -48,6 +48,19 @@ def processbench_metrics(predictions: Sequence[int], labels: Sequence[int]) -> d
     return {"error_accuracy": a, "correct_accuracy": b, "f1": 2 * a * b / (a + b) if a + b > 0 else 0.0}
 
 
+def wrong_process_metrics(
+    predictions: Sequence[int], labels: Sequence[int], answers: Sequence[bool | None]
+) -> dict[str, float]:
+    """Right answers with a wrong process (Table 5 of arXiv 2501.07301): how many, and how often the first error is hit.
+
+    Returns:
+        ``wrong_process``, the number of solutions whose final answer is right and whose label is not −1, and
+        ``wrong_process_found``, the share of them whose first error is named exactly; nothing where there is none.
+    """
+    hits = [p == t for p, t, right in zip(predictions, labels, answers, strict=True) if right and t >= 0]
+    return {"wrong_process": len(hits), "wrong_process_found": sum(hits) / len(hits)} if hits else {}
+
+
 def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> dict[str, list[ProcessBenchItem]]:
     """The subsets found in ``folder`` as ``<subset>.jsonl`` or ``processbench_<subset>.jsonl``, in SUBSETS' order.
 
@@ -126,7 +139,7 @@ def processbench(
         silence_is_missed: a sample without any score counts as missed, whatever its label, as ProcessBench counts a
             critic's answer that cannot be read. Otherwise nothing is wrong in it, as with steps past a PRM's context.
 
-    Each subset also reports ``samples`` and ``unscorable`` (samples with a step past the model's context).
+    Each subset also reports :func:`wrong_process_metrics` where it knows the answers' verdicts, ``samples`` and ``unscorable`` (samples with a step past the model's context).
     """
     check_threshold(threshold, list(subsets))
     scores = {
@@ -143,9 +156,14 @@ def processbench(
             silent = [all(score != score for score in row) for row in rows]
             predictions = [len(r) if s else p for p, r, s in zip(predictions, rows, silent, strict=True)]
         results[name] = processbench_metrics(predictions, labels[name])
+        answers = [item.final_answer_correct for item in subsets[name]]
+        results[name] |= wrong_process_metrics(predictions, labels[name], answers)
         results[name]["threshold"] = float(threshold)
         results[name]["samples"] = len(rows)
         results[name]["unscorable"] = sum(any(score != score for score in row) for row in rows)
     means = ("error_accuracy", "correct_accuracy", "f1")
-    results["mean"] = {key: sum(row[key] for row in results.values()) / len(results) for key in means}
+    rows = list(results.values())
+    results["mean"] = {key: sum(row[key] for row in rows) / len(rows) for key in means}
+    if found := [row["wrong_process_found"] for row in rows if "wrong_process_found" in row]:
+        results["mean"]["wrong_process_found"] = sum(found) / len(found)
     return results

@@ -113,7 +113,9 @@ def measured(samples: Sequence[SampledProblem]) -> dict[str, float]:
 def label_facts(solutions: Sequence[dict], given: Labels) -> dict[str, float]:
     """How many solutions have labels, and how often the first error they name is the exact one."""
     gold = labels.gold_labels(solutions)
-    pairs = [(one.first_error, g.first_error) for one, g in zip(given, gold, strict=True) if isinstance(one, StepLabels)]
+    pairs = [
+        (one.first_error, g.first_error) for one, g in zip(given, gold, strict=True) if isinstance(one, StepLabels)
+    ]
     return {
         "rows": len(pairs),
         "label_accuracy": float(np.mean([one == exact for one, exact in pairs])),

@@ -1,2 +1,6 @@
-def tables(r): return ""
-def page(r): return ""
+def tables(r):
+    return ""
+
+
+def page(r):
+    return ""

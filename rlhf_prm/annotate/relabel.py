@@ -66,13 +66,13 @@ class MonteCarloFolder:
     settings: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        manifest = self.folder / "monte_carlo" / "manifest.json"
-        if not manifest.is_file():
+        found = sorted(self.folder.glob("monte_carlo*/manifest.json"))
+        if not found:
             raise ValueError(
-                f"{self.folder} holds no Monte-Carlo estimates (no {manifest.relative_to(self.folder)}): run "
+                f"{self.folder} holds no Monte-Carlo estimates (no monte_carlo/manifest.json): run "
                 "`rlhf-prm annotate monte-carlo` there first"
             )
-        self.settings = read_json(manifest)["settings"]
+        self.settings = read_json(found[0])["settings"]
         if "solutions" in self.settings:
             if self.solutions is None:
                 raise ValueError(f"{self.folder} labelled a file of solutions: name it with --solutions")
@@ -104,10 +104,14 @@ class MonteCarloFolder:
 
     def estimates(self) -> Iterator[tuple[Solution, list[StepEstimate] | None]]:
         """Each solution with its stored estimates; None where it was set aside."""
-        store = Shards(self.folder / "monte_carlo", self.config.shard_size)
-        rejected = store.rejected()
-        for row, records in self._records(store):
-            found = [StepEstimate(r["step"], r["hits"], r["n"], r["statuses"]) for r in records]
+        names = sorted(path.parent.name for path in self.folder.glob("monte_carlo*/manifest.json"))
+        stores = [Shards(self.folder / name, self.config.shard_size) for name in names]  # one for each completer
+        rejected = {row_id for store in stores for row_id in store.rejected()}
+        shard, known = -1, {}
+        for row in self.rows():
+            if (its := stores[0].shard_of(row.number)) != shard:
+                shard, known = its, by_id(record for store in stores for record in store.records(its))
+            found = [StepEstimate(r["step"], r["hits"], r["n"], r["statuses"]) for r in known.get(row.id, [])]
             yield row, None if row.id in rejected else found
 
     def judged(self) -> dict[str, StepLabels]:
@@ -129,13 +133,6 @@ class MonteCarloFolder:
             first = next((k for k, label in enumerate(record["labels"]) if not label), len(row.steps) - 1)
             found[row.id] = StepLabels(record["labels"][: first + 1], record["soft_labels"][: first + 1], "judge")
         return found
-
-    def _records(self, store: Shards) -> Iterator[tuple[Solution, list[dict[str, Any]]]]:
-        shard, known = -1, {}
-        for row in self.rows():
-            if (its := store.shard_of(row.number)) != shard:
-                shard, known = its, by_id(store.records(its))
-            yield row, known.get(row.id, [])
 
 
 def relabel(source: MonteCarloFolder, threshold: float, kind: str = "soft", output: Path | None = None) -> Relabelling:

@@ -139,7 +139,8 @@ def processbench(
         silence_is_missed: a sample without any score counts as missed, whatever its label, as ProcessBench counts a
             critic's answer that cannot be read. Otherwise nothing is wrong in it, as with steps past a PRM's context.
 
-    Each subset also reports :func:`wrong_process_metrics` where it knows the answers' verdicts, ``samples`` and ``unscorable`` (samples with a step past the model's context).
+    Each subset also reports ``samples``, ``unscorable`` (samples with a step past the model's context) and, where it
+    knows the answers' verdicts, :func:`wrong_process_metrics`.
     """
     check_threshold(threshold, list(subsets))
     scores = {

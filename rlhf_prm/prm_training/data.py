@@ -28,8 +28,8 @@ def verdict_of(row: Mapping[str, Any]) -> bool:
         return bool(row["labels"][-1])
     raise ValueError(
         f"target 'outcome' learns the verdict on the final answer, and {row['prompt'][:80]!r} has none (source "
-        f"{row.get('source')!r}): expected rows of the source 'outcome', which `rlhf-prm annotate outcome` writes, or a "
-        "column outcome with true or false"
+        f"{row.get('source')!r}): expected rows of the source 'outcome', which `rlhf-prm annotate outcome` writes, or "
+        "a column outcome with true or false"
     )
 
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_prm.annotate.consensus import consensus
 from rlhf_prm.annotate.judge import JudgeSettings, judge_task
-from rlhf_prm.annotate.outcome import every_step
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings, monte_carlo_task
+from rlhf_prm.annotate.outcome import every_step
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.drivers import run_batched
 from rlhf_prm.generation.tasks import Rejection

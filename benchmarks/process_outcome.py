@@ -49,7 +49,7 @@ from rlhf_prm.toyworld.stages import Stage, StageCache
 from rlhf_prm.toyworld.world import ToyWorld, build_world
 
 WORLD = {
-    "shown_wrong": 0.2,
+    "wrong_facts": 0.1,
     "labelled_solutions": 2000,
     "mc_completions": 8,
     "judge_flips": 0.02,

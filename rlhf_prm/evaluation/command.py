@@ -8,12 +8,11 @@ from typing import Any
 from rlhf_prm.command_line import add_separator, check_can_write, loading, number, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
-from rlhf_prm.evaluation.best_of_n import best_of_n
+from rlhf_prm.evaluation.best_of_n_command import add_best_of_n, choose_best
 from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
 from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
 from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_threshold, load_processbench, processbench
 from rlhf_prm.evaluation.rmb import load_rmb, rmb
-from rlhf_prm.evaluation.samples import SampledProblem, policy_samples, read_sample_rows, scored, verified_samples
 from rlhf_prm.evaluation.step_search import SearchSettings, compare_search
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
@@ -21,13 +20,14 @@ from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 Results = Mapping[str, Mapping[str, Any]]
 WITH_POLICY = ("best_of_n", "step_search")  # their --endpoint serves the policy
+WITH_PRMS = ("best_of_n",)  # they compare several
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="evaluation", required=True)
     for name, (summary, add, _) in EVALUATIONS.items():
         kind = kinds.add_parser(name, help=summary, description=summary)
-        shared.add_prm_arguments(kind, endpoint_is_the_judges=name not in WITH_POLICY)
+        shared.add_prm_arguments(kind, many=name in WITH_PRMS, endpoint_is_the_judges=name not in WITH_POLICY)
         kind.add_argument("--output", type=Path, help="write the results there as JSON too")
         add_separator(kind)
         add(kind)
@@ -36,11 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the table of one evaluation; ``--output`` keeps it as JSON."""
     _, _, evaluate = EVALUATIONS[args.evaluation]
-    shared.take_judge(args)
+    shared.take_judge(args, many=args.evaluation in WITH_PRMS)
     check_can_write(args.output, "--output")
     results = evaluate(args)
     print(shared.table(results))
-    shared.write_results({"evaluation": args.evaluation, "prm": args.prm, "results": results}, args.output)
+    prm = args.prm[0] if isinstance(args.prm, list) and len(args.prm) == 1 else args.prm
+    shared.write_results({"evaluation": args.evaluation, "prm": prm, "results": results}, args.output)
 
 
 def _splitter(args: argparse.Namespace) -> StepSplitter:
@@ -76,75 +77,6 @@ def _processbench(args: argparse.Namespace) -> Results:
         print(f"not in {args.data}, so not in the mean: {', '.join(missing)}")
     check_threshold(args.threshold, list(subsets))
     return processbench(shared.scorer_from(args), subsets, args.threshold, silence_is_missed=shared.is_judge(args.prm))
-
-
-def _add_best_of_n(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, in place of --policy")
-    parser.add_argument("--n", type=positive, nargs="+", default=[8], help="subset sizes")
-    parser.add_argument(
-        "--num-samples", type=positive, help="samples per problem from the policy (default: the largest n)"
-    )
-    shared.add_policy_arguments(parser, required=False)
-    shared.add_verifier_argument(parser)
-
-
-def samples_from(args: argparse.Namespace, num_samples: int, most: int, *, all_rows: bool) -> list[SampledProblem]:
-    """Checked samples from ``--samples``, or drawn from ``--policy`` on ``--problems``.
-
-    Args:
-        num_samples: how many are drawn per problem.
-        most: the largest n of best-of-n.
-        all_rows: whether every row of a file needs that many samples, or one row is enough.
-
-    Raises:
-        ValueError: before anything is drawn, verified or scored: a file that cannot be read, or too few samples.
-    """
-    verifier, splitter = shared.verifier_from(args), _splitter(args)
-    if (args.samples is None) == (args.policy is None):
-        raise ValueError("expected either --samples FILE or --policy MODEL with --problems FILE")
-    if args.samples is not None:
-        rows = read_sample_rows(args.samples, args.problem_column, args.solution_column)
-        sizes = [len(row.completions) for row in rows]
-        enough = min(sizes) if all_rows else max(sizes)
-        if enough < most:
-            which = f"row {sizes.index(enough) + 1} has" if all_rows else "the rows have at most"
-            raise ValueError(f"--n {most}: {which} {enough} samples in {args.samples}; give --n {enough} or fewer")
-        samples = verified_samples(rows, verifier, splitter)
-        source = args.samples
-    else:
-        if num_samples < most:
-            raise ValueError(f"--num-samples {num_samples} are fewer than --n {most}: draw at least as many")
-        problems, solutions = shared.problems_from(args)
-        generator, template, _ = shared.policy_from(args)
-        prompts = [template(problem) for problem in problems]
-        part = args.concurrency * (4 if args.endpoint else 1)  # hosts idle while the last answers of a call come in
-        samples = policy_samples(
-            generator,
-            problems,
-            solutions,
-            verifier,
-            num_samples,
-            prompts=prompts,
-            splitter=splitter,
-            seed=args.seed,
-            part=part,
-        )
-        rows, source = problems, args.problems
-    if not samples:
-        raise ValueError(f"{source}: the verifier can read none of its {len(rows)} gold answers")
-    if len(samples) < len(rows):
-        print(f"{len(rows) - len(samples)} of {len(rows)} problems are left out: the verifier cannot read their gold")
-    return samples
-
-
-def _best_of_n(args: argparse.Namespace) -> Results:
-    shared.check_prm(args)
-    drawn = samples_from(args, args.num_samples or max(args.n), max(args.n), all_rows=True)
-    samples = scored(drawn, shared.scorer_from(args))
-    results: dict[str, Any] = {}
-    for n in args.n:
-        results |= best_of_n(samples, n, seed=args.seed)
-    return results
 
 
 def _rmb_arguments(parser: argparse.ArgumentParser) -> None:
@@ -210,7 +142,7 @@ def _on_rows(measure: Callable[..., Results], rows: list, args: argparse.Namespa
 Evaluation = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Results]]
 EVALUATIONS: dict[str, Evaluation] = {
     "processbench": ("first wrong step of real solutions: F1 per subset and mean", _add_processbench, _processbench),
-    "best_of_n": ("accuracy when the PRM chooses among n samples of a policy", _add_best_of_n, _best_of_n),
+    "best_of_n": ("accuracy when the PRM chooses among n samples of a policy", add_best_of_n, choose_best),
     "mr_ben": (
         "MR-Score without its reason part, which needs a grader of explanations",
         _data("MR-Ben's .jsonl"),

@@ -18,11 +18,11 @@ class Demonstrator:
     the less likely one: something reinforcement learning can find.
     """
 
-    def __init__(self, seed: int, filler: bool = False, shown_wrong: float = SHOWN_WRONG) -> None:
+    def __init__(self, seed: int, filler: bool = False, wrong_facts: float = WRONG_FACTS) -> None:
         rng = random.Random(f"demonstrator {seed}")
-        wrong = rng.sample(FACTS, round(WRONG_FACTS * len(FACTS)))
+        wrong = rng.sample(FACTS, round(wrong_facts * len(FACTS)))
         self.beliefs = {fact: (result(*fact) + rng.randint(1, 9)) % 10 for fact in wrong}
-        self.filler, self.shown_wrong = filler, shown_wrong
+        self.filler = filler
 
     def solution(self, problem: ChainProblem, rng: random.Random) -> list[str]:
         """The steps it shows for a problem, the answer last."""
@@ -42,6 +42,6 @@ class Demonstrator:
     def _result(self, fact: tuple[int, str, int], rng: random.Random) -> int:
         if rng.random() < NOISE:
             return rng.randrange(10)
-        if fact in self.beliefs and rng.random() < self.shown_wrong:
+        if fact in self.beliefs and rng.random() < SHOWN_WRONG:
             return self.beliefs[fact]
         return result(*fact)

@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_prm.files import read_json_lines
-from rlhf_prm.toyworld.demonstrator import SHOWN_WRONG, Demonstrator
+from rlhf_prm.toyworld.demonstrator import WRONG_FACTS, Demonstrator
 from rlhf_prm.toyworld.evaluate import evaluate_policy
 from rlhf_prm.toyworld.label_stages import ROWS, label_stages
 from rlhf_prm.toyworld.labels import gold_labels, policy_sampler, sampled_solutions, stepwise_rows
@@ -112,8 +112,8 @@ def build_world(
         _build_apart(settings, root, with_prm)
     cache, splits = StageCache(root), problem_splits(settings)
     policy_settings = settings.subset(*POLICY_SETTINGS)
-    if settings.shown_wrong != SHOWN_WRONG:  # named only where it is not the default: caches of older worlds stay valid
-        policy_settings |= settings.subset("shown_wrong")
+    if settings.wrong_facts != WRONG_FACTS:  # named only where it is not the default: caches of older worlds stay valid
+        policy_settings |= settings.subset("wrong_facts")
     policy = cache.stage("policy", policy_settings, partial(_build_policy, settings, splits["sft"]))
     stages = {"policy": policy, **label_stages(cache, settings, policy, splits["labelled"])}
     if with_prm:
@@ -142,7 +142,7 @@ def _build_policy(settings: ToyWorldSettings, problems: Sequence[ChainProblem], 
     policy = supervised_policy(
         tokenizer,
         problems,
-        Demonstrator(settings.seed, settings.filler, settings.shown_wrong),
+        Demonstrator(settings.seed, settings.filler, settings.wrong_facts),
         seed=settings.seed,
         batch_size=settings.sft_batch,
         learning_rate=settings.sft_learning_rate,

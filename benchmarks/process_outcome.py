@@ -55,7 +55,7 @@ WORLD = {
     "judge_flips": 0.02,
     "label_source": "consensus",
 }
-TRAIN = {"updates": 400, "batch_size": 64, "learning_rate": 1e-3, "held_out": 0.1, "eval_every": 50, "patience": 3}
+TRAIN = {"updates": 400, "batch_size": 32, "learning_rate": 1e-3, "held_out": 0.1, "eval_every": 50, "patience": 3}
 PROBLEMS, SAMPLES = 300, 8
 THRESHOLDS = [k / 8 for k in range(1, 8)]  # 0 is "mc hard"
 SOURCES = ("outcome", "mc hard", "mc soft", "judge", "consensus hard", "consensus soft", "gold")

@@ -49,7 +49,13 @@ def _splitter(args: argparse.Namespace) -> StepSplitter:
 
 
 def _threshold(text: str) -> float | str:
-    return text if text == TUNING_SUBSET else number(text)
+    """A number, or else the name of the subset to tune it on."""
+    try:
+        return number(text)
+    except argparse.ArgumentTypeError:
+        if text.lower() in ("nan", "inf", "-inf"):
+            raise
+        return text
 
 
 def _data(what: str) -> Callable[[argparse.ArgumentParser], None]:
@@ -61,19 +67,29 @@ def _data(what: str) -> Callable[[argparse.ArgumentParser], None]:
 
 
 def _add_processbench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, type=Path, help="folder with the subsets' .jsonl files")
-    parser.add_argument("--subsets", nargs="+", default=list(SUBSETS), choices=SUBSETS)
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="folder with ProcessBench's .jsonl files, or any file or folder of rows with problem, steps and label",
+    )
+    parser.add_argument(
+        "--subsets",
+        nargs="+",
+        help=f"sets to read from a folder (default: {', '.join(SUBSETS)}, or else all there are)",
+    )
     parser.add_argument(
         "--threshold",
         type=_threshold,
         default=WRONG_AT_OR_BELOW,
-        help=f"a step is wrong at or below this score; {TUNING_SUBSET!r}: the best one there, for all subsets",
+        help=f"a step is wrong at or below this; a subset's name, as {TUNING_SUBSET}: the best one there, for all",
     )
 
 
 def _processbench(args: argparse.Namespace) -> Results:
     subsets = load_processbench(args.data, args.subsets)
-    if missing := [name for name in args.subsets if name not in subsets]:
+    expected = args.subsets or (SUBSETS if set(subsets) & set(SUBSETS) and args.data.is_dir() else ())
+    if missing := [name for name in expected if name not in subsets]:
         print(f"not in {args.data}, so not in the mean: {', '.join(missing)}")
     check_threshold(args.threshold, list(subsets))
     return processbench(shared.scorer_from(args), subsets, args.threshold, silence_is_missed=shared.is_judge(args.prm))

@@ -1,4 +1,4 @@
-"""ProcessBench (arXiv 2412.06559): does a PRM find the first wrong step of real solutions?"""
+"""ProcessBench (arXiv 2412.06559), or data like it: does a PRM find the first wrong step of real solutions?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any
 from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW, predicted_first_error
+from rlhf_prm.step_data import SUFFIXES
 
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 TUNING_SUBSET = "gsm8k"
@@ -61,28 +62,38 @@ def wrong_process_metrics(
     return {"wrong_process": len(hits), "wrong_process_found": sum(hits) / len(hits)} if hits else {}
 
 
-def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> dict[str, list[ProcessBenchItem]]:
-    """The subsets found in ``folder`` as ``<subset>.jsonl`` or ``processbench_<subset>.jsonl``, in SUBSETS' order.
+def load_processbench(path: str | Path, subsets: Sequence[str] | None = None) -> dict[str, list[ProcessBenchItem]]:
+    """Solutions with their first wrong steps, by the name of the set: ProcessBench's own, or any with its columns.
+
+    Args:
+        path: a file, whose name without ending (and without ``processbench_``) is the set's; or a folder. In a folder
+            that has one of SUBSETS, those are read, in that order; in another one every file of rows.
+        subsets: in a folder, the names of the sets to read.
 
     Raises:
-        ValueError: an unknown subset is asked for, none of them is in the folder, or a row cannot be read.
+        ValueError: nothing to read, a set that is asked for is not there although no other is either, or a row that
+            cannot be read.
     """
-    if Path(folder).is_file():
-        raise ValueError(f"{folder} is a file, expected the folder with ProcessBench's gsm8k.jsonl, math.jsonl, …")
-    if unknown := [name for name in subsets if name not in SUBSETS]:
-        raise ValueError(f"unknown ProcessBench subset {unknown[0]!r}: expected some of {', '.join(SUBSETS)}")
-    found = {}
-    for name in SUBSETS:
-        candidates = [Path(folder) / f"{stem}.jsonl" for stem in (name, f"processbench_{name}")]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if name in subsets and path is not None:
-            found[name] = read_items(path, _item, "ProcessBench")
+    path = Path(path)
+    if path.is_file():
+        return {set_name(path): read_items(path, _item, "ProcessBench")}
+    files = {set_name(file): file for file in sorted(path.glob("*")) if file.name.endswith(SUFFIXES)}
+    own = [name for name in SUBSETS if name in files]
+    wanted = list(subsets) if subsets is not None else own or list(files)
+    found = {name: read_items(files[name], _item, "ProcessBench") for name in wanted if name in files}
     if not found:
+        asked = f"{', '.join(wanted)} (as NAME.jsonl or processbench_NAME.jsonl)" if wanted else ", ".join(SUBSETS)
         raise ValueError(
-            f"no ProcessBench file in {folder}: expected gsm8k.jsonl, math.jsonl, olympiadbench.jsonl or omnimath.jsonl"
-            " (one JSON object per line with problem, steps and label)"
+            f"no ProcessBench file in {path}: expected {asked}, or a file or folder of rows with problem, steps and "
+            f"label; there are {', '.join(files) or 'none'}"
         )
     return found
+
+
+def set_name(path: Path) -> str:
+    """What a file of rows is called: ``processbench_gsm8k.jsonl`` is gsm8k."""
+    ending = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), path.suffix)
+    return path.name.removesuffix(ending).removeprefix("processbench_")
 
 
 def _item(row: dict[str, Any]) -> ProcessBenchItem:
@@ -115,13 +126,13 @@ def check_threshold(threshold: float | str, subsets: Sequence[str]) -> None:
     """Before anything is scored: a threshold that is to be tuned needs the subset it is tuned on.
 
     Raises:
-        ValueError: that subset is not among ``subsets``, or the threshold is neither a number nor its name.
+        ValueError: that subset is not among ``subsets``, or the threshold is NaN.
     """
-    if threshold == TUNING_SUBSET:
-        if TUNING_SUBSET not in subsets:
-            raise ValueError(f"threshold {TUNING_SUBSET!r} needs that subset, got only {', '.join(subsets)}")
-    elif isinstance(threshold, str) or threshold != threshold:
-        raise ValueError(f"threshold: got {threshold!r}, expected a number or {TUNING_SUBSET!r}")
+    if isinstance(threshold, str):
+        if threshold not in subsets:
+            raise ValueError(f"threshold {threshold!r} needs that subset, got only {', '.join(subsets)}")
+    elif threshold != threshold:
+        raise ValueError(f"threshold: got {threshold!r}, expected a number or the name of a subset to tune it on")
 
 
 def processbench(
@@ -134,8 +145,8 @@ def processbench(
     """Metrics of ``scorer`` on each subset, and their plain mean over the subsets under ``"mean"``.
 
     Args:
-        threshold: a step is wrong when its score ≤ this; ``"gsm8k"`` takes the one that is best on the GSM8K subset
-            and uses it for all, as the paper does for PRMs on another scale.
+        threshold: a step is wrong when its score ≤ this; the name of a subset takes the one that is best there and
+            uses it for all, as the paper does with "gsm8k" for PRMs on another scale.
         silence_is_missed: a sample without any score counts as missed, whatever its label, as ProcessBench counts a
             critic's answer that cannot be read. Otherwise nothing is wrong in it, as with steps past a PRM's context.
 
@@ -148,8 +159,8 @@ def processbench(
         for name, items in subsets.items()
     }
     labels = {name: [item.label for item in items] for name, items in subsets.items()}
-    if threshold == TUNING_SUBSET:
-        threshold = best_threshold(scores[TUNING_SUBSET], labels[TUNING_SUBSET])
+    if isinstance(threshold, str):
+        threshold = best_threshold(scores[threshold], labels[threshold])
     results: dict[str, dict[str, float]] = {}
     for name, rows in scores.items():
         predictions = [predicted_first_error(row, threshold) for row in rows]

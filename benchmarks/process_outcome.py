@@ -83,7 +83,7 @@ def trained(world: ToyWorld, source: str, cache: StageCache) -> Stage:
     """The model trained on what ``source`` labels; the same settings for all."""
     rows = labels.stepwise_rows(*labelled(world, source))
     loss = {"loss": "mse", "metric": "loss"} if source.endswith("soft") else {"loss": "ce"}
-    target = {"target": "outcome"} if source == "outcome" else {}
+    target = {"target": "outcome", "metric": "auroc"} if source == "outcome" else {}
     settings = {"seed": world.settings.seed, **TRAIN, **loss, **target}
     build = partial(_train, world.policy_path, rows, settings)
     upstream = tuple(world.stages[name] for name in ("policy", "solutions", "monte_carlo", "judge"))

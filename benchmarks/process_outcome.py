@@ -7,9 +7,9 @@
 In each build a policy that is right in about 60 % solves 2,000 problems. The same solutions are labelled by the
 verifier (an outcome reward model learns that), by Monte-Carlo completions (hard and soft, and at higher thresholds,
 from the same hits), by a judge, by the consensus of both (hard and soft), and exactly. A model is trained on each, with
-equal settings, and measured on 8 samples of 300 held-out problems. Every cell is a line of
+equal settings (the outcome model with three times the updates), and measured on 8 samples of 300 held-out problems. Every cell is a line of
 ``benchmarks/results/process_outcome.jsonl`` when it is done, and is not done again. About 4 CPU-minutes a build for
-the sources and 3 for the thresholds, on one core.
+the sources, 3 for the thresholds and 1 for the searches, on one core.
 """
 
 import argparse
@@ -33,8 +33,10 @@ from process_outcome_page import page, tables
 from rlhf_prm.annotate.relabel import relabelled
 from rlhf_prm.evaluation.audit.measures import minimum_at_last
 from rlhf_prm.evaluation.best_of_n import best_of_n
+from rlhf_prm.evaluation.guided_search import compare_guided
 from rlhf_prm.evaluation.processbench import wrong_process_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
+from rlhf_prm.evaluation.step_search import SearchSettings
 from rlhf_prm.files import read_json, read_json_lines
 from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.prm import load_prm
@@ -46,6 +48,7 @@ from rlhf_prm.toyworld.prm_check import checked_samples
 from rlhf_prm.toyworld.reward_model import TRAINING, train_reward_model
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.stages import Stage, StageCache
+from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 from rlhf_prm.toyworld.world import ToyWorld, build_world
 
 WORLD = {
@@ -56,11 +59,18 @@ WORLD = {
     "label_source": "consensus",
 }
 TRAIN = {"updates": 400, "batch_size": 32, "learning_rate": 1e-3, "held_out": 0.1, "eval_every": 50, "patience": 3}
+# One verdict says less than four or five step labels, and F1 at 0.5 says little of an outcome model.
+OUTCOME = {"target": "outcome", "metric": "loss", "updates": 1200, "eval_every": 100, "patience": 6}
 PROBLEMS, SAMPLES = 300, 8
 THRESHOLDS = [k / 8 for k in range(1, 8)]  # 0 is "mc hard"
-SOURCES = ("outcome", "mc hard", "mc soft", "judge", "consensus hard", "consensus soft", "gold")
+SOURCES = ("gold", "mc hard", "mc soft", "judge", "consensus hard", "consensus soft", "outcome")
 EXACT = "exact labels"  # no model: the checker's own labels as step scores
-PARTS = {"sources": (*SOURCES, EXACT), "thresholds": tuple(f"mc hard >{t:g}" for t in THRESHOLDS)}
+SEARCH, SEARCHED, WIDTH = "search", 150, 8  # guided by the PRM of the consensus, hard labels
+PARTS = {
+    "sources": (*SOURCES, EXACT),
+    "thresholds": tuple(f"mc hard >{t:g}" for t in THRESHOLDS),
+    "search": (SEARCH,),
+}
 RESULTS = Path(__file__).parent / "results" / "process_outcome.jsonl"
 DOCS = Path(__file__).parents[1] / "docs" / "process_outcome.md"
 Labels = Sequence[StepLabels | Rejection]
@@ -83,8 +93,7 @@ def trained(world: ToyWorld, source: str, cache: StageCache) -> Stage:
     """The model trained on what ``source`` labels; the same settings for all."""
     rows = labels.stepwise_rows(*labelled(world, source))
     loss = {"loss": "mse", "metric": "loss"} if source.endswith("soft") else {"loss": "ce"}
-    target = {"target": "outcome", "metric": "auroc"} if source == "outcome" else {}
-    settings = {"seed": world.settings.seed, **TRAIN, **loss, **target}
+    settings = {"seed": world.settings.seed, **TRAIN, **loss, **(OUTCOME if source == "outcome" else {})}
     build = partial(_train, world.policy_path, rows, settings)
     upstream = tuple(world.stages[name] for name in ("policy", "solutions", "monte_carlo", "judge"))
     return cache.stage("study_model", {"source": source, **settings}, build, upstream)
@@ -139,6 +148,25 @@ def cell(build: int, source: str, root: str) -> dict:
     return row | measured(scored(samples, load_prm(model.path))) | {"train_seconds": model.seconds}
 
 
+def searched(build: int, root: str) -> dict:
+    """Greedy search, beam search and DVTS on held-out problems, each beside best-of-n at its tokens."""
+    world = build_world(ToyWorldSettings(seed=build, **WORLD), root, with_prm=False)
+    sampler = labels.policy_sampler(world.policy_path, world.settings.max_completion_length)
+    prompts, solutions = (list(world.eval_dataset[name])[-SEARCHED:] for name in ("prompt", "solution"))
+    rows = compare_guided(
+        sampler,
+        load_prm(trained(world, "consensus hard", StageCache(root)).path),
+        ExactMatchVerifier(),
+        prompts,
+        solutions,
+        lambda text: len(sampler.tokenizer(text).input_ids),
+        SearchSettings(),
+        n=WIDTH,
+        seed=build,
+    )
+    return {"build": build, "source": SEARCH, "methods": rows}
+
+
 def read_results() -> dict[tuple[int, str], dict]:
     """What has been measured so far, by build and source."""
     return {(row["build"], row["source"]): row for row in read_json_lines(RESULTS)} if RESULTS.is_file() else {}
@@ -152,10 +180,11 @@ def run(arguments: argparse.Namespace) -> None:
         if (build, source) in read_results():
             continue
         began, spent = time.perf_counter(), time.process_time()
-        row = cell(build, source, arguments.cache) | {"cpu_seconds": round(time.process_time() - spent, 1)}
+        row = searched(build, arguments.cache) if source == SEARCH else cell(build, source, arguments.cache)
+        row["cpu_seconds"] = round(time.process_time() - spent, 1)
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"build {build}, {source}: {time.perf_counter() - began:.0f} s, F1 {row['f1']:.3f}", flush=True)
+        print(f"build {build}, {source}: {time.perf_counter() - began:.0f} s, F1 {row.get('f1', 0.0):.3f}", flush=True)
 
 
 def main() -> None:

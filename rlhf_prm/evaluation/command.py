@@ -9,6 +9,7 @@ from rlhf_prm.command_line import add_separator, check_can_write, loading, numbe
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
 from rlhf_prm.evaluation.best_of_n_command import add_best_of_n, choose_best
+from rlhf_prm.evaluation.guided_search import METHODS, compare_guided, shape_of
 from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
 from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
 from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_threshold, load_processbench, processbench
@@ -113,6 +114,15 @@ def _add_step_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tries", type=positive, default=defaults.tries, help="samples of a step before one is taken back"
     )
+    parser.add_argument(
+        "--search",
+        nargs="+",
+        default=["step_search"],
+        choices=["step_search", *METHODS],
+        help="step_search: accept or resample (default); greedy, beam, dvts: keep the best of --width candidates",
+    )
+    parser.add_argument("--width", type=positive, default=8, help="greedy, beam, dvts: candidates at each depth (8)")
+    parser.add_argument("--candidates", type=positive, default=4, help="beam, dvts: candidates of each beam (4)")
     parser.add_argument("--aggregation", default=defaults.aggregation, choices=list(AGGREGATIONS))
     parser.add_argument(
         "--final-pattern",
@@ -130,24 +140,23 @@ def _step_search(args: argparse.Namespace) -> Results:
         aggregation=args.aggregation,
         final_pattern=args.final_pattern,
     )
+    guided = [method for method in METHODS if method in args.search]
+    for method in guided:
+        shape_of(method, args.width, args.candidates)  # refuses before anything is loaded
     problems, solutions = shared.problems_from(args)
     verifier = shared.verifier_from(args)
     shared.check_prm(args)
     generator, template, tokenizer_name = shared.policy_from(args)
     with loading(f"the tokenizer of {tokenizer_name}"):
         tokenizer = saved_tokenizer(tokenizer_name)
-    return compare_search(
-        generator,
-        shared.scorer_from(args, watched=False),
-        verifier,
-        problems,
-        solutions,
-        lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
-        settings,
-        prompts=[template(problem) for problem in problems],
-        seed=args.seed,
-        tokenizer=tokenizer,
-    )
+    scorer, prompts = shared.scorer_from(args, watched=False), [template(problem) for problem in problems]
+    count = lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
+    given = (generator, scorer, verifier, problems, solutions, count, settings)
+    common: dict[str, Any] = {"prompts": prompts, "seed": args.seed, "tokenizer": tokenizer}
+    results: dict[str, Any] = compare_search(*given, **common) if "step_search" in args.search else {}
+    if guided:
+        results |= compare_guided(*given, guided, n=args.width, candidates=args.candidates, **common)
+    return results
 
 
 def _on_rows(measure: Callable[..., Results], rows: list, args: argparse.Namespace, *settings: Any) -> Results:

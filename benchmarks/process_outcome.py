@@ -7,9 +7,9 @@
 In each build a policy that is right in about 60 % solves 2,000 problems. The same solutions are labelled by the
 verifier (an outcome reward model learns that), by Monte-Carlo completions (hard and soft, and at higher thresholds,
 from the same hits), by a judge, by the consensus of both (hard and soft), and exactly. A model is trained on each, with
-equal settings (the outcome model with three times the updates), and measured on 8 samples of 300 held-out problems. Every cell is a line of
-``benchmarks/results/process_outcome.jsonl`` when it is done, and is not done again. About 4 CPU-minutes a build for
-the sources, 3 for the thresholds and 1 for the searches, on one core.
+equal settings (the outcome model with three times the updates), and measured on 8 samples of 300 held-out problems.
+Every cell is a line of ``benchmarks/results/process_outcome.jsonl`` when it is done, and is not done again. About 4
+CPU-minutes a build for the sources, 3 for the thresholds and 1 for the searches, on one core.
 """
 
 import argparse

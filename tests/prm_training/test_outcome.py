@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
@@ -12,6 +13,8 @@ from rlhf_prm.prm.protocol import target_of
 from rlhf_prm.prm_training.data import IGNORE, verdict_of
 from rlhf_prm.prm_training.trainer import PRMTrainer
 from rlhf_prm.progress import WatchedScorer
+from rlhf_prm.runs.prm import PRMRecipeArguments, load_prm_sources
+from rlhf_prm.step_data import write_rows
 from tests.prm_training.test_trainer import config
 
 
@@ -117,3 +120,18 @@ def test_step_labels_are_no_verdict():
         verdict_of(row)
     assert verdict_of(row | {"outcome": True}) is True
     assert verdict_of(row | {"source": "outcome"}) is False
+
+
+def test_the_embedded_toy_world_then_has_verdicts(tmp_path, monkeypatch):
+    """No exact step labels at the end: the held-out verdicts say all there is."""
+    seen = []
+
+    def build(settings, root, *, with_prm):
+        seen.append(settings.label_source)
+        write_rows(tmp_path / "rows.jsonl", outcome_rows(20))
+        return SimpleNamespace(stages={"labels": SimpleNamespace(path=tmp_path)}, policy_path=tmp_path / "policy")
+
+    monkeypatch.setattr("rlhf_prm.toyworld.build_world", build)
+    sources = load_prm_sources(PRMRecipeArguments(), None, seed=0, target="outcome")
+    assert seen == ["outcome"] and sources.exact_dataset is None
+    assert set(sources.train_dataset["source"]) == {"outcome"} and len(sources.eval_dataset) >= 1

@@ -69,7 +69,8 @@ def sources_table(results: Results) -> str:
         lines.append(f"| {source} | " + " | ".join(_mean([row.get(name) for row in rows]) for name in COLUMNS) + " |")
     first = [results[build, present[0]] for build in builds]
     known = " · ".join(f"{name} {_mean([row[key] for row in first])}" for name, key in POLICY.items())
-    return f"Builds {', '.join(map(str, builds))}. The policy's samples: {known}.\n\n" + "\n".join(lines)
+    few = " **Fewer than five builds have been run: these numbers are an example, not a finding.**" * (len(builds) < 5)
+    return f"Builds {', '.join(map(str, builds))}.{few} The policy's samples: {known}.\n\n" + "\n".join(lines)
 
 
 POLICY = {"mean@1": "mean@1", "maj@8": "maj", "pass@8": "pass"}
@@ -83,7 +84,8 @@ def orderings_table(results: Results) -> str:
         if builds:
             gaps = [results[build, high][name] - results[build, low][name] for build in builds]
             interval = mean_interval(gaps)
-            told = f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})".replace("-", "−")
+            around = f"{interval.low:+.3f} to {interval.high:+.3f}" if len(gaps) > 1 else "one build"
+            told = f"{interval.mean:+.3f} ({around})".replace("-", "−")
             held = f"{sum(gap > 0 for gap in gaps)} of {len(gaps)}"
             lines.append(f"| {COLUMNS[name]} | {low} < {high} | {held} | {told} | {paper} |")
     if builds := complete(results, LADDER):

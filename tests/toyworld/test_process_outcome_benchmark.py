@@ -54,7 +54,9 @@ def test_the_page_says_what_has_not_run():
     assert "No build is complete yet." in tables.page({})
     sources = {name.replace(" ", "_"): 0.4 for name in tables.SOURCES}
     told = tables.page(results(**sources))
-    assert "Builds 1, 2." in told and "| consensus soft | 0.250 ± 0.000 | 0.350 ± 0.050 |" in told
+    assert (
+        "Builds 1, 2. **Fewer than five builds" in told and "| consensus soft | 0.250 ± 0.000 | 0.350 ± 0.050 |" in told
+    )
 
 
 def test_measures_by_hand():

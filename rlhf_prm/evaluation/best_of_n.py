@@ -129,7 +129,7 @@ def best_of_n(
     seed: int = 0,
     target: str = "steps",
 ) -> dict[str, dict[str, float]]:
-    """Mean over the problems of :func:`problem_values`, with a bootstrap interval over problems.
+    """The mean of :func:`problem_values` over the problems, with a bootstrap interval over problems.
 
     Returns:
         {rule: {"mean", "low", "high"}}; the intervals of all rules come from the same resamples of problems.

@@ -1,4 +1,4 @@
-"""A process reward model from step labels.
+"""A process reward model from step labels, or with ``--target outcome`` an outcome reward model from verdicts.
 
 accelerate launch recipes/train_prm.py                                                    # the embedded toy world
 accelerate launch recipes/train_prm.py --config recipes/configs/train_prm_qwen2.5-math-7b.yaml
@@ -30,7 +30,7 @@ def main() -> None:
         config.model_init_kwargs = {**load, "revision": model_args.model_revision} | (config.model_init_kwargs or {})
         if not model_args.use_peft:
             refuse_low_precision(config.model_init_kwargs["dtype"], config, config.learning_rate)
-        sources = load_prm_sources(recipe, model_args.model_name_or_path, config.seed)
+        sources = load_prm_sources(recipe, model_args.model_name_or_path, config.seed, config.target)
         trainer = PRMTrainer(
             model=sources.model,
             args=config,

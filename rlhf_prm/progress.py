@@ -86,6 +86,11 @@ class WatchedScorer:
     def __init__(self, scorer: Any, what: str, part: int = 256):
         self.scorer, self.what, self.part = scorer, what, part
 
+    @property
+    def target(self) -> str:
+        """As the scorer's own: "steps", or "outcome" for an outcome reward model."""
+        return getattr(self.scorer, "target", "steps")
+
     def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
         """See ``StepScorer.score``."""
         if len(problems) != len(steps):

@@ -1,4 +1,4 @@
-"""``rlhf-prm annotate sample|monte-carlo|judge|consensus|all``: problems in, labelled solutions out."""
+"""``rlhf-prm annotate STAGE``: problems in, labelled solutions out; ``relabel`` reads stored hits in another way."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from reward import resolve
 from rlhf_prm.annotate.config import AnnotateConfig, read_config
 from rlhf_prm.annotate.estimate import Estimate, assumed, estimate, table
 from rlhf_prm.annotate.pipeline import Pipeline
+from rlhf_prm.annotate.relabel import MonteCarloFolder, relabel
 from rlhf_prm.annotate.stages import JudgeStage, Stage
 from rlhf_prm.command_line import positive, reason, separator
 from rlhf_prm.step_data import read_rows, to_dataset
@@ -19,7 +20,10 @@ STAGES = {
     "judge": ["judge"],
     "consensus": ["consensus"],
     "all": ["sample", "monte_carlo", "judge", "consensus"],
+    "outcome": ["outcome"],
 }
+RELABEL = "relabel"  # no stage: it needs no model and no configuration
+MADE_OF_OTHERS = ("consensus", "outcome")  # stages that ask no model
 # flag → (key of AnnotateConfig, keywords of add_argument)
 FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "--out": ("out", {"help": "folder for everything that is written; the same folder goes on where it was stopped"}),
@@ -36,7 +40,10 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": separator, "help": "what ends a step in a text; \\n is a line break (default: a blank line)"},
     ),
     "--num-completions": ("num_completions", {"type": int, "help": "completions per step prefix (8)"}),
-    "--threshold": ("threshold", {"type": float, "help": "a step is correct above this hit rate (0); may be changed"}),
+    "--threshold": (
+        "threshold",
+        {"type": float, "nargs": "+", "help": "a step is correct above this hit rate (0); relabel takes several"},
+    ),
     "--judge-form": ("judge_form", {"help": "paper, processbench, or a dotted path to a JudgeForm"}),
     "--votes": ("votes", {"type": int, "help": "judge answers per solution (1)"}),
     "--attempts": ("attempts", {"type": int, "help": "tries per judge answer (3)"}),
@@ -50,7 +57,12 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags; each one takes the place of its key in ``--config``."""
-    parser.add_argument("stage", choices=STAGES, help="what to do; all = everything in order")
+    parser.add_argument(
+        "stage",
+        choices=[*STAGES, RELABEL],
+        help="what to do; all = sample to consensus in order; outcome: the verifier's verdicts, for an outcome reward "
+        "model; relabel: labels at other thresholds from the hits in --out, and the consensus with the judge's there",
+    )
     parser.add_argument("--config", help="YAML file with the keys of AnnotateConfig")
     for flag, (key, keywords) in FLAGS.items():
         parser.add_argument(flag, dest=key, default=None, **keywords)
@@ -66,6 +78,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", nargs="+", help="policies: Hub names, folders, or the names they are served under")
     parser.add_argument("--endpoint", nargs="+", default=[], help="base URLs that serve them: http://host:8000/v1 …")
+    parser.add_argument(
+        "--own-completers", action="store_true", help="each policy continues its own samples (default: the first does)"
+    )
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--soft",
+        dest="kind",
+        action="store_const",
+        const="soft",
+        help="relabel: keep hit rates as soft labels (default)",
+    )
+    kind.add_argument(
+        "--hard",
+        dest="kind",
+        action="store_const",
+        const="hard",
+        help="relabel: soft labels are the hard ones as 0 and 1",
+    )
+    parser.add_argument("--output", type=Path, help="relabel: folder of the new labels (default: relabelled in --out)")
     parser.add_argument("--judge-model", help="the model that judges")
     parser.add_argument("--judge-endpoint", nargs="+", default=[], help="base URLs that serve the judge")
     parser.add_argument("--backend", default="auto", help="of all models: hf, vllm, endpoint, or a dotted path")
@@ -82,12 +113,20 @@ def config_of(args: argparse.Namespace) -> AnnotateConfig:
     """The YAML file with the flags in its place."""
     keys = [key for key, _ in FLAGS.values()] + ["stop_at_first_miss", "retry_rejected"]
     overrides = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    if "threshold" in overrides:
+        if len(overrides["threshold"]) > 1:
+            raise ValueError(f"--threshold {overrides['threshold']}: expected one; relabel takes several")
+        (overrides["threshold"],) = overrides["threshold"]
     shared = {"backend": args.backend, "max_tokens": args.max_tokens}
     if args.model:
         sampling = {"template": args.template, "temperature": args.temperature}
         overrides["policies"] = [
             {"model": model, "endpoints": args.endpoint, **shared, **sampling} for model in args.model
         ]
+        if args.own_completers:
+            overrides["completers"] = overrides["policies"]
+    elif args.own_completers:
+        raise ValueError("--own-completers needs --model; in a YAML file, name them under completers")
     elif args.endpoint:
         raise ValueError("--endpoint needs --model: the names of the models served there")
     if args.judge_model:
@@ -99,6 +138,10 @@ def config_of(args: argparse.Namespace) -> AnnotateConfig:
 
 def run(args: argparse.Namespace) -> None:
     """Print the estimate, then do the stage."""
+    if args.stage == RELABEL:
+        return relabel_folder(args)
+    if args.kind is not None or args.output is not None:
+        raise ValueError("--soft, --hard and --output go with relabel only")
     config = config_of(args)
     names = STAGES[args.stage]
     if args.push_to_hub and names[-1] == "sample":
@@ -106,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     resolve(config.verifier, {"math": None}, "verifier")
     pipeline = Pipeline(config)
     pipeline.check_input()
-    estimates = estimates_of(pipeline, [name for name in names if name != "consensus"])
+    estimates = estimates_of(pipeline, [name for name in names if name not in MADE_OF_OTHERS])
     if estimates:
         print(table(estimates), flush=True)
     if args.dry_run:
@@ -114,8 +157,8 @@ def run(args: argparse.Namespace) -> None:
     check_models(pipeline, estimates)
     try:
         for name in names:
-            if name == "consensus":
-                pipeline.consensus()
+            if name in MADE_OF_OTHERS:
+                {"consensus": pipeline.consensus, "outcome": pipeline.outcome}[name]()
             else:
                 pipeline.run(name)
     except OSError as error:
@@ -125,6 +168,20 @@ def run(args: argparse.Namespace) -> None:
         raise SystemExit(130) from None
     if args.push_to_hub:
         push(pipeline.out / f"{names[-1]}.jsonl", args.push_to_hub)
+
+
+def relabel_folder(args: argparse.Namespace) -> None:
+    """``relabel``: one line for each threshold."""
+    if args.out is None:
+        raise ValueError("relabel needs --out: the folder of a finished monte-carlo")
+    if args.model or args.judge_model or args.config:
+        raise ValueError("relabel samples nothing: leave --model, --judge-model and --config out")
+    source = MonteCarloFolder(Path(args.out), args.solutions)
+    for threshold in args.threshold or [0.0]:
+        done = relabel(source, threshold, args.kind or "soft", args.output)
+        print(f"{done.path}: {done.rows} labelled solutions, {done.right_steps:.1%} of their steps right")
+        if done.consensus is not None:
+            print(f"{done.consensus}: {done.kept} solutions that the judge agrees on")
 
 
 def check_models(pipeline: Pipeline, estimates: list[Estimate]) -> None:
@@ -158,7 +215,8 @@ def estimates_of(pipeline: Pipeline, names: list[str]) -> list[Estimate]:
     for name in names:
         for stage in pipeline.stages(name):
             if unsampled and name != "sample":
-                estimates.append(assumed(stage, unsampled, pipeline.config))
+                shares = len(pipeline.stages(name))  # of completers, where each has its own policy's samples
+                estimates.append(assumed(stage, unsampled // shares, pipeline.config))
                 continue
             estimates.append(estimate(stage, pipeline.rows(stage), pipeline.shards(stage), pipeline.config))
             if name == "sample" and estimates[-1].calls:

@@ -22,6 +22,8 @@ class AnnotateConfig:
         solutions: label these rows (problem, gold answer, and ``steps`` or ``response``) in place of sampled ones.
         policies: models to sample from, each one ``num_responses`` times per problem.
         completer: continues step prefixes for Monte-Carlo; default: the first policy.
+        completers: one for each policy, in their order, to continue that policy's own samples, in place of one
+            ``completer`` for all.
         judge: the model that judges.
         problem_column, solution_column: default: problem, prompt or question; solution or answer.
         separator, step_pattern: how a response is cut into steps (``StepSplitter``).
@@ -39,6 +41,7 @@ class AnnotateConfig:
     solutions: str | None = None
     policies: list[GeneratorConfig] = field(default_factory=list)
     completer: GeneratorConfig | None = None
+    completers: list[GeneratorConfig] = field(default_factory=list)
     judge: GeneratorConfig | None = None
     problem_column: str | None = None
     solution_column: str | None = None
@@ -61,6 +64,13 @@ class AnnotateConfig:
     def __post_init__(self) -> None:
         if (self.problems is None) == (self.solutions is None):
             raise ValueError("expected either problems (to sample from) or solutions (to label as they are)")
+        if self.completers and (self.completer is not None or self.solutions is not None):
+            other = "completer" if self.completer is not None else "solutions"
+            raise ValueError(f"completers continue the samples of one policy each; they do not go with {other}")
+        if self.completers and len(self.completers) != len(self.policies):
+            raise ValueError(
+                f"completers: got {len(self.completers)} for {len(self.policies)} policies, expected one for each"
+            )
         for name in ("num_responses", "shard_size", "concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected ≥ 1")

@@ -45,6 +45,12 @@ class Solution:
     text: str | None = None
     sampled: Sampled | None = None
 
+    @property
+    def policy(self) -> int:
+        """The number of the policy that it was sampled from; 0 for a solution that was given."""
+        parts = self.id.split(".")
+        return int(parts[1]) if len(parts) == 3 else 0
+
 
 @dataclass(frozen=True)
 class BadRow:

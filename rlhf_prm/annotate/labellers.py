@@ -9,6 +9,7 @@ from reward.verifier import Verifier
 from rlhf_prm.annotate.consensus import consensus
 from rlhf_prm.annotate.judge import JudgeSettings, judge
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings, monte_carlo
+from rlhf_prm.annotate.outcome import every_step
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.step_data import FreshRollout, StepLabels
@@ -97,7 +98,9 @@ class OutcomeLabeller:
     def labels(self, rollouts: Sequence[FreshRollout], seed: int) -> Labels:
         """See ``Labeller``; the seed does not matter."""
         return [
-            Rejection("no verdict") if math.isnan(one.verdict) or not one.steps else _all(one.verdict == 1.0, one)
+            Rejection("no verdict")
+            if math.isnan(one.verdict) or not one.steps
+            else every_step(one.verdict == 1.0, len(one.steps))
             for one in rollouts
         ]
 
@@ -105,7 +108,3 @@ class OutcomeLabeller:
 def given(rollout: FreshRollout) -> str | list[dict[str, Any]]:
     """What the policy was given: the text or the messages."""
     return rollout.prompt if rollout.given is None else rollout.given
-
-
-def _all(right: bool, rollout: FreshRollout) -> StepLabels:
-    return StepLabels([right] * len(rollout.steps), [float(right)] * len(rollout.steps), "outcome")

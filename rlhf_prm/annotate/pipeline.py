@@ -1,6 +1,7 @@
 """Stages over files: problems → samples → Monte-Carlo and judge labels → consensus. Each goes on where it stopped."""
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from reward.verifier import Verifier
 from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.consensus import ConsensusReport
 from rlhf_prm.annotate.items import BadRow, Solution, given_solutions, problems, sampled_solutions
+from rlhf_prm.annotate.outcome import every_step
 from rlhf_prm.annotate.progress import Progress
 from rlhf_prm.annotate.stages import JudgeStage, MonteCarloStage, SampleStage, Stage
 from rlhf_prm.annotate.store import Shards, StageStore, by_id, file_hash, settings_hash
@@ -36,7 +38,7 @@ class Pipeline:
             raise ValueError(f"--out {self.out} cannot be made a folder ({reason(error)}); choose another") from error
 
     def stages(self, name: str) -> list[Stage]:
-        """The stages called "sample" (one per policy), "monte_carlo" or "judge".
+        """The stages called "sample" (one per policy), "monte_carlo" (one per completer) or "judge".
 
         Raises:
             ValueError: the configuration lacks what the stage needs.
@@ -45,6 +47,9 @@ class Pipeline:
             if not self.config.policies or self.config.problems is None:
                 raise ValueError("sample: expected problems and at least one policy (--model)")
             return [SampleStage(self.config, policy) for policy in range(len(self.config.policies))]
+        if name == "monte_carlo" and self.config.completers:
+            source = self._source()
+            return [MonteCarloStage(self.config, source, policy) for policy in range(len(self.config.completers))]
         return [{"monte_carlo": MonteCarloStage, "judge": JudgeStage}[name](self.config, self._source())]
 
     def _source(self) -> dict[str, Any]:
@@ -67,7 +72,10 @@ class Pipeline:
         """What the stage works on, in the order of the input."""
         if isinstance(stage, SampleStage):
             return problems(self.config, int(stage.name.rpartition("-")[2]))
-        return self.solutions()
+        policy = getattr(stage, "policy", None)
+        if policy is None:
+            return self.solutions()
+        return (row for row in self.solutions() if isinstance(row, Solution) and row.policy == policy)
 
     def solutions(self) -> Iterator[Solution | BadRow]:
         """Everything to label."""
@@ -91,7 +99,8 @@ class Pipeline:
 
     def run(self, name: str) -> None:
         """Do what is left of the stages of this name, then write their labels."""
-        for stage in self.stages(name):
+        stages = self.stages(name)
+        for stage in stages:
             self._check_solutions(stage)
             with self.store(stage) as store:
                 if self.config.retry_rejected:
@@ -99,9 +108,12 @@ class Pipeline:
                 total = sum(1 for _ in self.rows(stage))
                 with Progress(stage, total) as progress:
                     self._run(stage, store, progress)
-                if not isinstance(stage, SampleStage):
-                    self._write_labels(stage, store)
-                print_reasons(store.rejected().values())
+                reasons = store.rejected().values()
+            if stage is not stages[-1] or name == "sample":
+                print_reasons(reasons)
+        if name != "sample":
+            self._write_labels(name)
+            print_reasons(reasons)
 
     def _check_solutions(self, stage: Stage) -> None:
         """Raise ``ValueError`` where a stage labels sampled solutions and none is sampled."""
@@ -171,19 +183,24 @@ class Pipeline:
                 else:
                     yield (row.id, shard), stage.task(row, records)
 
-    def _labelled(self, stage: Any, store: StageStore) -> Iterator[tuple[Solution, StepLabels | Rejection]]:
-        """Every solution with the stage's labels, in the order of the input.
+    def _labelled(self, stages: list[Any]) -> Iterator[tuple[Solution, StepLabels | Rejection]]:
+        """Every solution with the labels of these stages, in the order of the input.
+
+        Args:
+            stages: one for all solutions, or one for each policy's.
 
         Raises:
-            ValueError: the stage has not finished.
+            ValueError: a stage has not finished.
         """
-        rejected = store.rejected()
-        for shard, rows in itertools.groupby(self.solutions(), key=lambda row: store.shard_of(row.number)):
-            known = by_id(store.records(shard))
+        stores = [self.shards(stage) for stage in stages]
+        rejections = [store.rejected() for store in stores]
+        for shard, rows in itertools.groupby(self.solutions(), key=lambda row: stores[0].shard_of(row.number)):
+            by_stage = [by_id(store.records(shard)) for store in stores]
             for row in rows:
                 if isinstance(row, BadRow):
                     continue
-                records = known.pop(row.id, [])
+                its = row.policy if len(stages) > 1 else 0
+                stage, rejected, records = stages[its], rejections[its], by_stage[its].pop(row.id, [])
                 if row.id in rejected:
                     yield row, Rejection(rejected[row.id])
                 elif stage.is_done(row, records):
@@ -193,27 +210,63 @@ class Pipeline:
                         f"{stage.name} has not labelled solution {row.id} yet: run that stage to its end first"
                     )
 
-    def _write_labels(self, stage: Any, store: StageStore) -> None:
-        labelled = self._labelled(stage, store)
-        rows = (labels.row(s.prompt, s.steps) for s, labels in labelled if isinstance(labels, StepLabels))
-        path = self.out / f"{stage.name}.jsonl"
-        print(f"{path}: {write_rows(path, rows)} labelled solutions")
+    def _write_labels(self, name: str) -> None:
+        with self._locked(stages := self.stages(name)):
+            rows = (
+                labels.row(s.prompt, s.steps) for s, labels in self._labelled(stages) if isinstance(labels, StepLabels)
+            )
+            path = self.out / f"{name}.jsonl"
+            print(f"{path}: {write_rows(path, rows)} labelled solutions")
+
+    @contextlib.contextmanager
+    def _locked(self, stages: list[Stage]) -> Iterator[None]:
+        """No other process writes to these stages meanwhile."""
+        with contextlib.ExitStack() as stack:
+            for stage in stages:
+                stack.enter_context(self.store(stage))
+            yield
+
+    def outcome(self) -> None:
+        """Write ``outcome.jsonl``: every solution with the verifier's verdict on its answer, at every step."""
+        verifier, left_out = self.config.build_verifier(), Counter()
+
+        def rows() -> Iterator[dict[str, Any]]:
+            solutions = self.solutions()
+            while batch := list(itertools.islice(solutions, self.config.shard_size)):
+                given = [row for row in batch if isinstance(row, Solution) and row.steps]
+                left_out["no steps, or a row that cannot be read"] += len(batch) - len(given)
+                texts = [self.config.separator.join(row.steps) if row.text is None else row.text for row in given]
+                verdicts = verifier.verify(texts, [row.solution for row in given])
+                for row, verdict in zip(given, verdicts, strict=True):
+                    if verdict.reward is None:
+                        left_out[f"verifier: {verdict.status}"] += 1
+                    else:
+                        yield every_step(verdict.reward > 0.5, len(row.steps)).row(row.prompt, row.steps)
+
+        path = self.out / "outcome.jsonl"
+        try:
+            written = write_rows(path, rows())
+        finally:
+            if hasattr(verifier, "close"):
+                verifier.close()
+        if not written:
+            raise ValueError(f"outcome: no solution in {self.out} has a verdict; {dict(+left_out)}")
+        print(f"{path}: {written} solutions with a verdict")
+        print_reasons((+left_out).elements())
 
     def consensus(self) -> ConsensusReport:
         """Write ``consensus.jsonl`` and ``consensus_report.json``; the report."""
-        (first,), (second,) = self.stages("monte_carlo"), self.stages("judge")
+        first, second = self.stages("monte_carlo"), self.stages("judge")
         report = ConsensusReport()
-        self._check_solutions(first)
+        self._check_solutions(first[0])
 
         def rows() -> Iterator[dict[str, Any]]:
-            for (solution, mc), (_, verdict) in zip(
-                self._labelled(first, mc_store), self._labelled(second, judge_store), strict=True
-            ):
+            for (solution, mc), (_, verdict) in zip(self._labelled(first), self._labelled(second), strict=True):
                 agreed = report.add(mc, verdict)
                 if isinstance(agreed, StepLabels):
                     yield agreed.row(solution.prompt, solution.steps)
 
-        with self.store(first) as mc_store, self.store(second) as judge_store:
+        with self._locked([*first, *second]):
             path = self.out / "consensus.jsonl"
             written = write_rows(path, rows())
         write_json(self.out / "consensus_report.json", report.as_dict())

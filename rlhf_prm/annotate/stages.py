@@ -88,14 +88,15 @@ class SampleStage:
 
 
 class MonteCarloStage:
-    """Step estimates of every solution."""
+    """Step estimates of every solution, or of one policy's where each policy has a completer of its own."""
 
-    name, unit = "monte_carlo", "solution"
+    unit = "solution"
 
-    def __init__(self, config: AnnotateConfig, source: dict[str, Any]):
+    def __init__(self, config: AnnotateConfig, source: dict[str, Any], policy: int | None = None):
         if config.completer is None and not config.policies:
             raise ValueError("monte_carlo: expected a completer or a policy (--model) to continue the steps")
-        self.model = config.completer or config.policies[0]
+        self.name, self.policy = ("monte_carlo" if policy is None else f"monte_carlo-{policy}"), policy
+        self.model = config.completer or config.policies[0] if policy is None else config.completers[policy]
         self.how, self.splitter = config.monte_carlo_settings, config.splitter
         self._template: Callable[[str], str] | None = None
         self._source, self._verifier, self._shard_size = source, config.verifier, config.shard_size

@@ -33,7 +33,7 @@ def add_prm_arguments(
     """
     help_text = f"the PRM's folder or name on the Hub, or {PREFIX}MODEL"
     if many:
-        parser.add_argument("--prm", nargs="+", help=f"{help_text}; several are ranked by agreement too")
+        parser.add_argument("--prm", nargs="+", help=f"{help_text}; several are compared")
     else:
         parser.add_argument("--prm", help=help_text)
     parser.add_argument("--judge", metavar="MODEL", help=f"a model that judges: the same as --prm {PREFIX}MODEL")

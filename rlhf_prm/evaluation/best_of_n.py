@@ -52,7 +52,8 @@ def expected_majority(
 ) -> float:
     """P(the answer with most votes, or most summed ``weights``, is right); ties are broken at random.
 
-    Answers are equal when their texts are. A subset without any answer is wrong. A text counts as right if most of the
+    Answers are equal when their texts are: ``with_equal_answers`` first gives one text to all that a verifier takes for
+    equal. A subset without any answer is wrong. A text counts as right if most of the
     samples that gave it were verified as right.
     """
     weights = [1.0] * len(answers) if weights is None else [max(weight, 0.0) for weight in weights]
@@ -84,9 +85,18 @@ def _vote(ballots: list[tuple[str | None, float]], right_answers: set[str]) -> f
     return sum(answer in right_answers for answer in winners) / len(winners)
 
 
-def problem_values(sample: SampledProblem, n: int, seed: int = 0) -> dict[str, float]:
+RULES_OF_TARGET = {  # what a solution is chosen by: rule → aggregation of its scores
+    "steps": {how: how for how in AGGREGATIONS},
+    "outcome": {"rm": "last"},  # an outcome model judges the whole solution at its end
+}
+
+
+def problem_values(sample: SampledProblem, n: int, seed: int = 0, target: str = "steps") -> dict[str, float]:
     """Expected accuracy of one problem under every rule: mean@1, pass@n, maj@n, and for each aggregation of step scores
     best-of-n and the majority weighted by it.
+
+    Args:
+        target: ``"outcome"``: the scores are an outcome model's, and rm@n is the one rule that chooses by them.
 
     Raises:
         ValueError: fewer than n samples, or no step scores yet.
@@ -102,16 +112,22 @@ def problem_values(sample: SampledProblem, n: int, seed: int = 0) -> dict[str, f
         f"pass@{n}": pass_at(sample.correct, n),
         f"maj@{n}": expected_majority(sample.answers, sample.correct, n, seed=seed),
     }
-    for how in AGGREGATIONS:
+    for rule, how in RULES_OF_TARGET[target].items():
         scores = [solution_score(steps, how) for steps in sample.step_scores]
-        values[f"{how}@{n}"] = expected_best_of(scores, sample.correct, n)
+        values[f"{rule}@{n}"] = expected_best_of(scores, sample.correct, n)
         weighted = expected_majority(sample.answers, sample.correct, n, scores, seed)
-        values[f"weighted-maj-{how}@{n}"] = weighted
+        values[f"weighted-maj-{rule}@{n}"] = weighted
     return values
 
 
 def best_of_n(
-    samples: Sequence[SampledProblem], n: int, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    samples: Sequence[SampledProblem],
+    n: int,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    target: str = "steps",
 ) -> dict[str, dict[str, float]]:
     """The mean of :func:`problem_values` over the problems, with a bootstrap interval over problems.
 
@@ -120,7 +136,7 @@ def best_of_n(
     """
     if not samples:
         raise ValueError("got no problems to measure best-of-n on")
-    rows = [problem_values(sample, n, seed) for sample in samples]
+    rows = [problem_values(sample, n, seed, target) for sample in samples]
     results = {}
     for rule in rows[0]:
         values = np.array([row[rule] for row in rows])

@@ -8,12 +8,12 @@ from typing import Any
 from rlhf_prm.command_line import add_separator, check_can_write, loading, number, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
-from rlhf_prm.evaluation.best_of_n import best_of_n
+from rlhf_prm.evaluation.best_of_n_command import add_best_of_n, choose_best
+from rlhf_prm.evaluation.guided_search import METHODS, compare_guided, shape_of
 from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
 from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
 from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_threshold, load_processbench, processbench
 from rlhf_prm.evaluation.rmb import load_rmb, rmb
-from rlhf_prm.evaluation.samples import SampledProblem, policy_samples, read_sample_rows, scored, verified_samples
 from rlhf_prm.evaluation.step_search import SearchSettings, compare_search
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
@@ -21,13 +21,14 @@ from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 Results = Mapping[str, Mapping[str, Any]]
 WITH_POLICY = ("best_of_n", "step_search")  # their --endpoint serves the policy
+WITH_PRMS = ("best_of_n",)  # they compare several
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="evaluation", required=True)
     for name, (summary, add, _) in EVALUATIONS.items():
         kind = kinds.add_parser(name, help=summary, description=summary)
-        shared.add_prm_arguments(kind, endpoint_is_the_judges=name not in WITH_POLICY)
+        shared.add_prm_arguments(kind, many=name in WITH_PRMS, endpoint_is_the_judges=name not in WITH_POLICY)
         kind.add_argument("--output", type=Path, help="write the results there as JSON too")
         add_separator(kind)
         add(kind)
@@ -36,11 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the table of one evaluation; ``--output`` keeps it as JSON."""
     _, _, evaluate = EVALUATIONS[args.evaluation]
-    shared.take_judge(args)
+    shared.take_judge(args, many=args.evaluation in WITH_PRMS)
     check_can_write(args.output, "--output")
     results = evaluate(args)
     print(shared.table(results))
-    shared.write_results({"evaluation": args.evaluation, "prm": args.prm, "results": results}, args.output)
+    prm = args.prm[0] if isinstance(args.prm, list) and len(args.prm) == 1 else args.prm
+    shared.write_results({"evaluation": args.evaluation, "prm": prm, "results": results}, args.output)
 
 
 def _splitter(args: argparse.Namespace) -> StepSplitter:
@@ -48,7 +50,13 @@ def _splitter(args: argparse.Namespace) -> StepSplitter:
 
 
 def _threshold(text: str) -> float | str:
-    return text if text == TUNING_SUBSET else number(text)
+    """A number, or else the name of the subset to tune it on."""
+    try:
+        return number(text)
+    except argparse.ArgumentTypeError:
+        if text.lower() in ("nan", "inf", "-inf"):
+            raise
+        return text
 
 
 def _data(what: str) -> Callable[[argparse.ArgumentParser], None]:
@@ -60,91 +68,32 @@ def _data(what: str) -> Callable[[argparse.ArgumentParser], None]:
 
 
 def _add_processbench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, type=Path, help="folder with the subsets' .jsonl files")
-    parser.add_argument("--subsets", nargs="+", default=list(SUBSETS), choices=SUBSETS)
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="folder with ProcessBench's .jsonl files, or any file or folder of rows with problem, steps and label",
+    )
+    parser.add_argument(
+        "--subsets",
+        nargs="+",
+        help=f"sets to read from a folder (default: {', '.join(SUBSETS)}, or else all there are)",
+    )
     parser.add_argument(
         "--threshold",
         type=_threshold,
         default=WRONG_AT_OR_BELOW,
-        help=f"a step is wrong at or below this score; {TUNING_SUBSET!r}: the best one there, for all subsets",
+        help=f"a step is wrong at or below this; a subset's name, as {TUNING_SUBSET}: the best one there, for all",
     )
 
 
 def _processbench(args: argparse.Namespace) -> Results:
     subsets = load_processbench(args.data, args.subsets)
-    if missing := [name for name in args.subsets if name not in subsets]:
+    expected = args.subsets or (SUBSETS if set(subsets) & set(SUBSETS) and args.data.is_dir() else ())
+    if missing := [name for name in expected if name not in subsets]:
         print(f"not in {args.data}, so not in the mean: {', '.join(missing)}")
     check_threshold(args.threshold, list(subsets))
     return processbench(shared.scorer_from(args), subsets, args.threshold, silence_is_missed=shared.is_judge(args.prm))
-
-
-def _add_best_of_n(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, in place of --policy")
-    parser.add_argument("--n", type=positive, nargs="+", default=[8], help="subset sizes")
-    parser.add_argument(
-        "--num-samples", type=positive, help="samples per problem from the policy (default: the largest n)"
-    )
-    shared.add_policy_arguments(parser, required=False)
-    shared.add_verifier_argument(parser)
-
-
-def samples_from(args: argparse.Namespace, num_samples: int, most: int, *, all_rows: bool) -> list[SampledProblem]:
-    """Checked samples from ``--samples``, or drawn from ``--policy`` on ``--problems``.
-
-    Args:
-        num_samples: how many are drawn per problem.
-        most: the largest n of best-of-n.
-        all_rows: whether every row of a file needs that many samples, or one row is enough.
-
-    Raises:
-        ValueError: before anything is drawn, verified or scored: a file that cannot be read, or too few samples.
-    """
-    verifier, splitter = shared.verifier_from(args), _splitter(args)
-    if (args.samples is None) == (args.policy is None):
-        raise ValueError("expected either --samples FILE or --policy MODEL with --problems FILE")
-    if args.samples is not None:
-        rows = read_sample_rows(args.samples, args.problem_column, args.solution_column)
-        sizes = [len(row.completions) for row in rows]
-        enough = min(sizes) if all_rows else max(sizes)
-        if enough < most:
-            which = f"row {sizes.index(enough) + 1} has" if all_rows else "the rows have at most"
-            raise ValueError(f"--n {most}: {which} {enough} samples in {args.samples}; give --n {enough} or fewer")
-        samples = verified_samples(rows, verifier, splitter)
-        source = args.samples
-    else:
-        if num_samples < most:
-            raise ValueError(f"--num-samples {num_samples} are fewer than --n {most}: draw at least as many")
-        problems, solutions = shared.problems_from(args)
-        generator, template, _ = shared.policy_from(args)
-        prompts = [template(problem) for problem in problems]
-        part = args.concurrency * (4 if args.endpoint else 1)  # hosts idle while the last answers of a call come in
-        samples = policy_samples(
-            generator,
-            problems,
-            solutions,
-            verifier,
-            num_samples,
-            prompts=prompts,
-            splitter=splitter,
-            seed=args.seed,
-            part=part,
-        )
-        rows, source = problems, args.problems
-    if not samples:
-        raise ValueError(f"{source}: the verifier can read none of its {len(rows)} gold answers")
-    if len(samples) < len(rows):
-        print(f"{len(rows) - len(samples)} of {len(rows)} problems are left out: the verifier cannot read their gold")
-    return samples
-
-
-def _best_of_n(args: argparse.Namespace) -> Results:
-    shared.check_prm(args)
-    drawn = samples_from(args, args.num_samples or max(args.n), max(args.n), all_rows=True)
-    samples = scored(drawn, shared.scorer_from(args))
-    results: dict[str, Any] = {}
-    for n in args.n:
-        results |= best_of_n(samples, n, seed=args.seed)
-    return results
 
 
 def _rmb_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +114,15 @@ def _add_step_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tries", type=positive, default=defaults.tries, help="samples of a step before one is taken back"
     )
+    parser.add_argument(
+        "--search",
+        nargs="+",
+        default=["step_search"],
+        choices=["step_search", *METHODS],
+        help="step_search: accept or resample (default); greedy, beam, dvts: keep the best of --width candidates",
+    )
+    parser.add_argument("--width", type=positive, default=8, help="greedy, beam, dvts: candidates at each depth (8)")
+    parser.add_argument("--candidates", type=positive, default=4, help="beam, dvts: candidates of each beam (4)")
     parser.add_argument("--aggregation", default=defaults.aggregation, choices=list(AGGREGATIONS))
     parser.add_argument(
         "--final-pattern",
@@ -182,24 +140,23 @@ def _step_search(args: argparse.Namespace) -> Results:
         aggregation=args.aggregation,
         final_pattern=args.final_pattern,
     )
+    guided = [method for method in METHODS if method in args.search]
+    for method in guided:
+        shape_of(method, args.width, args.candidates)  # refuses before anything is loaded
     problems, solutions = shared.problems_from(args)
     verifier = shared.verifier_from(args)
     shared.check_prm(args)
     generator, template, tokenizer_name = shared.policy_from(args)
     with loading(f"the tokenizer of {tokenizer_name}"):
         tokenizer = saved_tokenizer(tokenizer_name)
-    return compare_search(
-        generator,
-        shared.scorer_from(args, watched=False),
-        verifier,
-        problems,
-        solutions,
-        lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
-        settings,
-        prompts=[template(problem) for problem in problems],
-        seed=args.seed,
-        tokenizer=tokenizer,
-    )
+    scorer, prompts = shared.scorer_from(args, watched=False), [template(problem) for problem in problems]
+    count = lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
+    given = (generator, scorer, verifier, problems, solutions, count, settings)
+    common: dict[str, Any] = {"prompts": prompts, "seed": args.seed, "tokenizer": tokenizer}
+    results: dict[str, Any] = compare_search(*given, **common) if "step_search" in args.search else {}
+    if guided:
+        results |= compare_guided(*given, guided, n=args.width, candidates=args.candidates, **common)
+    return results
 
 
 def _on_rows(measure: Callable[..., Results], rows: list, args: argparse.Namespace, *settings: Any) -> Results:
@@ -210,7 +167,7 @@ def _on_rows(measure: Callable[..., Results], rows: list, args: argparse.Namespa
 Evaluation = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Results]]
 EVALUATIONS: dict[str, Evaluation] = {
     "processbench": ("first wrong step of real solutions: F1 per subset and mean", _add_processbench, _processbench),
-    "best_of_n": ("accuracy when the PRM chooses among n samples of a policy", _add_best_of_n, _best_of_n),
+    "best_of_n": ("accuracy when the PRM chooses among n samples of a policy", add_best_of_n, choose_best),
     "mr_ben": (
         "MR-Score without its reason part, which needs a grader of explanations",
         _data("MR-Ben's .jsonl"),

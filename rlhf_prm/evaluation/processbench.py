@@ -1,4 +1,4 @@
-"""ProcessBench (arXiv 2412.06559): does a PRM find the first wrong step of real solutions?"""
+"""ProcessBench (arXiv 2412.06559), or data like it: does a PRM find the first wrong step of real solutions?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any
 from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW, predicted_first_error
+from rlhf_prm.step_data import SUFFIXES
 
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 TUNING_SUBSET = "gsm8k"
@@ -48,28 +49,51 @@ def processbench_metrics(predictions: Sequence[int], labels: Sequence[int]) -> d
     return {"error_accuracy": a, "correct_accuracy": b, "f1": 2 * a * b / (a + b) if a + b > 0 else 0.0}
 
 
-def load_processbench(folder: str | Path, subsets: Sequence[str] = SUBSETS) -> dict[str, list[ProcessBenchItem]]:
-    """The subsets found in ``folder`` as ``<subset>.jsonl`` or ``processbench_<subset>.jsonl``, in SUBSETS' order.
+def wrong_process_metrics(
+    predictions: Sequence[int], labels: Sequence[int], answers: Sequence[bool | None]
+) -> dict[str, float]:
+    """Right answers with a wrong process (Table 5 of arXiv 2501.07301): how many, and how often the first error is hit.
+
+    Returns:
+        ``wrong_process``, the number of solutions whose final answer is right and whose label is not −1, and
+        ``wrong_process_found``, the share of them whose first error is named exactly; nothing where there is none.
+    """
+    hits = [p == t for p, t, right in zip(predictions, labels, answers, strict=True) if right and t >= 0]
+    return {"wrong_process": len(hits), "wrong_process_found": sum(hits) / len(hits)} if hits else {}
+
+
+def load_processbench(path: str | Path, subsets: Sequence[str] | None = None) -> dict[str, list[ProcessBenchItem]]:
+    """Solutions with their first wrong steps, by the name of the set: ProcessBench's own, or any with its columns.
+
+    Args:
+        path: a file, whose name without ending (and without ``processbench_``) is the set's; or a folder. In a folder
+            that has one of SUBSETS, those are read, in that order; in another one every file of rows.
+        subsets: in a folder, the names of the sets to read.
 
     Raises:
-        ValueError: an unknown subset is asked for, none of them is in the folder, or a row cannot be read.
+        ValueError: nothing to read, a set that is asked for is not there although no other is either, or a row that
+            cannot be read.
     """
-    if Path(folder).is_file():
-        raise ValueError(f"{folder} is a file, expected the folder with ProcessBench's gsm8k.jsonl, math.jsonl, …")
-    if unknown := [name for name in subsets if name not in SUBSETS]:
-        raise ValueError(f"unknown ProcessBench subset {unknown[0]!r}: expected some of {', '.join(SUBSETS)}")
-    found = {}
-    for name in SUBSETS:
-        candidates = [Path(folder) / f"{stem}.jsonl" for stem in (name, f"processbench_{name}")]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if name in subsets and path is not None:
-            found[name] = read_items(path, _item, "ProcessBench")
+    path = Path(path)
+    if path.is_file():
+        return {set_name(path): read_items(path, _item, "ProcessBench")}
+    files = {set_name(file): file for file in sorted(path.glob("*")) if file.name.endswith(SUFFIXES)}
+    own = [name for name in SUBSETS if name in files]
+    wanted = list(subsets) if subsets is not None else own or list(files)
+    found = {name: read_items(files[name], _item, "ProcessBench") for name in wanted if name in files}
     if not found:
+        asked = f"{', '.join(wanted)} (as NAME.jsonl or processbench_NAME.jsonl)" if wanted else ", ".join(SUBSETS)
         raise ValueError(
-            f"no ProcessBench file in {folder}: expected gsm8k.jsonl, math.jsonl, olympiadbench.jsonl or omnimath.jsonl"
-            " (one JSON object per line with problem, steps and label)"
+            f"no ProcessBench file in {path}: expected {asked}, or a file or folder of rows with problem, steps and "
+            f"label; there are {', '.join(files) or 'none'}"
         )
     return found
+
+
+def set_name(path: Path) -> str:
+    """What a file of rows is called: ``processbench_gsm8k.jsonl`` is gsm8k."""
+    ending = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), path.suffix)
+    return path.name.removesuffix(ending).removeprefix("processbench_")
 
 
 def _item(row: dict[str, Any]) -> ProcessBenchItem:
@@ -102,13 +126,13 @@ def check_threshold(threshold: float | str, subsets: Sequence[str]) -> None:
     """Before anything is scored: a threshold that is to be tuned needs the subset it is tuned on.
 
     Raises:
-        ValueError: that subset is not among ``subsets``, or the threshold is neither a number nor its name.
+        ValueError: that subset is not among ``subsets``, or the threshold is NaN.
     """
-    if threshold == TUNING_SUBSET:
-        if TUNING_SUBSET not in subsets:
-            raise ValueError(f"threshold {TUNING_SUBSET!r} needs that subset, got only {', '.join(subsets)}")
-    elif isinstance(threshold, str) or threshold != threshold:
-        raise ValueError(f"threshold: got {threshold!r}, expected a number or {TUNING_SUBSET!r}")
+    if isinstance(threshold, str):
+        if threshold not in subsets:
+            raise ValueError(f"threshold {threshold!r} needs that subset, got only {', '.join(subsets)}")
+    elif threshold != threshold:
+        raise ValueError(f"threshold: got {threshold!r}, expected a number or the name of a subset to tune it on")
 
 
 def processbench(
@@ -121,12 +145,13 @@ def processbench(
     """Metrics of ``scorer`` on each subset, and their plain mean over the subsets under ``"mean"``.
 
     Args:
-        threshold: a step is wrong when its score ≤ this; ``"gsm8k"`` takes the one that is best on the GSM8K subset
-            and uses it for all, as the paper does for PRMs on another scale.
+        threshold: a step is wrong when its score ≤ this; the name of a subset takes the one that is best there and
+            uses it for all, as the paper does with "gsm8k" for PRMs on another scale.
         silence_is_missed: a sample without any score counts as missed, whatever its label, as ProcessBench counts a
             critic's answer that cannot be read. Otherwise nothing is wrong in it, as with steps past a PRM's context.
 
-    Each subset also reports ``samples`` and ``unscorable`` (samples with a step past the model's context).
+    Each subset also reports ``samples``, ``unscorable`` (samples with a step past the model's context) and, where it
+    knows the answers' verdicts, :func:`wrong_process_metrics`.
     """
     check_threshold(threshold, list(subsets))
     scores = {
@@ -134,8 +159,8 @@ def processbench(
         for name, items in subsets.items()
     }
     labels = {name: [item.label for item in items] for name, items in subsets.items()}
-    if threshold == TUNING_SUBSET:
-        threshold = best_threshold(scores[TUNING_SUBSET], labels[TUNING_SUBSET])
+    if isinstance(threshold, str):
+        threshold = best_threshold(scores[threshold], labels[threshold])
     results: dict[str, dict[str, float]] = {}
     for name, rows in scores.items():
         predictions = [predicted_first_error(row, threshold) for row in rows]
@@ -143,9 +168,14 @@ def processbench(
             silent = [all(score != score for score in row) for row in rows]
             predictions = [len(r) if s else p for p, r, s in zip(predictions, rows, silent, strict=True)]
         results[name] = processbench_metrics(predictions, labels[name])
+        answers = [item.final_answer_correct for item in subsets[name]]
+        results[name] |= wrong_process_metrics(predictions, labels[name], answers)
         results[name]["threshold"] = float(threshold)
         results[name]["samples"] = len(rows)
         results[name]["unscorable"] = sum(any(score != score for score in row) for row in rows)
     means = ("error_accuracy", "correct_accuracy", "f1")
-    results["mean"] = {key: sum(row[key] for row in results.values()) / len(results) for key in means}
+    rows = list(results.values())
+    results["mean"] = {key: sum(row[key] for row in rows) / len(rows) for key in means}
+    if found := [row["wrong_process_found"] for row in rows if "wrong_process_found" in row]:
+        results["mean"]["wrong_process_found"] = sum(found) / len(found)
     return results

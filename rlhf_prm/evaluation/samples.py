@@ -149,22 +149,35 @@ class SampleRow:
 MOST_STEPS = 10_000  # the steps are not cut yet when a row is read
 
 
+# How other programs write samples: our column → theirs. A row with all columns of a layout is read by it.
+LAYOUTS: dict[str, dict[str, str]] = {
+    "Qwen2.5-Math evaluation": {"problem": "question", "completions": "code", "solution": "gt"},
+}
+
+
 def read_sample_rows(
-    path: str | Path, problem_column: str | None = None, solution_column: str | None = None
+    path: str | Path,
+    problem_column: str | None = None,
+    solution_column: str | None = None,
+    completions_column: str | None = None,
 ) -> list[SampleRow]:
     """The rows of a samples file, read but not verified: a problem, ``completions`` (or ``responses``, as ``rlhf-prm
-    annotate sample`` writes them) and the gold answer. A row may bring ``category``, and ``first_errors`` (one per
-    completion, 0-based, −1 = none, null = not known).
+    annotate sample`` writes them) and the gold answer, or those columns in one of ``LAYOUTS``. A row may bring
+    ``category``, and ``first_errors`` (one per completion, 0-based, −1 = none, null = not known).
 
     Raises:
         ValueError: the file or a row cannot be read; the message names the row.
     """
 
     def item(row: dict[str, Any]) -> SampleRow:
-        solution = gold_of(row, solution_column)
+        layout = next((its for its in LAYOUTS.values() if row.keys() >= set(its.values())), {})
+        gold_column = solution_column or layout.get("solution")
+        solution = gold_of(row, gold_column)
         if solution is None:
-            raise ValueError(f"no gold answer in {solution_column or ' or '.join(SOLUTION_COLUMNS)}")
-        column = next((name for name in SAMPLES_COLUMNS if row.get(name) is not None), SAMPLES_COLUMNS[0])
+            raise ValueError(f"no gold answer in {gold_column or ' or '.join(SOLUTION_COLUMNS)}")
+        usual = next((name for name in SAMPLES_COLUMNS if row.get(name) is not None), SAMPLES_COLUMNS[0])
+        column = completions_column or layout.get("completions") or usual
+        problem = problem_of(row, problem_column or layout.get("problem"))
         completions, errors, category = texts_in(row, column), row.get("first_errors"), row.get("category")
         if errors is not None and not (isinstance(errors, list) and len(errors) == len(completions)):
             raise ValueError(
@@ -176,7 +189,7 @@ def read_sample_rows(
             error if error is None else whole(error, "first_errors", -1, MOST_STEPS, "a step from 0, or -1 for none")
             for error in errors
         ]
-        return SampleRow(problem_of(row, problem_column), completions, solution, category, known)
+        return SampleRow(problem, completions, solution, category, known)
 
     return read_items(path, item, f"samples: a problem, {' or '.join(SAMPLES_COLUMNS)} (texts), and a gold answer")
 

@@ -233,17 +233,18 @@ def compare_search(
     size = len(problems)
     return {
         "step_search": {
-            "accuracy": _accuracy(verifier, found, solutions),
+            "accuracy": accuracy(verifier, found, solutions),
             "tokens": sum(search.tokens for search in searches) / size,
             "finished": sum(search.finished for search in searches) / size,
             "resampled": sum(search.resampled for search in searches) / size,
             "taken_back": sum(search.taken_back for search in searches) / size,
         },
-        "best_of_n": {"accuracy": _accuracy(verifier, texts, solutions), "tokens": sum(used) / size},
+        "best_of_n": {"accuracy": accuracy(verifier, texts, solutions), "tokens": sum(used) / size},
     }
 
 
-def _accuracy(verifier: Verifier, completions: Sequence[str], solutions: Sequence[str]) -> float:
+def accuracy(verifier: Verifier, completions: Sequence[str], solutions: Sequence[str]) -> float:
+    """Share of right completions among those whose gold answer can be read."""
     rewards = [verdict.reward for verdict in verifier.verify(list(completions), list(solutions))]
     readable = [reward for reward in rewards if reward is not None]
     return sum(readable) / len(readable) if readable else float("nan")

@@ -13,7 +13,7 @@ from transformers.utils import is_flash_attn_2_available
 from rlhf_prm.prm.calibration import Calibration, warn_of_narrow_scores
 from rlhf_prm.prm.families import FAMILIES, Checkpoint, Family, family_of, listed
 from rlhf_prm.prm.placement import Offload, Replicate, Zero3, loading_for
-from rlhf_prm.prm.protocol import PLACEMENTS
+from rlhf_prm.prm.protocol import PLACEMENTS, target_of
 from rlhf_prm.prm.scorer import BatchScorer, PRMScorer
 from rlhf_prm.prm.server import ServerScorer
 from rlhf_prm.prm.texts import Texts
@@ -90,7 +90,7 @@ def load_prm(
         served = ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
         served.calibration = calibration
         served.between_steps_given = between_steps is not None
-        return served
+        return _with_target(served, config)
     device = this_device() if device is None else torch.device(device)
     precision = (
         (torch.bfloat16 if device.type == "cuda" else torch.float32) if dtype == "auto" else getattr(torch, dtype)
@@ -118,6 +118,13 @@ def load_prm(
     scorer.name_or_path = name
     scorer.calibration = calibration
     scorer.between_steps_given = between_steps is not None
+    return _with_target(scorer, config)
+
+
+def _with_target(scorer: BatchScorer, config: PreTrainedConfig) -> BatchScorer:
+    """The scorer, told by the saved config whether it is an outcome reward model."""
+    scorer.target = getattr(config, "prm_target", scorer.target)
+    target_of(scorer)  # refuses what it does not know
     return scorer
 
 

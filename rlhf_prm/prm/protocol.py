@@ -1,8 +1,9 @@
 """What others need to know of a process reward model without loading one: no torch, so that ``--help`` is quick."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 PLACEMENTS = ("replicate", "offload", "zero3", "server")
+TARGETS = ("steps", "outcome")
 
 
 @runtime_checkable
@@ -15,3 +16,15 @@ class StepScorer(Protocol):
         NaN marks a step that could not be scored (past the model's context).
         """
         ...
+
+
+def target_of(scorer: Any) -> str:
+    """What a scorer's scores are about: ``"steps"``, or ``"outcome"`` for an outcome reward model.
+
+    An outcome model's score at step k is the chance that it gives the prefix up to there of having a right answer: each
+    prefix is scored as if it were a whole solution.
+    """
+    target = getattr(scorer, "target", TARGETS[0])
+    if target not in TARGETS:
+        raise ValueError(f"prm_target of this reward model is {target!r}, expected one of {', '.join(TARGETS)}")
+    return str(target)

@@ -50,8 +50,12 @@ class BatchScorer(ABC):
         context: longest input in tokens. Steps past it get NaN, are counted and warned about.
 
     ``calibration`` turns the PRM's own scores into those that :meth:`score` gives; at first it changes nothing.
+    ``target`` is "outcome" for an outcome reward model, which was trained on the verdict at the last step only
+    (:func:`~rlhf_prm.prm.protocol.target_of`).
     ``between_steps_given`` says that the user chose the family's ``between_steps``.
     """
+
+    target: str = "steps"
 
     def __init__(self, family: Family, texts: Texts, context: int):
         self.calibration = Calibration()

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
+from rlhf_prm.prm.protocol import TARGETS
+
 LOSSES = ("ce", "mse", "pqm")
 STEPS_AFTER_ERROR = ("drop", "keep")
 ITS_OWN_COLUMNS = "PRMTrainer tokenizes the dataset itself and its collator picks the columns"
@@ -21,6 +23,13 @@ class PRMConfig(TrainingArguments):
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs"]
 
+    target: str = field(
+        default="steps",
+        metadata={
+            "help": "steps: a process reward model, labels at every step's end. outcome: an outcome reward model, one "
+            "label at the last step's end: the verifier's verdict (rows of `rlhf-prm annotate outcome`)."
+        },
+    )
     loss: str = field(
         default="ce",
         metadata={"help": "ce: cross-entropy on `labels`; mse: squared error on `soft_labels`; pqm: ranking of steps."},
@@ -66,11 +75,22 @@ class PRMConfig(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value, expected in (
+            ("target", self.target, TARGETS),
             ("loss", self.loss, LOSSES),
             ("steps_after_error", self.steps_after_error, STEPS_AFTER_ERROR),
         ):
             if value not in expected:
                 raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(expected)}")
+        if self.target == "outcome" and self.loss != "ce":
+            raise ValueError(
+                f"target outcome with loss {self.loss}: expected loss ce; a verdict is right or wrong, so there is no "
+                "soft label to fit, and with one label a solution no steps to rank"
+            )
+        if self.target == "outcome" and self.steps_after_error == "keep":
+            raise ValueError(
+                "target outcome with steps_after_error keep: expected drop, the default; an outcome model has one "
+                "label, at the last step, and always reads the steps before it"
+            )
         if self.head_updates < 0:
             raise ValueError(f"head_updates: got {self.head_updates}, expected 0 (one stage) or more")
         if self.head_learning_rate is not None and self.head_learning_rate <= 0:

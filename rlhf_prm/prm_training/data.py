@@ -15,8 +15,32 @@ Encoder = Callable[
 ]  # problem, steps → token ids, index of each step's end
 
 
+def verdict_of(row: Mapping[str, Any]) -> bool:
+    """The verifier's verdict on the whole solution: the column ``outcome``, or the labels of the source "outcome".
+
+    Raises:
+        ValueError: the row has neither. The last label of another source is no verdict: steps behind a first error
+            are labelled wrong without a look at the answer.
+    """
+    if isinstance(row.get("outcome"), bool):
+        return row["outcome"]
+    if row.get("source") == "outcome":
+        return bool(row["labels"][-1])
+    raise ValueError(
+        f"target 'outcome' learns the verdict on the final answer, and {row['prompt'][:80]!r} has none (source "
+        f"{row.get('source')!r}): expected rows of the source 'outcome', which `rlhf-prm annotate outcome` writes, or "
+        "a column outcome with true or false"
+    )
+
+
 def encode_row(
-    row: Mapping[str, Any], encode: Encoder, *, drop_after_error: bool, max_length: int | None, soft: bool
+    row: Mapping[str, Any],
+    encode: Encoder,
+    *,
+    drop_after_error: bool,
+    max_length: int | None,
+    soft: bool,
+    target: str = "steps",
 ) -> dict[str, Any]:
     """Token ids, the positions of the step ends, and the labels there.
 
@@ -24,10 +48,16 @@ def encode_row(
     Steps after the first wrong one are cut off when ``drop_after_error``; so is whatever is past ``max_length`` tokens,
     a step at a time. A row may end up with no step at all.
 
+    Args:
+        target: ``"outcome"`` has one label, the verdict, at the end of the last step.
+
     Raises:
-        ValueError: more labels than steps, or a labelled step without a soft label where they are learnt from.
+        ValueError: more labels than steps, a labelled step without a soft label where they are learnt from, or a row
+            without a verdict where that is learnt.
     """
     steps, labels = list(row["completions"]), list(row["labels"])
+    if target == "outcome" and steps:
+        labels = [None] * (len(steps) - 1) + [verdict_of(row)]
     if len(labels) > len(steps):
         raise ValueError(f"got {len(labels)} labels for {len(steps)} steps of {row['prompt'][:80]!r}")
     error = first_error([label is None or label for label in labels])

@@ -62,7 +62,8 @@ class PRMTrainer(Trainer):
             a new one: Linear-ReLU-Linear for Qwen2, Linear for other decoders.
         args: see :class:`PRMConfig`.
         train_dataset: stepwise-supervision rows: ``prompt``, ``completions`` (steps), ``labels`` (True = right), and
-            ``soft_labels`` for loss "mse".
+            ``soft_labels`` for loss "mse". With target "outcome" rows of the source "outcome", or with a column
+            ``outcome``.
         eval_dataset: such rows, or a dict of named datasets.
         processing_class: the tokenizer; by default from the path. A step tag ``<extra_0>`` that it lacks is added. It
             needs no pad token: rows are padded behind all that is read.
@@ -92,6 +93,7 @@ class PRMTrainer(Trainer):
             model = _model_from(model, args)
         _make_room_for_tag(model, processing_class)
         family = _family_of(model)
+        mark_target(model, args.target)
         if peft_config is not None:
             model = _with_adapters(model, peft_config)
         self._encode = partial(
@@ -100,6 +102,7 @@ class PRMTrainer(Trainer):
             drop_after_error=args.steps_after_error == "drop",
             max_length=args.max_length,
             soft=args.loss == "mse",
+            target=args.target,
             num_proc=args.dataset_num_proc,
         )
         if isinstance(eval_dataset, dict):
@@ -253,13 +256,24 @@ def step_metrics(evaluated: EvalPrediction) -> dict[str, float]:
     }
 
 
-def merge_adapter(model: str | Path, adapter: str | Path, output: str | Path) -> None:
-    """Write base model + LoRA adapter (with the trained head) as one PRM that ``load_prm`` and vLLM load."""
+def mark_target(model: PreTrainedModel, target: str) -> None:
+    """Note in the model's config what it learns, which ``load_prm`` reads; a process reward model has no such note."""
+    config = _base_of(model).config
+    if target != "steps" or getattr(config, "prm_target", target) != target:
+        config.prm_target = target
+
+
+def merge_adapter(model: str | Path, adapter: str | Path, output: str | Path, target: str = "steps") -> None:
+    """Write base model + LoRA adapter (with the trained head) as one PRM that ``load_prm`` and vLLM load.
+
+    ``target`` is that of the training: an adapter's folder does not say it.
+    """
     from peft import PeftModel
 
     tokenizer = saved_tokenizer(adapter)
     base = _model_from(model, None)
     _make_room_for_tag(base, tokenizer)
+    mark_target(base, target)
     PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(output)
     tokenizer.save_pretrained(output)
 

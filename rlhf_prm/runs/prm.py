@@ -77,15 +77,18 @@ def quality(metrics: Mapping[str, float], *, updates: int, learning_rate: float,
     return "\n".join(lines)
 
 
-def load_prm_sources(recipe: PRMRecipeArguments, model: str | None, seed: int) -> PRMSources:
+def load_prm_sources(recipe: PRMRecipeArguments, model: str | None, seed: int, target: str = "steps") -> PRMSources:
     """The toy world where no data is named, otherwise the rows and the model that the arguments name.
+
+    Args:
+        target: as in ``PRMConfig``; the toy world then has verdicts as labels.
 
     Raises:
         ValueError: a file, row or model name that is not there.
     """
     exact = None
     if not recipe.train_data:
-        train, exact, model = _toy_world(recipe, model, seed)
+        train, exact, model = _toy_world(recipe, model, seed, target)
         train, held_out = split_by_problem(train, recipe.eval_fraction or TOY_EVAL_FRACTION)
     else:
         if model is None:
@@ -133,13 +136,19 @@ def _first(rows: Dataset, limit: int | None) -> Dataset:
     return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
-def _toy_world(recipe: PRMRecipeArguments, model: str | None, seed: int) -> tuple[Dataset, Dataset, str]:
+def _toy_world(
+    recipe: PRMRecipeArguments, model: str | None, seed: int, target: str
+) -> tuple[Dataset, Dataset | None, str]:
     from rlhf_prm.toyworld import ToyWorldSettings, build_world
 
     given = {"seed": seed, **json_mapping("world_settings", recipe.world_settings)}
+    if target == "outcome":
+        given["label_source"] = "outcome"
     settings = build(ToyWorldSettings, given, "world_settings")
     world = build_world(settings, recipe.stage_cache, with_prm=False)
     rows = to_dataset(list(read_rows(world.stages["labels"].path / "rows.jsonl")))
+    if target == "outcome":  # verdicts are exact: the held-out rows say all there is
+        return rows, None, model or str(world.policy_path)
     held_out = world.held_out_solutions(recipe.eval_limit or 400)
     held_out_rows = to_dataset([{name: row[name] for name in COLUMNS} for row in held_out])
     return rows, held_out_rows, model or str(world.policy_path)

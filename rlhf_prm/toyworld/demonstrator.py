@@ -18,9 +18,9 @@ class Demonstrator:
     the less likely one: something reinforcement learning can find.
     """
 
-    def __init__(self, seed: int, filler: bool = False) -> None:
+    def __init__(self, seed: int, filler: bool = False, wrong_facts: float = WRONG_FACTS) -> None:
         rng = random.Random(f"demonstrator {seed}")
-        wrong = rng.sample(FACTS, round(WRONG_FACTS * len(FACTS)))
+        wrong = rng.sample(FACTS, round(wrong_facts * len(FACTS)))
         self.beliefs = {fact: (result(*fact) + rng.randint(1, 9)) % 10 for fact in wrong}
         self.filler = filler
 

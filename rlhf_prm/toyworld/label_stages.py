@@ -14,6 +14,7 @@ from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.stages import Stage, StageCache
 
 ROWS = "rows.jsonl"
+EXACT = {"gold": labels.gold_labels, "outcome": labels.outcome_labels}  # from the solutions alone
 STAGE_OF = {"mc": "monte_carlo"}  # where a label source's stage is not called like it
 
 
@@ -90,8 +91,10 @@ def _build_labels(source: str, paths: dict[str, Path], folder: Path) -> None:
     if source == "consensus":
         chosen, report = labels.agreed_labels(given["monte_carlo"], given["judge"])
         write_json(folder / "consensus.json", report)
+    elif source in EXACT:
+        chosen = EXACT[source](solutions)
     else:
-        chosen = labels.gold_labels(solutions) if source == "gold" else given[STAGE_OF.get(source, source)]
+        chosen = given[STAGE_OF.get(source, source)]
     write_json_lines(folder / ROWS, labels.stepwise_rows(solutions, chosen))
 
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlhf_prm.annotate.consensus import consensus
 from rlhf_prm.annotate.judge import JudgeSettings, judge_task
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings, monte_carlo_task
+from rlhf_prm.annotate.outcome import every_step
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.drivers import run_batched
 from rlhf_prm.generation.tasks import Rejection
@@ -109,6 +110,13 @@ def gold_labels(rows: Sequence[dict[str, Any]]) -> list[StepLabels]:
     """Labels by the exact checker."""
     errors = [first_error(step_labels(row["prompt"], row["steps"])) for row in rows]
     return [labels_from_first_error(e, len(row["steps"]), "gold") for e, row in zip(errors, rows, strict=True)]
+
+
+def outcome_labels(rows: Sequence[dict[str, Any]]) -> list[StepLabels]:
+    """The exact verdict on the answer, at every step; an outcome reward model learns the last of them."""
+    texts, golds = [SEPARATOR.join(row["steps"]) for row in rows], [row["solution"] for row in rows]
+    verdicts = [verdict.reward == 1.0 for verdict in ExactMatchVerifier().verify(texts, golds)]
+    return [every_step(right, len(row["steps"])) for right, row in zip(verdicts, rows, strict=True)]
 
 
 def stepwise_rows(rows: Sequence[dict[str, Any]], labels: Sequence[StepLabels | Rejection]) -> list[dict[str, Any]]:

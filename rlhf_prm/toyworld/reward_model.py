@@ -30,6 +30,9 @@ def train_reward_model(
     held_out: float,
     eval_every: int,
     patience: int,
+    loss: str = "ce",
+    target: str = "steps",
+    metric: str | None = None,
 ) -> None:
     """Writes a PRM that ``load_prm`` loads into ``folder``, and ``training.json``: its held-out metrics on the way.
 
@@ -43,9 +46,11 @@ def train_reward_model(
         updates: the most; training ends before when ``patience`` evaluations in a row, one each ``eval_every`` updates,
             bring no better F1.
         held_out: share of the rows that is evaluated on and not trained on.
+        loss, target: as in ``PRMConfig``.
+        metric: of the held-out rows, what decides which weights are kept; default: F1 or AUROC as above.
     """
     kept = len(rows) - max(1, round(held_out * len(rows)))
-    micro_batch, metric = min(MICRO_BATCH, batch_size), stopping_metric(rows[kept:])
+    micro_batch, metric = min(MICRO_BATCH, batch_size), metric or stopping_metric(rows[kept:])
     tokenizer = AutoTokenizer.from_pretrained(policy_path)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as checkpoints:
         arguments = PRMConfig(
@@ -58,7 +63,8 @@ def train_reward_model(
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=30,
             seed=seed,
-            loss="ce",
+            loss=loss,
+            target=target,
             eval_strategy="steps",
             eval_steps=min(eval_every, updates),
             patience=patience,

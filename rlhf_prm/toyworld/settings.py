@@ -2,7 +2,9 @@
 
 from dataclasses import asdict, dataclass, fields
 
-LABEL_SOURCES = ("consensus", "confirmed", "mc", "judge", "gold")  # who labels the PRM's solutions
+from rlhf_prm.toyworld.demonstrator import WRONG_FACTS
+
+LABEL_SOURCES = ("consensus", "confirmed", "mc", "judge", "gold", "outcome")  # who labels the PRM's solutions
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,10 @@ class ToyWorldSettings:
         gold_fraction: share of the training prompts that have a gold answer; ``solution`` is None on the others.
             The PRM's own problems always have one.
         label_source: what labels the PRM's solutions: ``consensus`` of ``mc`` (Monte-Carlo) and ``judge``, either of
-            the two alone, ``confirmed`` (the judge's, where no completion from its first error ends right), or ``gold``
-            (the exact checker).
+            the two alone, ``confirmed`` (the judge's, where no completion from its first error ends right), ``gold``
+            (the exact checker), or ``outcome``: the verdict on the answer, from which an outcome reward model learns.
+        wrong_facts: share of the facts that the demonstrator believes wrongly: the policy that learns from it is right
+            in about 30 % of its solutions at 0.35, and in about 60 % at 0.1.
         train_problems, eval_problems: prompts for reinforcement learning, and held-out ones.
         sft_updates, sft_batch, sft_learning_rate: supervised fine-tuning of the policy on demonstrations.
         labelled_solutions: solutions sampled from the policy and annotated, one per problem.
@@ -39,6 +43,7 @@ class ToyWorldSettings:
     long_chains: bool = False
     gold_fraction: float = 1.0
     label_source: str = "consensus"
+    wrong_facts: float = WRONG_FACTS
     train_problems: int = 4096
     eval_problems: int = 2048
     sft_updates: int = 250
@@ -59,7 +64,7 @@ class ToyWorldSettings:
     def __post_init__(self) -> None:
         if self.label_source not in LABEL_SOURCES:
             raise ValueError(f"label_source: got {self.label_source!r}, expected one of {', '.join(LABEL_SOURCES)}")
-        for name in ("gold_fraction", "judge_flips"):
+        for name in ("gold_fraction", "judge_flips", "wrong_facts"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a share between 0 and 1")
         if not 0.0 < self.prm_held_out < 1.0:

@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_prm.files import read_json_lines
-from rlhf_prm.toyworld.demonstrator import Demonstrator
+from rlhf_prm.toyworld.demonstrator import WRONG_FACTS, Demonstrator
 from rlhf_prm.toyworld.evaluate import evaluate_policy
 from rlhf_prm.toyworld.label_stages import ROWS, label_stages
 from rlhf_prm.toyworld.labels import gold_labels, policy_sampler, sampled_solutions, stepwise_rows
@@ -116,7 +116,10 @@ def build_world(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _build_apart(settings, root, with_prm, with_labels)
     cache, splits = StageCache(root), problem_splits(settings)
-    policy = cache.stage("policy", settings.subset(*POLICY_SETTINGS), partial(_build_policy, settings, splits["sft"]))
+    policy_settings = settings.subset(*POLICY_SETTINGS)
+    if settings.wrong_facts != WRONG_FACTS:  # named only where it is not the default: caches of older worlds stay valid
+        policy_settings |= settings.subset("wrong_facts")
+    policy = cache.stage("policy", policy_settings, partial(_build_policy, settings, splits["sft"]))
     stages = {"policy": policy}
     if with_labels or with_prm:
         stages |= label_stages(cache, settings, policy, splits["labelled"])
@@ -147,7 +150,7 @@ def _build_policy(settings: ToyWorldSettings, problems: Sequence[ChainProblem], 
     policy = supervised_policy(
         tokenizer,
         problems,
-        Demonstrator(settings.seed, settings.filler),
+        Demonstrator(settings.seed, settings.filler, settings.wrong_facts),
         seed=settings.seed,
         batch_size=settings.sft_batch,
         learning_rate=settings.sft_learning_rate,
@@ -167,6 +170,7 @@ def _build_prm(settings: ToyWorldSettings, policy_path: Path, labelled: Path, fo
         held_out=settings.prm_held_out,
         eval_every=settings.prm_eval_every,
         patience=settings.prm_patience,
+        target="outcome" if settings.label_source == "outcome" else "steps",
     )
 
 

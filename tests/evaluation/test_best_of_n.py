@@ -156,3 +156,32 @@ def test_real_samples(shared_data):
         loaded.append(SampledProblem(row["question"], [["s"]] * len(outputs), correct, answers, scores))
     results = {rule: values["mean"] for rule, values in best_of_n(loaded, 4, resamples=50).items()}
     assert results["product@4"] == results["pass@4"] > results["maj@4"] > results["mean@1"] > 0.2
+
+
+def test_real_samples_against_brute_force(shared_data):
+    """Every rule on 150 real problems from loops over all subsets, which share no code with ours."""
+    lines = (shared_data / "gsm8k_example_model_solutions.jsonl").read_text().splitlines()[:150]
+    loaded, by_hand = [], {"pass@3": 0.0, "maj@3": 0.0, "last@3": 0.0, "min@3": 0.0, "mean@1": 0.0}
+    for line in lines:
+        row = json.loads(line)
+        outputs = [value for value in row.values() if isinstance(value, dict)]
+        answers = [output["solution"].rpartition("A:")[2].strip() or None for output in outputs]
+        correct = [bool(output["is_correct"]) for output in outputs]
+        steps = [output["solution"].splitlines() for output in outputs]
+        scores = [[(len(step) % 11) / 11 for step in one] for one in steps]
+        loaded.append(SampledProblem(row["question"], steps, correct, answers, scores))
+        subsets = [[i for i in range(4) if i != left_out] for left_out in range(4)]
+        by_hand["mean@1"] += sum(correct) / 4
+        for subset in subsets:
+            by_hand["pass@3"] += any(correct[i] for i in subset) / 4
+            for rule, value in {"last@3": [one[-1] for one in scores], "min@3": [min(one) for one in scores]}.items():
+                top = [i for i in subset if value[i] == max(value[j] for j in subset)]
+                by_hand[rule] += sum(correct[i] for i in top) / len(top) / 4
+            given = [answers[i] for i in subset if answers[i] is not None]
+            most = {answer for answer in given if given.count(answer) == max(map(given.count, given))}
+            verdicts = {a: [c for c, b in zip(correct, answers, strict=True) if a == b] for a in most}
+            right = [a for a in most if 2 * sum(verdicts[a]) > len(verdicts[a])]
+            by_hand["maj@3"] += len(right) / len(most) / 4 if most else 0.0
+    results = best_of_n(loaded, 3, resamples=2)
+    for rule, total in by_hand.items():
+        assert results[rule]["mean"] == pytest.approx(total / len(lines)), rule

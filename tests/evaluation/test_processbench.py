@@ -1,5 +1,6 @@
 """ProcessBench's metric against a reference written from its definition, and the real files as a floor."""
 
+import json
 import random
 
 import pytest
@@ -129,10 +130,71 @@ def test_best_threshold_prefers_the_lowest_of_equal_ones():
 def test_loading_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="no ProcessBench file"):
         load_processbench(tmp_path)
-    with pytest.raises(ValueError, match="unknown ProcessBench subset 'gsm'"):
+    with pytest.raises(ValueError, match=r"expected gsm \(as NAME.jsonl or processbench_NAME.jsonl\).*there are none"):
         load_processbench(tmp_path, ["gsm"])
     (tmp_path / "olympiadbench.jsonl").write_text('{"problem": "p", "steps": ["s"]}\n')
     with pytest.raises(
         ValueError, match=r"olympiadbench.jsonl:1: label: got None, expected a whole number from -1 to 0"
     ):
         load_processbench(tmp_path)
+
+
+ROW = {"problem": "p", "steps": ["right", "wrong"], "label": 1}
+
+
+def test_data_of_any_name(tmp_path):
+    """A file, a folder of other names, and one of ProcessBench's own among others."""
+    for name in ("physics.jsonl", "processbench_chemistry.json"):
+        (tmp_path / name).write_text("\n".join(map(json.dumps, (ROW, ROW | {"steps": ["right"], "label": -1}))))
+    scorer = Scorer(lambda step: 0.9 if step == "right" else 0.1)
+    assert list(load_processbench(tmp_path / "physics.jsonl")) == ["physics"]
+    both = load_processbench(tmp_path)
+    assert list(both) == ["physics", "chemistry"]
+    assert processbench(scorer, both)["physics"]["error_accuracy"] == 1.0
+    assert list(load_processbench(tmp_path, ["chemistry"])) == ["chemistry"]
+    (tmp_path / "math.jsonl").write_text(json.dumps(ROW))
+    assert list(load_processbench(tmp_path)) == ["math"]  # ProcessBench's own: other files beside it are not read
+    assert list(load_processbench(tmp_path, ["math", "physics"])) == ["math", "physics"]
+    tuned = processbench(Scorer(lambda step: 9.0 if step == "right" else 7.0), both, threshold="physics")
+    assert tuned["chemistry"]["error_accuracy"] == 1.0 and tuned["chemistry"]["threshold"] == 8.0
+
+
+def test_right_answers_with_a_wrong_process_by_hand():
+    """Of three such solutions two are found, one of them at the wrong step; the others do not count."""
+    items = [
+        ProcessBenchItem("p", ["right", "wrong"], 1, True),
+        ProcessBenchItem("p", ["wrong", "right"], 1, True),
+        ProcessBenchItem("p", ["right", "right"], 1, True),
+        ProcessBenchItem("p", ["wrong"], 0, False),
+        ProcessBenchItem("p", ["right"], -1, True),
+        ProcessBenchItem("p", ["wrong"], 0, None),
+    ]
+    results = processbench(Scorer(lambda step: 0.9 if step == "right" else 0.1), {"math": items})
+    assert (results["math"]["wrong_process"], results["math"]["wrong_process_found"]) == (3, 1 / 3)
+    assert results["mean"]["wrong_process_found"] == 1 / 3
+
+
+def test_the_real_files_against_an_independent_count(shared_data):
+    """Every number of the table from the raw rows, by loops of its own, for a scorer that follows from the text."""
+    subsets = load_processbench(shared_data)
+    results = processbench(Scorer(lambda step: (len(step) % 7) / 7), subsets, threshold=0.15)
+    for name in subsets:
+        rows = [json.loads(line) for line in (shared_data / f"processbench_{name}.jsonl").read_text().splitlines()]
+        hit, wrong, passed, right, found, odd = 0, 0, 0, 0, 0, 0
+        for row in rows:
+            said = -1
+            for k, step in enumerate(row["steps"]):
+                if len(step) % 7 <= 1:
+                    said = k
+                    break
+            if row["label"] == -1:
+                right, passed = right + 1, passed + (said == -1)
+            else:
+                wrong, hit = wrong + 1, hit + (said == row["label"])
+                if row["final_answer_correct"]:
+                    odd, found = odd + 1, found + (said == row["label"])
+        a, b = hit / wrong, passed / right
+        expected = {"error_accuracy": a, "correct_accuracy": b, "f1": 2 * a * b / (a + b), "wrong_process": odd}
+        assert {key: results[name][key] for key in expected} == pytest.approx(expected)
+        assert results[name]["wrong_process_found"] == pytest.approx(found / odd)
+    assert [results[name]["wrong_process"] for name in ("gsm8k", "math")] == [7, 94]  # as in the paper's Table 5

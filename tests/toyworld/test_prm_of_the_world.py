@@ -8,14 +8,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.files import read_json_lines
+from rlhf_prm.files import read_json, read_json_lines
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.statistics import first_error, predicted_first_error
 from rlhf_prm.toyworld import labels
 from rlhf_prm.toyworld.checker import step_labels
-from rlhf_prm.toyworld.problems import FILLERS, ChainProblem
+from rlhf_prm.toyworld.demonstrator import Demonstrator
+from rlhf_prm.toyworld.problems import FILLERS, SEPARATOR, ChainProblem
 from rlhf_prm.toyworld.settings import LABEL_SOURCES, ToyWorldSettings
+from rlhf_prm.toyworld.verifier import final_answer
 from rlhf_prm.toyworld.world import build_world
 from tests.killed import killed
 
@@ -50,7 +52,7 @@ def test_held_out_solutions_have_exact_labels(small_world):
 
 def test_every_label_source_labels_the_same_solutions(by_source):
     assert len({world.policy_path for world in by_source.values()}) == 1
-    assert len({world.prm_path for world in by_source.values()}) == len(by_source) == 5
+    assert len({world.prm_path for world in by_source.values()}) == len(by_source) == 6
     solutions = rows_of(by_source["gold"], "solutions")
     steps = {row["prompt"]: row["steps"] for row in solutions}
     assert len(solutions) == 100
@@ -81,7 +83,7 @@ def test_sources_share_what_they_have_in_common(by_source):
     shared = {name: {world.stages[name].path for world in by_source.values() if name in world.stages} for name in
               ("policy", "solutions", "monte_carlo", "judge", "labels", "prm")}  # fmt: skip
     assert {name: len(paths) for name, paths in shared.items()} == {
-        "policy": 1, "solutions": 1, "monte_carlo": 1, "judge": 1, "labels": 5, "prm": 5,
+        "policy": 1, "solutions": 1, "monte_carlo": 1, "judge": 1, "labels": 6, "prm": 6,
     }  # fmt: skip
     assert by_source["mc"].cached["monte_carlo"] and not by_source["mc"].cached["prm"]
 
@@ -167,3 +169,22 @@ def test_filler_raises_the_scores_in_the_world_with_filler(small, tmp_path):
     before, after = (mean(s for one in scorer.score(prompts, steps) for s in one) for steps in (plain, padded))
     assert any(set(row["completions"]) & set(FILLERS) for row in rows_of(world))
     assert after > before + 0.1
+
+
+def test_verdicts_make_an_outcome_model(by_source):
+    """Each solution's labels are the exact verdict on its answer, and what learns them says what it is."""
+    rows = rows_of(by_source["outcome"])
+    golds = [ChainProblem.parse(row["prompt"]).solution for row in rows]
+    for row, gold in zip(rows, golds, strict=True):
+        right = final_answer(SEPARATOR.join(row["completions"])) == gold
+        assert row["labels"] == [right] * len(row["completions"]) and row["source"] == "outcome"
+    assert 0 < sum(row["labels"][-1] for row in rows) < len(rows)
+    assert load_prm(by_source["outcome"].prm_path).target == "outcome"
+
+
+def test_the_demonstrators_errors_can_be_fewer(small_world):
+    """Worlds of before have the key that they had: the setting is named only where it is not the default."""
+    assert len(Demonstrator(0, wrong_facts=0.1).beliefs) == 15 and len(Demonstrator(0).beliefs) == 52
+    assert "wrong_facts" not in read_json(small_world.stages["policy"].path / "stage.json")["settings"]
+    with pytest.raises(ValueError, match=r"wrong_facts: got 1\.5, expected a share between 0 and 1"):
+        ToyWorldSettings(wrong_facts=1.5)

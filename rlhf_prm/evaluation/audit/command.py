@@ -9,7 +9,7 @@ from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.audit.page import MARKS, audit_text, write_audit_page
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
 from rlhf_prm.evaluation.audit.run import Audit, AuditSettings, audit
-from rlhf_prm.evaluation.command import samples_from
+from rlhf_prm.evaluation.best_of_n_command import samples_from
 from rlhf_prm.evaluation.poem import agreement, agreement_warnings, poem_ranking
 from rlhf_prm.evaluation.processbench import load_processbench
 from rlhf_prm.evaluation.qualeval import accuracy_by_category, assign_categories, named_categories, scored_affinity

@@ -1,0 +1,166 @@
+"""The tables of ``process_outcome.py`` and the page of them: means over builds beside the numbers of the paper."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from rlhf_prm.statistics import mean_interval, rank_correlation
+
+Results = dict[tuple[int, str], dict]
+SOURCES = ("outcome", "mc hard", "mc soft", "judge", "consensus hard", "consensus soft", "gold", "exact labels")
+COLUMNS = {
+    "label_accuracy": "labels right", "f1": "F1", "error_accuracy": "error acc.", "correct_accuracy": "correct acc.",
+    "auroc": "step AUROC", "product": "product@8", "min": "min@8", "last": "last@8", "last_minus": "last − best other",
+    "minimum_at_last": "min at last", "wrong_process_found": "Table 5",
+}  # fmt: skip
+THRESHOLDS = [k / 8 for k in range(8)]
+PAPER_THRESHOLDS = {"product": (65.5, 65.3, 65.0, 64.8, 64.9, 64.5, 64.6, 64.4),
+                    "f1": (40.2, 40.2, 39.0, 37.9, 36.6, 35.6, 33.6, 29.5)}  # fmt: skip
+# measure, the sources in the order that the paper finds (lowest first), and its numbers
+ORDERINGS: tuple[tuple[str, tuple[str, str], str], ...] = (
+    ("f1", ("mc hard", "judge"), "40.1 < 46.5"),
+    ("f1", ("mc hard", "consensus hard"), "40.1 < 46.3"),
+    ("f1", ("consensus hard", "gold"), "46.3 < 56.5 (human)"),
+    ("f1", ("outcome", "mc hard"), "38.9 (its 72B) < 40.1"),
+    ("product", ("gold", "judge"), "64.9 (human) < 65.3"),
+    ("product", ("judge", "consensus hard"), "65.3 < 65.7"),
+    ("product", ("consensus hard", "mc hard"), "65.7 < 65.9"),
+    ("f1", ("consensus soft", "consensus hard"), "49.3 < 66.5 (1.5M)"),
+    ("product", ("consensus soft", "consensus hard"), "65.4 < 67.2 (1.5M)"),
+    ("last_minus", ("gold", "mc hard"), "−0.9 (human) < +0.8"),
+    ("last_minus", ("judge", "mc hard"), "−0.3 < +0.8"),
+    ("wrong_process_found", ("mc hard", "judge"), "22.2 < 26.2"),
+    ("wrong_process_found", ("mc hard", "consensus hard"), "22.2 < 53.9 (its own)"),
+    ("minimum_at_last", ("consensus hard", "mc hard"), "17.5 (its own) < 44.5 (Math-Shepherd), but RLHFlow 9.1"),
+)
+LADDER = ("mc hard", "consensus hard", "judge", "gold")  # 860k-scale rows of the paper: F1 rises, best-of-8 falls
+
+
+def complete(results: Results, sources: Sequence[str]) -> list[int]:
+    """The builds that have all of these cells."""
+    builds = sorted({build for build, _ in results})
+    return [build for build in builds if all((build, source) in results for source in sources)]
+
+
+def tables(results: Results) -> str:
+    """All tables, of the builds that are complete for each."""
+    parts = [sources_table(results), orderings_table(results), thresholds_table(results), search_table(results)]
+    return "\n\n".join(part for part in parts if part) or "no build is complete yet: run the benchmark first"
+
+
+def _mean(values: Sequence[float]) -> str:
+    known = [value for value in values if value is not None]
+    text = f"{np.mean(known):.3f}".replace("-", "−") if known else "–"
+    if len(known) < 2:
+        return text
+    return f"{text} ± {np.std(known, ddof=1) / len(known) ** 0.5:.3f}"
+
+
+def sources_table(results: Results) -> str:
+    """One row per label source: means ± standard errors over the builds."""
+    present = [source for source in SOURCES if any(key[1] == source for key in results)]
+    builds = complete(results, present)
+    if not builds:
+        return ""
+    lines = ["| trained on | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---|" * len(COLUMNS)]
+    for source in present:
+        rows = [results[build, source] for build in builds]
+        lines.append(f"| {source} | " + " | ".join(_mean([row.get(name) for row in rows]) for name in COLUMNS) + " |")
+    first = [results[build, present[0]] for build in builds]
+    known = " · ".join(f"{name} {_mean([row[key] for row in first])}" for name, key in POLICY.items())
+    few = " **Fewer than five builds have been run: these numbers are an example, not a finding.**" * (len(builds) < 5)
+    return f"Builds {', '.join(map(str, builds))}.{few} The policy's samples: {known}.\n\n" + "\n".join(lines)
+
+
+POLICY = {"mean@1": "mean@1", "maj@8": "maj", "pass@8": "pass"}
+
+
+def orderings_table(results: Results) -> str:
+    """In how many builds each of the paper's orderings holds, and the trend between F1 and best-of-8."""
+    lines = ["| measure | here | holds in | mean difference (95 % interval) | paper |", "|---|---|---|---|---|"]
+    for name, (low, high), paper in ORDERINGS:
+        builds = complete(results, (low, high))
+        if builds:
+            gaps = [results[build, high][name] - results[build, low][name] for build in builds]
+            interval = mean_interval(gaps)
+            around = f"{interval.low:+.3f} to {interval.high:+.3f}" if len(gaps) > 1 else "one build"
+            told = f"{interval.mean:+.3f} ({around})".replace("-", "−")
+            held = f"{sum(gap > 0 for gap in gaps)} of {len(gaps)}"
+            lines.append(f"| {COLUMNS[name]} | {low} < {high} | {held} | {told} | {paper} |")
+    if builds := complete(results, LADDER):
+        rhos = [trend([results[build, source] for source in LADDER]) for build in builds]
+        lines.append(
+            f"| F1 against product@8 | rank correlation over {', '.join(LADDER)} | below 0 in "
+            f"{sum(rho < 0 for rho in rhos)} of {len(rhos)} | {_mean(rhos)} | −1 (the inverse trend) |"
+        )
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def trend(rows: Sequence[dict]) -> float:
+    """Spearman's ρ of first-error F1 and best-of-8 by the product, over the label sources of one build."""
+    return rank_correlation([row["f1"] for row in rows], [row["product"] for row in rows])
+
+
+def thresholds_table(results: Results) -> str:
+    """F1 and best-of-8 of hard Monte-Carlo labels over the threshold, here and in the paper."""
+    sources = ["mc hard", *(f"mc hard >{threshold:g}" for threshold in THRESHOLDS[1:])]
+    builds = complete(results, sources)
+    if not builds:
+        return ""
+    head = ["0", *(f"{k}/8" for k in range(1, 8))]
+    lines = [f"| builds {', '.join(map(str, builds))} | " + " | ".join(head) + " |", "|---|" + "---|" * 8]
+    for name in ("f1", "product"):
+        values = [[results[build, source][name] for build in builds] for source in sources]
+        falls = sum(np.mean(after) < np.mean(before) for before, after in pairwise(values))
+        cells = " | ".join(f"{np.mean(value):.3f}" for value in values)
+        lines.append(f"| {COLUMNS[name]}, falls at {falls} of 7 | {cells} |")
+        lines.append(f"| the same in the paper | {' | '.join(map(str, PAPER_THRESHOLDS[name]))} |")
+    return "\n".join(lines)
+
+
+def search_table(results: Results) -> str:
+    """Accuracy and tokens of each search, and of best-of-n at its tokens."""
+    builds = complete(results, ("search",))
+    if not builds:
+        return ""
+    methods = list(results[builds[0], "search"]["methods"])
+    lines = [f"| builds {', '.join(map(str, builds))} | accuracy | tokens a problem |", "|---|---|---|"]
+    for method in methods:
+        rows = [results[build, "search"]["methods"][method] for build in builds]
+        tokens = np.mean([row["tokens"] for row in rows])
+        lines.append(f"| {method} | {_mean([row['accuracy'] for row in rows])} | {tokens:.0f} |")
+    return "\n".join(lines)
+
+
+def page(results: Results) -> str:
+    """``docs/process_outcome.md``: one screen."""
+    return f"""# Judges of steps and judges of outcomes
+
+Written by `python benchmarks/process_outcome.py page`; every cell is a line of
+`benchmarks/results/process_outcome.jsonl`, with its build (the seed of everything in it). In each toy world a policy
+that is right in about 60 % solves 2,000 problems, eight completions are drawn from every step, and each model learns
+from the same solutions with equal settings (the outcome model with three times the updates). They are measured on 8
+samples of 300 held-out problems with exact first errors. "Table 5" is the share of right answers with a wrong process
+whose first error is named exactly, "min at last" the share of solutions whose lowest score is the last, "last − best
+other" best-of-8 by the last score minus the better of product and min. ± is the standard error over builds.
+
+**What the settings decide, and what they do not.** The judge errs in 2 % of its verdicts, so that its labels are
+better than Monte-Carlo's, as in the paper. That its labels are better is put in; what follows for F1, best-of-8 and
+Table 5 is measured.
+
+{sources_table(results) or "No build is complete yet."}
+
+## The paper's orderings (arXiv 2501.07301)
+{orderings_table(results) or "Not run yet."}
+
+## Thresholds of Monte-Carlo labels
+A step is right above this share of hits; relabelled from the stored hits, nothing is sampled again.
+
+{thresholds_table(results) or "Not run yet."}
+
+## Search guided by the consensus PRM
+Eight candidates at each depth; best-of-n has the same tokens on each problem.
+
+{search_table(results) or "Not run yet."}
+"""

@@ -1,0 +1,92 @@
+"""The tables of ``benchmarks/process_outcome.py``, on made-up results and on a tiny world."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import process_outcome
+import process_outcome_page as tables
+
+from rlhf_prm.evaluation.samples import SampledProblem
+from rlhf_prm.step_data import StepLabels
+
+NUMBERS = dict.fromkeys([*tables.COLUMNS, *tables.POLICY.values()], 0.25)
+
+
+def results(**f1: float) -> tables.Results:
+    """Two builds; the second is .1 lower, but for gold."""
+    rows = {}
+    for build in (1, 2):
+        for source, value in f1.items():
+            source = source.replace("_", " ")
+            shift = -0.1 * (build - 1) * (source != "gold")
+            rows[build, source] = {**NUMBERS, "f1": value + shift, "product": 1 - value - shift}
+    return rows
+
+
+def test_orderings_are_counted_build_by_build():
+    made_up = results(mc_hard=0.5, consensus_hard=0.45, gold=0.45)
+    lines = tables.orderings_table(made_up).splitlines()
+    by_sources = {line.split("|")[2].strip(): line for line in lines if line.startswith("| F1 |")}
+    assert "| 0 of 2 | −0.050 (−0.050 to −0.050) |" in by_sources["mc hard < consensus hard"]
+    assert "| 1 of 2 |" in by_sources["consensus hard < gold"]  # equal in build 1, above in build 2
+
+
+def test_the_inverse_trend_and_the_threshold_curve():
+    made_up = results(mc_hard=0.1, consensus_hard=0.2, judge=0.3, gold=0.5)
+    assert tables.trend([made_up[1, source] for source in tables.LADDER]) == -1.0
+    assert "below 0 in 2 of 2 | −1.000 ± 0.000 | −1" in tables.orderings_table(made_up)
+    curve = results(mc_hard=0.5) | {
+        (build, f"mc hard >{k / 8:g}"): {**NUMBERS, "f1": 0.5 - k / 100, "product": 0.5}
+        for build in (1, 2)
+        for k in range(1, 8)
+    }
+    lines = tables.thresholds_table(curve).splitlines()
+    assert lines[2].startswith("| F1, falls at 6 of 7 | 0.450 | 0.490 |") and lines[3].startswith(
+        "| the same in the paper | 40.2 |"
+    )
+    assert tables.thresholds_table(results(mc_hard=0.5)) == ""  # no build has all thresholds
+
+
+def test_the_page_says_what_has_not_run():
+    assert "No build is complete yet." in tables.page({})
+    sources = {name.replace(" ", "_"): 0.4 for name in tables.SOURCES}
+    told = tables.page(results(**sources))
+    assert (
+        "Builds 1, 2. **Fewer than five builds" in told and "| consensus soft | 0.250 ± 0.000 | 0.350 ± 0.050 |" in told
+    )
+
+
+def test_measures_by_hand():
+    """Two right answers, one by a wrong process whose error is named; the minimum is at the last step in one of two."""
+    one = SampledProblem(
+        "p",
+        [["a", "b"], ["c", "d"]] * 4,
+        [True, True] * 4,
+        ["1", "1"] * 4,
+        step_scores=[[0.9, 0.8], [0.1, 0.9]] * 4,
+        first_errors=[-1, 0] * 4,
+    )
+    got = process_outcome.measured([one])
+    assert (got["wrong_process"], got["wrong_process_found"], got["minimum_at_last"]) == (4, 1.0, 0.5)
+    assert got["f1"] == 1.0 and got["last_minus"] == 0.0 and got["pass"] == 1.0
+
+
+def test_label_facts_by_hand(monkeypatch):
+    exact = [StepLabels([True, True], [1.0, 1.0], "gold"), StepLabels([False], [0.0], "gold")]
+    monkeypatch.setattr(process_outcome.labels, "gold_labels", lambda rows: exact)
+    given = [StepLabels([True, False], [1.0, 0.0], "mc"), exact[1]]
+    facts = process_outcome.label_facts([{}, {}], given)
+    assert facts == {"rows": 2, "label_accuracy": 0.5, "label_error_accuracy": 1.0, "label_correct_accuracy": 0.0}
+
+
+@pytest.mark.parametrize("source", [*process_outcome.SOURCES, "mc hard >0.5"])
+def test_every_source_labels_the_same_solutions(small_world, source):
+    solutions, given = process_outcome.labelled(small_world, source)
+    assert len(solutions) == len(given) == small_world.settings.labelled_solutions
+    if source == "mc hard >0.5":
+        soft = process_outcome.labelled(small_world, "mc soft")[1]
+        assert [one.labels for one in given] != [one.labels for one in soft]
+        assert all(set(one.soft_labels) <= {0.0, 1.0} for one in given)

@@ -9,6 +9,7 @@ from rlhf_prm.command_line import add_separator, check_can_write, loading, numbe
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
 from rlhf_prm.evaluation.best_of_n import best_of_n
+from rlhf_prm.evaluation.judge_commands import add_first_errors, add_judge_best_of_n, count_first_errors, judge_chooses
 from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
 from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
 from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_threshold, load_processbench, processbench
@@ -225,6 +226,16 @@ EVALUATIONS: dict[str, Evaluation] = {
         "best-of-n accuracy: the winner must outscore every loser",
         _rmb_arguments,
         lambda args: _on_rows(rmb, load_rmb(args.data), args, args.aggregation, _splitter(args)),
+    ),
+    "first_errors": (
+        "right answers by a wrong process: first wrong steps, written into a samples file",
+        add_first_errors,
+        count_first_errors,
+    ),
+    "judge_best_of_n": (
+        "accuracy when a judge chooses among n samples: share of right steps, or knock-out",
+        add_judge_best_of_n,
+        judge_chooses,
     ),
     "step_search": ("step-wise search against best-of-n at equal tokens", _add_step_search, _step_search),
 }

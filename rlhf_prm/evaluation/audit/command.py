@@ -10,7 +10,7 @@ from rlhf_prm.evaluation.audit.page import MARKS, audit_text, write_audit_page
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
 from rlhf_prm.evaluation.audit.run import Audit, AuditSettings, audit
 from rlhf_prm.evaluation.command import samples_from
-from rlhf_prm.evaluation.poem import agreement, agreement_warnings, poem_ranking
+from rlhf_prm.evaluation.poem import independent_ranking
 from rlhf_prm.evaluation.processbench import load_processbench
 from rlhf_prm.evaluation.qualeval import accuracy_by_category, assign_categories, named_categories, scored_affinity
 from rlhf_prm.evaluation.samples import SampledProblem, scored
@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
             print(shared.table(by_category[name]) + "\n")
     ranking, warnings = [], []
     if len(args.prm) > 1:
-        ranking, warnings = _ranking(args.prm, predictions), agreement_warnings(args.prm, predictions)
+        ranked, warnings = independent_ranking(args.prm, predictions)
+        ranking = [(args.prm[index], ranked.weights[index], ranked.kept[index]) for index in ranked.order]
         print("Ranking by agreement (PoEM), the most agreed with first:")
         print(shared.table({name: {"weight": weight, "reference": kept} for name, weight, kept in ranking}))
         print("".join(f"warning: {warning}\n" for warning in warnings), end="")
@@ -104,11 +105,6 @@ def right_answers_of_processbench(folder: Path) -> list[SampledProblem]:
 
 def _first_errors(judged: Sequence[SampledProblem], threshold: float) -> list[int]:
     return [predicted_first_error(scores, threshold) for sample in judged for scores in sample.step_scores]
-
-
-def _ranking(names: list[str], predictions: list[list[int]]) -> list[tuple[str, float, bool]]:
-    ranked = poem_ranking(agreement(predictions))
-    return [(names[index], ranked.weights[index], ranked.kept[index]) for index in ranked.order]
 
 
 def _categories(args: argparse.Namespace, samples: list[SampledProblem]) -> list[list[str]]:

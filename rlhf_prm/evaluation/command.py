@@ -9,8 +9,14 @@ from rlhf_prm.command_line import add_separator, check_can_write, loading, numbe
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
 from rlhf_prm.evaluation.best_of_n import best_of_n
-from rlhf_prm.evaluation.judge_commands import add_first_errors, add_judge_best_of_n, count_first_errors, judge_chooses
-from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
+from rlhf_prm.evaluation.judge_commands import (
+    add_first_errors,
+    add_judge_best_of_n,
+    add_mr_ben,
+    count_first_errors,
+    judge_chooses,
+    score_mr_ben,
+)
 from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
 from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_threshold, load_processbench, processbench
 from rlhf_prm.evaluation.rmb import load_rmb, rmb
@@ -150,7 +156,7 @@ def _best_of_n(args: argparse.Namespace) -> Results:
 
 def _rmb_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", required=True, type=Path, help="RMB's best-of-n JSON, or rows of prompt, winner, losers"
+        "--data", required=True, type=Path, help="RMB's best-of-n or pairwise JSON or a folder of them, or plain rows"
     )
     parser.add_argument("--aggregation", default="product", choices=list(AGGREGATIONS))
 
@@ -213,9 +219,9 @@ EVALUATIONS: dict[str, Evaluation] = {
     "processbench": ("first wrong step of real solutions: F1 per subset and mean", _add_processbench, _processbench),
     "best_of_n": ("accuracy when the PRM chooses among n samples of a policy", _add_best_of_n, _best_of_n),
     "mr_ben": (
-        "MR-Score without its reason part, which needs a grader of explanations",
-        _data("MR-Ben's .jsonl"),
-        lambda args: _on_rows(mr_ben, load_mr_ben(args.data), args, args.threshold),
+        "MR-Score: of a PRM without its reason part, of a judge with --grader the whole",
+        add_mr_ben,
+        score_mr_ben,
     ),
     "prmbench": (
         "planted errors by category",
@@ -223,7 +229,7 @@ EVALUATIONS: dict[str, Evaluation] = {
         lambda args: _on_rows(prmbench, load_prmbench(args.data), args, args.threshold),
     ),
     "rmb": (
-        "best-of-n accuracy: the winner must outscore every loser",
+        "best-of-n and pairwise accuracy: the winner must outscore every loser",
         _rmb_arguments,
         lambda args: _on_rows(rmb, load_rmb(args.data), args, args.aggregation, _splitter(args)),
     ),

@@ -1,4 +1,4 @@
-"""``rlhf-prm evaluate first_errors`` and ``judge_best_of_n``: what a judge says of anybody's samples."""
+"""``rlhf-prm evaluate first_errors``, ``judge_best_of_n`` and ``mr_ben``: what a judge says of solutions."""
 
 import argparse
 from pathlib import Path
@@ -8,8 +8,10 @@ from rlhf_prm.command_line import add_columns, check_can_write, number, positive
 from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.first_errors import labelled_rows, process_by_answer, write_labelled
 from rlhf_prm.evaluation.judge_best_of_n import WAYS, JudgeChoice, judge_best_of_n
+from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
+from rlhf_prm.evaluation.mr_ben_reasons import graded_mr_ben
 from rlhf_prm.evaluation.samples import read_sample_rows, verified_samples
-from rlhf_prm.judges.load import is_judge
+from rlhf_prm.judges.load import is_judge, load_judge
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
 
@@ -68,3 +70,28 @@ def judge_chooses(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{args.samples}: the verifier can read none of its {len(rows)} gold answers")
     settings = JudgeChoice(args.n, args.ways, args.attempts, args.seed, args.separator)
     return judge_best_of_n(judge, samples, settings)
+
+
+def add_mr_ben(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, type=Path, help="MR-Ben's JSON of a subject, or JSONL of its rows")
+    parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
+    parser.add_argument(
+        "--grader",
+        metavar="MODEL",
+        help="grades the reasons that --judge gives: the whole MR-Score in place of two thirds",
+    )
+    parser.add_argument("--grader-endpoint", nargs="+", default=[], help="base URLs that serve the grader")
+    parser.add_argument("--seed", type=int, default=0, help="of what is asked for the whole MR-Score")
+
+
+def score_mr_ben(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The parts that a PRM can have, or with ``--judge`` and ``--grader`` the whole MR-Score."""
+    if args.grader_endpoint and args.grader is None:
+        raise ValueError("--grader-endpoint needs --grader: the name of the model served there")
+    items = load_mr_ben(args.data)
+    if args.grader is None:
+        return mr_ben(shared.scorer_from(args), items, args.threshold)
+    if not is_judge(args.prm):
+        raise ValueError(f"--grader grades the reasons of a judge, and --prm {args.prm} gives none: use --judge MODEL")
+    grader = load_judge(args.grader, endpoint=args.grader_endpoint, temperature=0.0)
+    return graded_mr_ben(shared.judge_from(args.prm, args.prm_kwargs), grader, items, seed=args.seed)

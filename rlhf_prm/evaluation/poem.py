@@ -119,8 +119,8 @@ def _shared_errors(names: Sequence[str], predictions: Sequence[Sequence[int]], k
     excess = _excess_agreement(table)
     low = np.quantile([_excess_agreement(table[:, draw]) for draw in draws], 0.025, axis=0)
     return [
-        f"{names[kept[i]]} and {names[kept[j]]} agree by {excess[i, j]:.2f} (chance-corrected) more than their agreement "
-        "with the others explains: they do not err independently, so their weights may be too high"
+        f"{names[kept[i]]} and {names[kept[j]]} agree by {excess[i, j]:.2f} (chance-corrected) more than their "
+        "agreement with the others explains: they do not err independently, so their weights may be too high"
         for i, j in combinations(range(len(kept)), 2)
         if low[i, j] > EXCESS
     ]
@@ -225,7 +225,8 @@ def independent_ranking(
     if left_out := [names[index] for index in range(len(names)) if index not in independent.kept]:
         said.append(f"no references, for the reasons above: {', '.join(left_out)}")
     said += [
-        f"dropped as a reference: {names[model]}; without it the references agree in {after:.0%}, with it in {before:.0%}"
+        f"dropped as a reference: {names[model]}; without it the references agree in {after:.0%}, "
+        f"with it in {before:.0%}"
         for model, before, after in ranking.steps
     ]
     return ConsistencyRanking(weights, ranking.kept, ranking.steps), said

@@ -41,7 +41,7 @@ _LETTER = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([AB])\s*\}?\s*\}")
 
 @dataclass(frozen=True)
 class Knockout:
-    """Who won (an index of the solutions), how often the judge was asked, and how many comparisons could not be read."""
+    """Who won (an index of the solutions), how often the judge was asked, how many comparisons could not be read."""
 
     winner: int
     asked: int

@@ -2,7 +2,7 @@
 
 Each is a question of its own, about one paragraph with those before it in view. A paragraph is wrong if one of the
 answers says so, and the judge goes no further than the first wrong one. The parsed answers also train a student:
-a small PRM that is given the question as a mark in front of the problem, and scores a step by the lowest of its answers.
+a small PRM that is given the question as a mark in front of the problem; a step has the lowest of its answers as score.
 """
 
 import json

@@ -44,7 +44,7 @@ from rlhf_prm.toyworld.world import problem_splits
 
 RESULTS = Path(__file__).parent / "results" / "related.jsonl"
 FLIPS = {"all at once": 0.1, "calculation": 0.06, "inference": 0.02, "givens": 0.02}
-SOLUTIONS, HELD_OUT = 1500, 600
+SOLUTIONS, HELD_OUT = 1000, 400
 
 
 def samples_of(settings: ToyWorldSettings, policy: Path, part: str, problems: int, n: int) -> list[SampledProblem]:
@@ -103,7 +103,7 @@ def decomposed(settings: ToyWorldSettings, policy: Path) -> dict:
     for name, labelled in rows.items():
         with tempfile.TemporaryDirectory() as folder:
             train_reward_model(
-                policy, labelled, Path(folder), seed=settings.seed, updates=300, batch_size=64, learning_rate=1e-3,
+                policy, labelled, Path(folder), seed=settings.seed, updates=200, batch_size=64, learning_rate=1e-3,
                 held_out=0.1, eval_every=100, patience=3,
             )  # fmt: skip
             prm = load_prm(folder)
@@ -124,7 +124,7 @@ def pairs(settings: ToyWorldSettings, policy: Path) -> dict:
     }.items():
         with tempfile.TemporaryDirectory() as folder:
             config = PairConfig(
-                output_dir=folder, per_device_train_batch_size=32, per_device_eval_batch_size=64, max_steps=200,
+                output_dir=folder, per_device_train_batch_size=32, per_device_eval_batch_size=64, max_steps=150,
                 learning_rate=1e-3, lr_scheduler_type="constant_with_warmup", warmup_steps=20, seed=settings.seed,
                 report_to="none", save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True, **choice,
             )  # fmt: skip

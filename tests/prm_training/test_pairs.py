@@ -9,7 +9,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
-from transformers import AutoModelForTokenClassification, BertConfig, BertModel
+from transformers import AutoModelForTokenClassification, BertConfig, BertModel, EvalPrediction
 
 from rlhf_prm.evaluation.samples import SampledProblem
 from rlhf_prm.prm import load_prm
@@ -169,15 +169,13 @@ def test_what_is_saved_is_what_load_prm_and_transformers_read(tmp_path, language
 
 
 def test_metrics_by_hand():
-    class Evaluated:
-        predictions, label_ids = torch.tensor([[2.0, 0.0], [1.0, 3.0]]).numpy(), torch.tensor([[4, 2], [3, 5]]).numpy()
-
-    found = pair_metrics(Evaluated())
+    scores, lengths = torch.tensor([[2.0, 0.0], [1.0, 3.0]]).numpy(), torch.tensor([[4, 2], [3, 5]]).numpy()
+    found = pair_metrics(EvalPrediction(scores, lengths))
     assert (found["accuracy"], found["margin"]) == (0.5, 0.0)
     assert found["spread"] == pytest.approx(math.sqrt(1.25)) and found["length_correlation"] == pytest.approx(1.0)
 
 
-def test_the_recipe(tmp_path, language_model_folder, monkeypatch, capsys):
+def test_the_recipe(tmp_path, language_model_folder, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.chdir(ROOT)
     main = runpy.run_path("recipes/train_pairs.py", run_name="recipe")["main"]
@@ -194,6 +192,5 @@ def test_the_recipe(tmp_path, language_model_folder, monkeypatch, capsys):
     main()
     assert "accuracy" in json.dumps(json.loads((tmp_path / "out" / "eval_results.json").read_text()))
     monkeypatch.setattr(sys, "argv", ["train_pairs.py"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="expected --model_name_or_path"):
         main()
-    assert "expected --model_name_or_path" in capsys.readouterr().err

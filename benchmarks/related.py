@@ -19,9 +19,10 @@ from pathlib import Path
 
 import torch
 
+from rlhf_prm.evaluation.first_errors import first_error_known, process_by_answer
 from rlhf_prm.evaluation.judge_best_of_n import JudgeChoice, judge_best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
-from rlhf_prm.evaluation.samples import SampledProblem
+from rlhf_prm.evaluation.samples import SampledProblem, scored
 from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.judges.decomposed import DecomposedScorer, decomposed_verdicts, step_score, student_rows
 from rlhf_prm.judges.load import load_judge
@@ -67,7 +68,14 @@ def judge_choice(settings: ToyWorldSettings, policy: Path) -> dict:
     """Best of 8 by a judge with one wrong verdict in ten."""
     samples = samples_of(settings, policy, "eval", 200, 8)
     judge = load_judge("toy", generator=ToyPairJudge(FLIPS["all at once"], settings.seed), behind_error="wrong")
-    return judge_best_of_n(judge, samples, JudgeChoice(n=8, seed=settings.seed, separator=SEPARATOR))
+    found = judge_best_of_n(judge, samples, JudgeChoice(n=8, seed=settings.seed, separator=SEPARATOR))
+    exact = [[first_error(step_labels(one.problem, steps)) for steps in one.steps] for one in samples]
+    judged = [[first_error_known(row) for row in one.step_scores] for one in scored(samples, judge)]
+    shares = {
+        name: process_by_answer(replace(one, first_errors=row) for one, row in zip(samples, errors, strict=True))["all"]
+        for name, errors in (("by the judge", judged), ("exact", exact))
+    }
+    return found | {"wrong process": {name: share["wrong_process"] for name, share in shares.items()}}
 
 
 def decomposed(settings: ToyWorldSettings, policy: Path) -> dict:

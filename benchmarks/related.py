@@ -23,7 +23,6 @@ from rlhf_prm.evaluation.first_errors import first_error_known, process_by_answe
 from rlhf_prm.evaluation.judge_best_of_n import JudgeChoice, judge_best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.judges.decomposed import DecomposedScorer, decomposed_verdicts, step_score, student_rows
 from rlhf_prm.judges.load import load_judge
 from rlhf_prm.prm import load_prm
@@ -44,7 +43,11 @@ from rlhf_prm.toyworld.verifier import final_answer
 from rlhf_prm.toyworld.world import problem_splits
 
 RESULTS = Path(__file__).parent / "results" / "related.jsonl"
-FLIPS = {"all at once": 0.1, "calculation": 0.06, "inference": 0.02, "givens": 0.02}
+AT_ONCE = 0.1  # wrong verdicts of a judge that is asked everything at once
+SMALL = {  # of one that is asked small questions: as many in all, or half as many
+    "as many errors": {"calculation": 0.06, "inference": 0.02, "givens": 0.02},
+    "half the errors": {"calculation": 0.03, "inference": 0.01, "givens": 0.01},
+}
 SOLUTIONS, HELD_OUT = 1000, 400
 
 
@@ -67,7 +70,7 @@ def samples_of(settings: ToyWorldSettings, policy: Path, part: str, problems: in
 def judge_choice(settings: ToyWorldSettings, policy: Path) -> dict:
     """Best of 8 by a judge with one wrong verdict in ten."""
     samples = samples_of(settings, policy, "eval", 200, 8)
-    judge = load_judge("toy", generator=ToyPairJudge(FLIPS["all at once"], settings.seed), behind_error="wrong")
+    judge = load_judge("toy", generator=ToyPairJudge(AT_ONCE, settings.seed), behind_error="wrong")
     found = judge_best_of_n(judge, samples, JudgeChoice(n=8, seed=settings.seed, separator=SEPARATOR))
     exact = [[first_error(step_labels(one.problem, steps)) for steps in one.steps] for one in samples]
     judged = [[first_error_known(row) for row in one.step_scores] for one in scored(samples, judge)]
@@ -86,23 +89,27 @@ def decomposed(settings: ToyWorldSettings, policy: Path) -> dict:
     held = sampled_solutions(sampler, splits["eval"][:HELD_OUT], seed=settings.seed + 1)
     truth = [first_error(step_labels(row["prompt"], row["steps"])) for row in held]
     problems, steps = [row["prompt"] for row in held], [row["steps"] for row in held]
-    asker = load_judge("toy", generator=AspectJudge(FLIPS, settings.seed))
 
-    def asked(rows):
-        return decomposed_verdicts(asker, [row["prompt"] for row in rows], [row["steps"] for row in rows], seed=7)
+    def asked(rows, flips):
+        judge = load_judge("toy", generator=AspectJudge(flips, settings.seed))
+        return decomposed_verdicts(judge, [row["prompt"] for row in rows], [row["steps"] for row in rows], seed=7)
 
-    at_once = [one.first_error for one in judged_labels(held, flips=FLIPS["all at once"], seed=settings.seed)]
-    small = [predicted_first_error([step_score(verdict) for verdict in one]) for one in asked(held)]
-    found = {"teacher, at once": at_once, "teacher, small questions": small}
-    verdicts = [one for one in asked(train) if not isinstance(one, Rejection)]
+    judged = judged_labels(held, flips=AT_ONCE, seed=settings.seed)
+    found = {"teacher, at once": [one.first_error for one in judged]}
+    for name, flips in SMALL.items():
+        told = asked(held, flips)
+        small = [predicted_first_error([step_score(verdict) for verdict in one]) for one in told]
+        found[f"teacher, small questions, {name}"] = small
+    name, flips = "half the errors", SMALL["half the errors"]
+    verdicts = asked(train, flips)
     rows = {
-        "student, at once": stepwise_rows(train, judged_labels(train, flips=FLIPS["all at once"], seed=settings.seed)),
-        "student, small questions": [
+        "student, at once": stepwise_rows(train, judged_labels(train, flips=AT_ONCE, seed=settings.seed)),
+        f"student, small questions, {name}": [
             row
             for one, said in zip(train, verdicts, strict=True)
             for row in student_rows(one["prompt"], one["steps"], said, TOY_MARKS)
         ],
-        "student, small questions brought together": [
+        f"student, brought together, {name}": [
             StepLabels([s > 0 for s in scores], scores, "judge").row(one["prompt"], one["steps"])
             for one, said in zip(train, verdicts, strict=True)
             for scores in [[step_score(verdict) for verdict in said]]
@@ -115,7 +122,7 @@ def decomposed(settings: ToyWorldSettings, policy: Path) -> dict:
                 held_out=0.1, eval_every=100, patience=3,
             )  # fmt: skip
             prm = load_prm(folder)
-            scorer = DecomposedScorer(prm, TOY_MARKS) if name == "student, small questions" else prm
+            scorer = DecomposedScorer(prm, TOY_MARKS) if name.startswith("student, small") else prm
             found[name] = [predicted_first_error(row) for row in scorer.score(problems, steps)]
     return {name: processbench_metrics(errors, truth) for name, errors in found.items()}
 
@@ -171,6 +178,7 @@ def main() -> None:
 def print_tables() -> None:
     """Mean over the builds, lowest and highest in brackets."""
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    rows = list({(row["study"], row["build"]): row for row in rows}.values())  # the last run of each
     for study in STUDIES:
         cells = defaultdict(list)
         builds = [row["build"] for row in rows if row["study"] == study]

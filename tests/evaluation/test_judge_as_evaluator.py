@@ -147,3 +147,16 @@ def test_judge_best_of_n_from_the_command_line(tmp_path, capsys):
     assert "expected --judge MODEL" in capsys.readouterr().err
     assert run("judge_best_of_n", "--judge", "m", "--samples", samples) == 2
     assert "row 1 has 3 samples" in capsys.readouterr().err
+
+
+def test_a_student_of_small_questions_is_a_prm_by_its_prefix(prm_folder, tmp_path):
+    from rlhf_prm.evaluation.processbench import load_processbench, processbench
+    from rlhf_prm.judges.decomposed import DecomposedScorer
+    from rlhf_prm.prm import load_prm
+
+    rows = [{"problem": f"step {k}", "steps": ["good 1", "bad 2", "good"], "label": 1} for k in range(4)]
+    write(tmp_path / "gsm8k.jsonl", rows)
+    out = tmp_path / "o.json"
+    assert run("processbench", "--prm", f"decomposed:{prm_folder}", "--data", tmp_path, "--output", out) == 0
+    expected = processbench(DecomposedScorer(load_prm(prm_folder)), load_processbench(tmp_path))
+    assert json.loads(out.read_text())["results"] == expected

@@ -23,14 +23,13 @@ from rlhf_prm.evaluation.first_errors import first_error_known, process_by_answe
 from rlhf_prm.evaluation.judge_best_of_n import JudgeChoice, judge_best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.judges.decomposed import DecomposedScorer, decomposed_verdicts, step_score, student_rows
+from rlhf_prm.judges.decomposed import DecomposedScorer, decomposed_verdicts, step_score, student_rows, together_row
 from rlhf_prm.judges.load import load_judge
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm_training.pair_config import PairConfig
 from rlhf_prm.prm_training.pair_trainer import PairTrainer
 from rlhf_prm.prm_training.pairs import pairs_from_samples
 from rlhf_prm.statistics import first_error, predicted_first_error
-from rlhf_prm.step_data import StepLabels
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.toyworld import ToyWorldSettings, build_world
 from rlhf_prm.toyworld.aspects import TOY_MARKS, AspectJudge
@@ -110,9 +109,9 @@ def decomposed(settings: ToyWorldSettings, policy: Path) -> dict:
             for row in student_rows(one["prompt"], one["steps"], said, TOY_MARKS)
         ],
         f"student, brought together, {name}": [
-            StepLabels([s > 0 for s in scores], scores, "judge").row(one["prompt"], one["steps"])
+            row
             for one, said in zip(train, verdicts, strict=True)
-            for scores in [[step_score(verdict) for verdict in said]]
+            for row in together_row(one["prompt"], one["steps"], said)
         ],
     }
     for name, labelled in rows.items():

@@ -171,6 +171,19 @@ def student_rows(
     return rows
 
 
+def together_row(problem: str, steps: Sequence[str], verdicts: Verdicts) -> list[dict[str, Any]]:
+    """The stepwise row of the answers brought together, for a student that is asked everything at once.
+
+    A step is right if it is right in every respect. The row ends before a step that is not known; none without any.
+    """
+    scores = [step_score(verdict) for verdict in verdicts]
+    known = next((k for k, score in enumerate(scores) if math.isnan(score)), len(scores))
+    if not known:
+        return []
+    labels = StepLabels([score > 0 for score in scores[:known]], scores[:known], "judge")
+    return [labels.row(problem, list(steps[:known]))]
+
+
 class DecomposedScorer:
     """A student as a ``StepScorer``: a step's score is the lowest of what the PRM gives it under each mark.
 

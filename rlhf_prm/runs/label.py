@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--judge-kwargs", type=json.loads, default={}, help="JSON of further keywords of load_judge"
     )
     decomposed.add_argument("--verdicts", type=Path, help="also write each solution with the answers to all questions")
+    decomposed.add_argument(
+        "--together", action="store_true", help="one row for each solution, right where all answers are, and no marks"
+    )
     decomposed.add_argument("--attempts", type=positive, default=2, help="tries of a question (2)")
     add_separator(decomposed)
     text = "label lines of programs: what a killed mutant changes is wrong, what stands before it is right"
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _decomposed(args: argparse.Namespace) -> dict[str, Any]:
     from rlhf_prm.generation.tasks import Rejection
-    from rlhf_prm.judges.decomposed import ASPECTS, decomposed_verdicts, step_score, student_rows
+    from rlhf_prm.judges.decomposed import ASPECTS, decomposed_verdicts, step_score, student_rows, together_row
     from rlhf_prm.judges.load import check_judge_keywords, load_judge
 
     check_can_write(args.verdicts, "--verdicts")
@@ -71,7 +74,8 @@ def _decomposed(args: argparse.Namespace) -> dict[str, Any]:
         for problem, row, one in zip(problems, steps, answers, strict=True)
         if not isinstance(one, Rejection)
     ]
-    rows = write_rows(args.output, [row for one in told for row in student_rows(*one)])
+    rows_of = together_row if args.together else student_rows
+    rows = write_rows(args.output, [row for one in told for row in rows_of(*one)])
     if args.verdicts is not None:
         write_json_lines(
             args.verdicts,

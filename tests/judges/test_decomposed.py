@@ -16,6 +16,7 @@ from rlhf_prm.judges.decomposed import (
     read_aspect,
     step_score,
     student_rows,
+    together_row,
 )
 from rlhf_prm.judges.forms import UnparseableAnswer
 from rlhf_prm.judges.load import load_judge
@@ -74,6 +75,9 @@ def test_verdicts_become_a_row_for_each_question():
     assert [row["completions"] for row in student_rows("p", ["a", "mute:givens"], verdicts)] == [
         ["a", "mute:givens"], ["a", "mute:givens"], ["a"],
     ]  # fmt: skip
+    (row,) = together_row("p", ["a", "mute:givens"], verdicts)
+    assert (row["completions"], row["labels"]) == (["a"], [True])
+    assert together_row("p", ["a"], [{"calculation": NAN, "inference": 1.0}]) == []
     with pytest.raises(ValueError, match="the budget of m is spent before all 2"):
         spent = load_judge("m", generator=Scripted(lambda text: says), budget_calls=4)
         decomposed_verdicts(spent, ["p", "q"], [["a"], ["a"]])
@@ -104,6 +108,11 @@ def test_label_decomposed_from_the_command_line(tmp_path, capsys):
     (told,) = [json.loads(line) for line in verdicts.read_text().splitlines()]
     assert told["step_scores"] == [1.0, 0.0] and told["answers"][1]["givens"] == 0.0
     assert "calculation 0, inference 0, givens 1" in capsys.readouterr().out
+    with JudgeServer(answer_to=lambda question, seed: says(question)) as server:
+        judge = ("--judge", "m", "--endpoint", server.url, "--input", str(source), "--together")
+        assert main(["label", "decomposed", *judge, "--output", str(output)]) == 0
+    (row,) = [json.loads(line) for line in output.read_text().splitlines()]
+    assert (row["prompt"], row["completions"], row["labels"]) == ("p", ["a", "givens"], [True, False])
     source.write_text(json.dumps({"problem": "p"}) + "\n")
     assert main(["label", "decomposed", "--judge", "m", "--input", str(source), "--output", str(output)]) == 2
     assert "in.jsonl:1: no steps" in capsys.readouterr().err

@@ -30,6 +30,7 @@ FLOORS = (
         "steps",
         "statistics",
         "files",
+        "sandbox",
         "settings",
         "retries",
         "command_line",

@@ -50,7 +50,7 @@ def test_a_program_runs_apart_and_not_for_ever():
     assert not passes(CODE, "assert f(2) == 4")
     assert not passes("while True: pass", "", timeout=0.5)
     assert not passes("x = bytearray(2**31)", "")
-    assert passes("import os", "assert not os.environ.get('PATH')")
+    assert passes("import os", "assert 'PYTHONPATH' not in os.environ")
 
 
 def test_labels_by_hand():

@@ -8,6 +8,10 @@ from rlhf_prm.command_line import Parser, reason
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "annotate": ("rlhf_prm.annotate.command", "label the steps of solutions: sampling, Monte-Carlo, judge, consensus"),
+    "label": (
+        "rlhf_prm.runs.label",
+        "label steps by small questions to a judge, or lines of programs by mutants and tests",
+    ),
     "plan": (
         "rlhf_prm.plan.command",
         "memory per GPU and seconds per update of a run, and what to change when it does not fit",

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf_prm import step_formats
 from rlhf_prm.files import json_object, whole, write_json_lines
 from rlhf_prm.statistics import first_error
 
@@ -195,17 +196,35 @@ def math_aps_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _parsed_rows(parse: Callable[[dict[str, Any]], step_formats.Parsed], source: str):
+    """A reader of one of ``rlhf_prm.step_formats``: a step is right where its value is above 0."""
+
+    def rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+        problem, steps, values = parse(record)
+        return [StepLabels([value > 0 for value in values], values, source).row(problem, steps)]
+
+    return rows
+
+
 READERS: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
     "stepwise": lambda record: [{column: record[column] for column in COLUMNS}],
     "processbench": processbench_rows,
+    "openrlhf": _parsed_rows(step_formats.openrlhf, "openrlhf"),
     "math-shepherd": math_shepherd_rows,
+    "math-aps-flat": _parsed_rows(step_formats.flat_math_aps, "math-aps"),
     "prm800k": prm800k_rows,
     "math-aps": math_aps_rows,
+    "trl": _parsed_rows(step_formats.trl_stepwise, "trl"),
+    "rlhflow": _parsed_rows(step_formats.rlhflow, "rlhflow"),
+    "genprm": _parsed_rows(step_formats.genprm, "genprm"),
 }
-_SIGNATURES = {
-    "stepwise": {"prompt", "completions", "labels"},
+_SIGNATURES = {  # the first that fits: a narrower one comes before a wider one
+    "stepwise": set(COLUMNS),
+    "trl": {"prompt", "completions", "labels"},
     "processbench": {"problem", "steps", "label"},
+    "openrlhf": {"input", "value"},
     "math-shepherd": {"input", "label"},
+    "math-aps-flat": {"question", "process", "label"},
     "prm800k": {"question", "label"},
     "math-aps": {"question", "reasoning_steps"},
 }
@@ -245,6 +264,8 @@ def _format_of(record: dict[str, Any], format: str) -> str:
     for name, columns in _SIGNATURES.items():
         if columns <= record.keys():
             return name
+    if "conversations" in record:
+        return "rlhflow" if step_formats.is_rlhflow(record) else "genprm"
     raise ValueError(f"columns {', '.join(sorted(record))} are of no known format ({', '.join(READERS)})")
 
 

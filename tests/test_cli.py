@@ -40,6 +40,8 @@ CALLS = [
     [],
     *([name] for name in COMMANDS),
     *(["evaluate", kind] for kind in ("processbench", "best_of_n", "mr_ben", "prmbench", "rmb", "step_search")),
+    *(["evaluate", kind] for kind in ("first_errors", "judge_best_of_n")),
+    *(["label", kind] for kind in ("decomposed", "mutations")),
 ]
 
 

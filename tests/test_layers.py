@@ -26,7 +26,18 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
 
 
 FLOORS = (
-    ("steps", "statistics", "files", "sandbox", "settings", "retries", "command_line", "progress", "tokenizer_checks"),
+    (
+        "steps",
+        "statistics",
+        "files",
+        "sandbox",
+        "settings",
+        "retries",
+        "command_line",
+        "progress",
+        "tokenizer_checks",
+        "step_formats",
+    ),
     ("columns", "step_data"),
     ("prompts", "generation", "report"),
     ("prm", "ablation"),

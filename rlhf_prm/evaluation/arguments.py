@@ -14,11 +14,13 @@ from rlhf_prm.command_line import add_columns, loading, number, positive
 from rlhf_prm.files import write_json
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.config import GeneratorConfig
+from rlhf_prm.judges.decomposed import DecomposedScorer
 from rlhf_prm.judges.load import PREFIX, check_judge_keywords, is_judge, load_judge
 from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import WatchedScorer
 from rlhf_prm.step_data import SUFFIXES, read_all
 
+DECOMPOSED = "decomposed:"  # of a PRM's name: a student of a judge that was asked small questions
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
 
@@ -31,7 +33,9 @@ def add_prm_arguments(
         many: several PRMs.
         endpoint_is_the_judges: ``--endpoint`` is another name of ``--judge-endpoint``, where no policy has it.
     """
-    help_text = f"the PRM's folder or name on the Hub, or {PREFIX}MODEL"
+    help_text = (
+        f"the PRM's folder or name on the Hub, {PREFIX}MODEL, or {DECOMPOSED}FOLDER (a student of small questions)"
+    )
     if many:
         parser.add_argument("--prm", nargs="+", help=f"{help_text}; several are compared")
     else:
@@ -106,7 +110,9 @@ def scorer_from(args: argparse.Namespace, prm: str | None = None, watched: bool 
     else:
         keywords = {setting: getattr(args, setting) for setting in SCORER_SETTINGS} | args.prm_kwargs
         with loading(f"--prm {name}"):
-            scorer = load_prm(name, **keywords)
+            scorer = load_prm(name.removeprefix(DECOMPOSED), **keywords)
+        if name.startswith(DECOMPOSED):
+            scorer = DecomposedScorer(scorer)
     return WatchedScorer(scorer, f"score with {Path(name).name}") if watched else scorer
 
 
@@ -116,7 +122,7 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
     Raises:
         ValueError: it is not there, or of no known family.
     """
-    name = prm or args.prm
+    name = (prm or args.prm).removeprefix(DECOMPOSED)
     if is_judge(name):
         if args.prm_kwargs.get("endpoint"):
             judge_from(name, args.prm_kwargs)  # loads nothing: the hosts are asked whether they are there

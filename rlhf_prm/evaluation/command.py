@@ -10,7 +10,14 @@ from rlhf_prm.evaluation import arguments as shared
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
 from rlhf_prm.evaluation.best_of_n_command import add_best_of_n, choose_best
 from rlhf_prm.evaluation.guided_search import METHODS, compare_guided, shape_of
-from rlhf_prm.evaluation.mr_ben import load_mr_ben, mr_ben
+from rlhf_prm.evaluation.judge_commands import (
+    add_first_errors,
+    add_judge_best_of_n,
+    add_mr_ben,
+    count_first_errors,
+    judge_chooses,
+    score_mr_ben,
+)
 from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
 from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_threshold, load_processbench, processbench
 from rlhf_prm.evaluation.rmb import load_rmb, rmb
@@ -98,7 +105,7 @@ def _processbench(args: argparse.Namespace) -> Results:
 
 def _rmb_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", required=True, type=Path, help="RMB's best-of-n JSON, or rows of prompt, winner, losers"
+        "--data", required=True, type=Path, help="RMB's best-of-n or pairwise JSON or a folder of them, or plain rows"
     )
     parser.add_argument("--aggregation", default="product", choices=list(AGGREGATIONS))
 
@@ -169,9 +176,9 @@ EVALUATIONS: dict[str, Evaluation] = {
     "processbench": ("first wrong step of real solutions: F1 per subset and mean", _add_processbench, _processbench),
     "best_of_n": ("accuracy when the PRM chooses among n samples of a policy", add_best_of_n, choose_best),
     "mr_ben": (
-        "MR-Score without its reason part, which needs a grader of explanations",
-        _data("MR-Ben's .jsonl"),
-        lambda args: _on_rows(mr_ben, load_mr_ben(args.data), args, args.threshold),
+        "MR-Score: of a PRM without its reason part, of a judge with --grader the whole",
+        add_mr_ben,
+        score_mr_ben,
     ),
     "prmbench": (
         "planted errors by category",
@@ -179,9 +186,19 @@ EVALUATIONS: dict[str, Evaluation] = {
         lambda args: _on_rows(prmbench, load_prmbench(args.data), args, args.threshold),
     ),
     "rmb": (
-        "best-of-n accuracy: the winner must outscore every loser",
+        "best-of-n and pairwise accuracy: the winner must outscore every loser",
         _rmb_arguments,
         lambda args: _on_rows(rmb, load_rmb(args.data), args, args.aggregation, _splitter(args)),
+    ),
+    "first_errors": (
+        "right answers by a wrong process: first wrong steps, written into a samples file",
+        add_first_errors,
+        count_first_errors,
+    ),
+    "judge_best_of_n": (
+        "accuracy when a judge chooses among n samples: share of right steps, or knock-out",
+        add_judge_best_of_n,
+        judge_chooses,
     ),
     "step_search": ("step-wise search against best-of-n at equal tokens", _add_step_search, _step_search),
 }

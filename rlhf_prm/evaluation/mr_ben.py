@@ -8,23 +8,50 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_prm.evaluation.rows import read_items, text, texts, whole
+from rlhf_prm.files import read_json
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW, correlation, predicted_first_error
 
 
 @dataclass(frozen=True)
 class MRBenItem:
-    """One solution: ``label`` is the 0-based index of its first wrong step, −1 for a correct solution."""
+    """One solution: ``label`` is the 0-based index of its first wrong step, −1 for a correct solution.
+
+    ``reasons`` and ``corrections`` are what the annotators wrote of that step.
+    """
 
     problem: str
     steps: list[str]
     label: int
     subject: str
+    reasons: tuple[str, ...] = ()
+    corrections: tuple[str, ...] = ()
 
 
 def load_mr_ben(path: str | Path) -> list[MRBenItem]:
-    """The published JSONL rows. Raises ``ValueError`` for a row whose columns or step number cannot be read."""
+    """The rows of a JSONL file, or of the published JSON, whose solutions stand in lists under their question's id.
+
+    Raises:
+        ValueError: a row whose columns or step number cannot be read.
+    """
+    path = Path(path)
+    if path.suffix == ".json" and path.is_file():
+        try:
+            content = read_json(path)
+        except ValueError:  # lines of JSON, which read_items reads and whose faults it names
+            content = None
+        if isinstance(content, dict) and content and all(isinstance(rows, list) for rows in content.values()):
+            return [_named(f"{path.name}, {key}", row) for key, rows in content.items() for row in rows]
     return read_items(path, _item, "MR-Ben")
+
+
+def _named(where: str, row: Any) -> MRBenItem:
+    try:
+        if not isinstance(row, dict):
+            raise ValueError(f"got a {type(row).__name__}, expected an object")
+        return _item(row)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _item(row: dict[str, Any]) -> MRBenItem:
@@ -36,7 +63,17 @@ def _item(row: dict[str, Any]) -> MRBenItem:
         column, meaning = "Model_Solution_First_Error_Step", "the first wrong step counted from 1"
         label = whole(row.get(column), column, 1, len(steps), meaning) - 1
     options = f"\n{row['Options']}" if row.get("Options") else ""
-    return MRBenItem(text(row, "Question") + options, steps, label, text(row, "Subject"))
+    told = [_texts_of(row, f"Model_Solution_{name}") for name in ("Error_Reason", "Rectified_First_Error_Step")]
+    return MRBenItem(text(row, "Question") + options, steps, label, text(row, "Subject"), *told)
+
+
+def _texts_of(row: dict[str, Any], column: str) -> tuple[str, ...]:
+    """What annotators wrote: a list of texts, one text, or nothing."""
+    value = row.get(column) or []
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        raise ValueError(f"{column}: got {value!r:.60}, expected a text or a list of texts")
+    return tuple(one for one in texts if one.strip() and one.strip() != "N/A")
 
 
 def matthews_correlation(predicted: Sequence[bool], truth: Sequence[bool]) -> float:
@@ -49,7 +86,8 @@ def mr_score_parts(predictions: Sequence[int], labels: Sequence[int]) -> dict[st
     """``mcc`` of calling solutions correct, ``acc_step`` over incorrect solutions, and the MR-Score they can give.
 
     MR-Score = 0.2·max(0, MCC) + 0.3·ACC_step + 0.5·ACC_reason. A PRM explains nothing, so ACC_reason is not measured:
-    ``mr_score_without_reason`` is the sum of the first two terms, at most 0.5, and no MR-Score.
+    ``mr_score_without_reason`` is the sum of the first two terms, at most 0.5, and no MR-Score. An LLM that gives
+    reasons has the whole score: ``rlhf_prm.evaluation.mr_ben_reasons``.
     """
     mcc = matthews_correlation([p == -1 for p in predictions], [label == -1 for label in labels])
     wrong = [prediction == label for prediction, label in zip(predictions, labels, strict=True) if label >= 0]

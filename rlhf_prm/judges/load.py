@@ -8,6 +8,7 @@ from reward import resolve
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.config import GeneratorConfig
 from rlhf_prm.judges.budget import Budget, Prices
+from rlhf_prm.judges.decomposed import DecomposedReader
 from rlhf_prm.judges.families import GENERATIVE, FamilyReader, family_named_in
 from rlhf_prm.judges.forms import FORMS
 from rlhf_prm.judges.readers import FormReader, Reader
@@ -60,8 +61,8 @@ def load_judge(
         model: a Hub name, a folder, or the name it is served under; ``judge:`` before it is left out.
         endpoint: base URLs that serve it, such as ``http://host:8000/v1``; none: it runs in this process.
         backend: "auto" (endpoints if there are any, else transformers), "hf", "vllm", "endpoint", or a dotted path.
-        form: "paper", "processbench", "verdicts", "rubric", "grades", a family of ``judges.families``, or a dotted path
-            to a ``JudgeForm``; "auto": the family that the model's name tells, else "paper".
+        form: "paper", "processbench", "verdicts", "decomposed", "rubric", "grades", a family of ``judges.families``, or
+            a dotted path to a ``JudgeForm``; "auto": the family that the model's name tells, else "paper".
         rubric: for the form "rubric" a file, or the items for all problems; for "grades" the criteria.
         votes, behind_error, cache, seed, in_evaluation, keeps_rows: see ``JudgeScorer``.
         attempts: tries per vote, after answers that cannot be read.
@@ -143,11 +144,13 @@ def _reader(family: Any, form: str, rubric: Any, attempts: int) -> Reader:
         return FormReader(_rubric_form(rubric), attempts, f"rubric {rubric}", verdicts=False)
     if form == "grades":
         return FormReader(GradesForm(rubric or CRITERIA), attempts, f"grades {rubric}", verdicts=False)
+    if form == "decomposed":
+        return DecomposedReader(attempts)
     name = "paper" if form == "auto" else form
     try:
         return FormReader(resolve(name, FORMS, "judge form"), attempts, name)
     except ValueError as error:
-        families = ", ".join((*RUBRICS, *GENERATIVE))
+        families = ", ".join((*RUBRICS, "decomposed", *GENERATIVE))
         raise ValueError(f"form: {error}; or one of {families}") from error
 
 

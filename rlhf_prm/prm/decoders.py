@@ -104,14 +104,16 @@ def _decoder_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel
     return type(name, bases, {"__module__": __name__, **given})
 
 
-def decoder_with_new_head(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
-    """The body of a language model with a freshly initialised head, to be trained.
+def decoder_with_new_head(
+    name_or_path: str | os.PathLike, num_labels: int = NUM_LABELS, **kwargs: Any
+) -> PreTrainedModel:
+    """The body of a language model with a freshly initialised head, to be trained; one label is a scalar score.
 
     Raises:
         ValueError: no decoder, or the body itself is incomplete.
     """
     config = AutoConfig.from_pretrained(name_or_path, revision=kwargs.get("revision"))
-    config.num_labels = NUM_LABELS
+    config.num_labels = num_labels
     config.step_tag = STEP_TAG
     return with_new_head(decoder_class(config), name_or_path, config=config, **kwargs)
 

@@ -92,6 +92,11 @@ def _token_classification(checkpoint: Checkpoint, family: Family, texts: Texts, 
     return HeadReader(model.base_model, model.head)
 
 
+def _scalar_head(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
+    model = complete(decoder_class(checkpoint.config), checkpoint.name, **kwargs)
+    return HeadReader(model.base_model, model.head)
+
+
 def _good_or_bad(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
     assert family.bad is not None and family.good is not None  # an entry of this builder has both
     bad, good = (texts.token_id(family.bad, "bad answer"), texts.token_id(family.good, "good answer"))
@@ -140,6 +145,18 @@ _FAMILIES = (
         tag="\n",
         after_problem="\n",
         between_steps="\n\n",
+    ),
+    Family(
+        name="pair_reward",
+        summary="ours from pairs (PairTrainer): <extra_0> after each step, sigmoid of one score there; use `last`",
+        render=render.chat_then_tags,
+        build=_scalar_head,
+        recognised=lambda c: (
+            c.architecture.endswith("ForTokenClassification")
+            and getattr(c.config, "step_tag", None) == STEP_TAG
+            and c.config.num_labels == 1
+        ),
+        tag=STEP_TAG,
     ),
     Family(
         name="decoder_prm",

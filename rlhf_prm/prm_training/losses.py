@@ -57,6 +57,29 @@ def pqm_ranking(
     return terms.sum(1) / counted.sum(1).clamp(min=1)
 
 
+def pcrm_tokenwise(
+    chosen: Float[Tensor, "B T"],
+    rejected: Float[Tensor, "B T"],
+    pair_mask: Bool[Tensor, "B T"],
+    widest: Float[Tensor, " B"] | None = None,
+) -> Float[Tensor, " B"]:
+    """Pairwise loss on the scores of every token, one value per pair, as in the authors' code of arXiv 2404.00978.
+
+    With Δ_t = chosen − rejected over the tokens of ``pair_mask`` (from the first in which the two answers differ to the
+    end of the longer), and the widest margin δ* of the pair::
+
+        mean_t −log σ(Δ_t) + mean_t −log σ(δ* − Δ_t)
+
+    which is least at Δ = δ*/2. Without ``widest`` the second term is left out: Bradley–Terry, whose margins grow
+    without bound.
+    """
+    margin = (chosen.float() - rejected.float()).masked_fill(~pair_mask, 0.0)
+    terms = -functional.logsigmoid(margin)
+    if widest is not None:
+        terms = terms - functional.logsigmoid(widest.float()[:, None] - margin)
+    return torch.where(pair_mask, terms, 0.0).sum(1) / pair_mask.sum(1).clamp(min=1)
+
+
 def pcrm_pairwise(
     chosen: Float[Tensor, " B"],
     rejected: Float[Tensor, " B"],
@@ -67,6 +90,8 @@ def pcrm_pairwise(
     floor: float = 0.0,
 ) -> Float[Tensor, " B"]:
     """Pairwise loss with a bounded margin, one value per pair (prior-constraints reward model, arXiv 2404.00978).
+
+    The form of the paper, on one score per answer; ``PairTrainer`` trains with the authors' :func:`pcrm_tokenwise`.
 
     With Δ = chosen − rejected and the widest margin δ* = scale / (similarity + smoothing) + floor::
 

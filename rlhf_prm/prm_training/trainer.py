@@ -91,7 +91,7 @@ class PRMTrainer(Trainer):
             else:
                 check_is_saved_one(processing_class, model)
             model = _model_from(model, args)
-        _make_room_for_tag(model, processing_class)
+        make_room_for_tag(model, processing_class)
         family = _family_of(model)
         mark_target(model, args.target)
         if peft_config is not None:
@@ -272,7 +272,7 @@ def merge_adapter(model: str | Path, adapter: str | Path, output: str | Path, ta
 
     tokenizer = saved_tokenizer(adapter)
     base = _model_from(model, None)
-    _make_room_for_tag(base, tokenizer)
+    make_room_for_tag(base, tokenizer)
     mark_target(base, target)
     PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(output)
     tokenizer.save_pretrained(output)
@@ -300,7 +300,7 @@ def _family_of(model: PreTrainedModel) -> Family:
     return FAMILIES["decoder_prm"]
 
 
-def _make_room_for_tag(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def make_room_for_tag(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Add the step tag to a tokenizer that lacks it, and embedding rows where the model has none for it."""
     tokenizer.add_tokens([AddedToken(STEP_TAG, special=True)], special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:

@@ -90,6 +90,41 @@ def test_rmb_counts_an_item_iff_the_winner_outscores_every_loser(tmp_path):
         BestOfNItem("hi\n\nyes?", "a", ["b", "c"], "Chat/Small"),
         BestOfNItem("p", "w", ["l"], "all"),
     ]
+    assert set(rmb(RuleScorer(lambda *_: 0.5), load_rmb(path))) == {"all", "Chat", "Chat/Small"}
     path.write_text('{"prompt": "p"}')
     with pytest.raises(ValueError, match=r"rmb.json:1: winner: got nothing \(the columns are prompt\)"):
         load_rmb(path)
+
+
+def test_rmb_pairs_and_folders(tmp_path):
+    """The published layout: a folder of categories for each set, and rows in the shape of the published ones."""
+
+    def published(chosen, rejected, category):
+        turn = {"content": "predict the next number", "language": "English", "role": "user"}
+        answers = {"chosen": {"llm_name": "a", "answer": chosen, "score": 5.0}}
+        answers["reject"] = {"llm_name": "b", "answer": rejected, "score": 4.0}
+        return {"pair_uid": "6068", "conversation_input": [turn], **answers, **category}
+
+    pairs, lists = tmp_path / "Pairwise_set" / "Reasoning", tmp_path / "BoN_set"
+    pairs.mkdir(parents=True), lists.mkdir()
+    path = {"category_path": "Pairwise_set/Reasoning/Patterns"}
+    rows = [published("0.9", "0.8", path), published("0.5", "0.5", path), published("0.9", "0.1", {})]
+    (pairs / "Patterns.json").write_text(json.dumps(rows))
+    (lists / "S1.json").write_text(json.dumps([{"prompt": "p", "winner": "0.3", "losers": ["0.2", "0.4"]}]))
+    (lists / "S2.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "0.3", "rejected": "0.2"}))
+    items = load_rmb(tmp_path)
+    assert [item.category for item in items] == ["BoN_set/S1", "BoN_set/S2", *["Pairwise_set/Reasoning/Patterns"] * 3]
+    scorer = RuleScorer(lambda problem, before, step: float(step))
+    found = {name: (row["accuracy"], row["items"]) for name, row in rmb(scorer, items).items()}
+    two_thirds = pytest.approx(2 / 3)
+    assert found == {
+        "BoN_set": (0.5, 2), "BoN_set/S1": (0.0, 1), "BoN_set/S2": (1.0, 1), "Pairwise_set": (two_thirds, 3),
+        "Pairwise_set/Reasoning": (two_thirds, 3), "Pairwise_set/Reasoning/Patterns": (two_thirds, 3),
+        "all best-of-n": (0.0, 1), "all pairwise": (0.75, 4),
+    }  # fmt: skip
+    (lists / "S2.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "0.3"}))
+    with pytest.raises(ValueError, match=r"S2.jsonl:1: rejected: got nothing"):
+        load_rmb(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="file in the folder"):
+        load_rmb(tmp_path / "empty")

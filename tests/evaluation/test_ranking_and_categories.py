@@ -6,7 +6,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from rlhf_prm.evaluation.poem import agreement, agreement_warnings, consistency_weights, mean_consistency, poem_ranking
+from rlhf_prm.evaluation.poem import (
+    agreement,
+    consistency_weights,
+    independence,
+    independent_ranking,
+    mean_consistency,
+    poem_ranking,
+)
 from rlhf_prm.evaluation.qualeval import accuracy_by_category, assign_categories, named_categories, scored_affinity
 from tests.evaluation.fakes import ScriptedGenerator
 
@@ -51,16 +58,45 @@ def test_the_weakest_references_are_dropped_while_consistency_rises():
         poem_ranking(np.ones((1, 1)))
 
 
-def test_constant_scorers_are_ranked_first_and_that_is_said():
-    """Two PRMs that never find an error agree on everything; a third one finds most errors and agrees with neither."""
-    (skilled,) = models([0.9], items=100)
-    predictions = [skilled, [-1] * 100, [-1] * 91 + [2] * 9]
-    assert poem_ranking(agreement(predictions)).order[-1] == 0
-    first, second = agreement_warnings(["good", "a", "b"], predictions)
-    assert first.startswith("a finds no wrong step in 100% of the solutions")
-    assert second.startswith("b finds no wrong step in 91%")
-    assert agreement_warnings(["c"], [[3] * 10])[0].startswith("c calls step 4 the first wrong one in 100%")
-    assert agreement_warnings(["d"], [[-1] * 8 + [0, 1]]) == []
+def test_constant_scorers_are_no_references():
+    """Two PRMs that never find an error agree on everything; two others find most errors and would be ranked behind."""
+    skilled, middling = models([0.9, 0.6], items=100)
+    predictions = [skilled, middling, [-1] * 100, [-1] * 91 + [2] * 9]
+    assert set(poem_ranking(agreement(predictions)).order[:2]) == {2, 3}
+    ranking, said = independent_ranking(["good", "so-so", "a", "b"], predictions)
+    assert ranking.kept == [True, True, False, False] and set(ranking.order[:2]) == {0, 1}
+    assert said[0].startswith("a finds no wrong step in 100% of the solutions")
+    assert said[1].startswith("b finds no wrong step in 91%")
+    assert said[2] == "no references, for the reasons above: a, b"
+    found = independence(["c", "d"], [[3] * 10, [-1] * 8 + [0, 1]])
+    assert found.warnings[0].startswith("c calls step 4 the first wrong one in 100%")
+    assert found.kept == [0, 1] and "none is dropped and the ranking is worth nothing" in found.warnings[1]
+
+
+def test_a_clone_counts_once_and_has_its_twins_weight():
+    """A weak model and its copy agree completely; without them being one, both would lead."""
+    skills = models([0.9, 0.8, 0.7, 0.3], items=300)
+    predictions = [*skills, list(skills[3])]
+    assert poem_ranking(agreement(predictions)).order[0] in (3, 4)
+    ranking, said = independent_ranking(list("abcde"), predictions)
+    assert ranking.order[:3] == [0, 1, 2] and ranking.kept[4] is False
+    assert ranking.weights[4] == ranking.weights[3]
+    assert said[0] == "e gives the same answer as d to 100% of the solutions: the two count as one model"
+    assert said[1] == "no references, for the reasons above: e"
+    assert said[2].startswith("dropped as a reference: d; without it the references agree in")
+
+
+def test_models_that_err_together_are_named_and_independent_ones_are_not():
+    generator = random.Random(0)
+    truth = [generator.randint(-1, 4) for _ in range(400)]
+    a, b, c = models([0.9, 0.8, 0.7], items=400)  # of the same truth: the same seed draws it first
+    shared = [(t + 2) % 6 - 1 if generator.random() < 0.3 else t for t in truth]
+    like = [[s if generator.random() < 0.9 else generator.randint(-1, 4) for s in shared] for _ in range(2)]
+    warnings = independence(list("abcde"), [a, b, c, *like]).warnings
+    assert [warning[:7] for warning in warnings] == ["d and e"] and "do not err independently" in warnings[0]
+    for seed in range(10):
+        independent = models([0.9, 0.75, 0.6, 0.6, 0.5], items=400, seed=seed)
+        assert independence(list("abcde"), independent).warnings == []
 
 
 def brute_force(affinity, slack):

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rlhf_prm.command_line import add_separator, check_can_write, number, positive
@@ -10,10 +11,12 @@ from rlhf_prm.evaluation.audit.page import MARKS, audit_text, write_audit_page
 from rlhf_prm.evaluation.audit.probes import ProbeTexts
 from rlhf_prm.evaluation.audit.run import Audit, AuditSettings, audit
 from rlhf_prm.evaluation.best_of_n_command import samples_from
-from rlhf_prm.evaluation.poem import agreement, agreement_warnings, poem_ranking
+from rlhf_prm.evaluation.insight import written_insight
+from rlhf_prm.evaluation.poem import independent_ranking
 from rlhf_prm.evaluation.processbench import load_processbench
 from rlhf_prm.evaluation.qualeval import accuracy_by_category, assign_categories, named_categories, scored_affinity
 from rlhf_prm.evaluation.samples import SampledProblem, scored
+from rlhf_prm.judges.load import load_judge
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW, predicted_first_error
 
 
@@ -31,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
     parser.add_argument("--categories", type=int, default=0, help="results by so many categories that --policy names")
+    parser.add_argument(
+        "--insight", metavar="MODEL", help="writes what the results by category say, with the table as evidence"
+    )
+    parser.add_argument("--insight-endpoint", nargs="+", default=[], help="base URLs that serve the model of --insight")
     parser.add_argument("--page", type=Path, help="write a self-contained HTML page")
     parser.add_argument("--output", type=Path, help="write the findings as JSON")
 
@@ -44,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--categories needs --policy: a chat model that names the categories and rates the problems")
     if args.categories == 1 or args.categories < 0:
         raise ValueError(f"--categories {args.categories}: expected 0 for none, or at least 2")
+    if args.insight_endpoint and args.insight is None:
+        raise ValueError("--insight-endpoint needs --insight: the name of the model served there")
     labelled = right_answers_of_processbench(args.processbench) if args.processbench else []
     for name in args.prm:
         shared.check_prm(args, name)
@@ -56,7 +65,9 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     categories = _categories(args, samples)
-    audits, predictions, by_category = [], [], {}
+    if args.insight and not categories:
+        raise ValueError("--insight writes about results by category: give --categories N, or samples with a category")
+    audits, predictions, by_category, insights = [], [], {}, {}
     for name in args.prm:
         scorer = shared.scorer_from(args, name)
         judged = scored(samples, scorer)
@@ -67,18 +78,19 @@ def run(args: argparse.Namespace) -> None:
             by_category[name] = accuracy_by_category(*_calls(judged, categories, args.threshold))
             print(f"How often {name} and the verifier agree on a solution, by category:")
             print(shared.table(by_category[name]) + "\n")
+            if args.insight:
+                insights[name] = _insight(args, by_category[name])
     ranking, warnings = [], []
     if len(args.prm) > 1:
-        ranking, warnings = _ranking(args.prm, predictions), agreement_warnings(args.prm, predictions)
+        ranked, warnings = independent_ranking(args.prm, predictions)
+        ranking = [(args.prm[index], ranked.weights[index], ranked.kept[index]) for index in ranked.order]
         print("Ranking by agreement (PoEM), the most agreed with first:")
         print(shared.table({name: {"weight": weight, "reference": kept} for name, weight, kept in ranking}))
         print("".join(f"warning: {warning}\n" for warning in warnings), end="")
-    _write(args, audits, ranking, warnings, by_category)
+    _write(args, audits, ranking, warnings, {"by_category": by_category, "insights": insights})
 
 
-def _write(
-    args: argparse.Namespace, audits: list[Audit], ranking: list, warnings: list[str], by_category: dict
-) -> None:
+def _write(args: argparse.Namespace, audits: list[Audit], ranking: list, warnings: list[str], categories: dict) -> None:
     if args.page:
         write_audit_page(args.page, audits, ranking, warnings)
         print(f"page: {args.page}")
@@ -86,7 +98,7 @@ def _write(
         "audits": [one.as_dict() for one in audits],
         "ranking": ranking,
         "ranking_warnings": warnings,
-        "by_category": by_category,
+        **categories,
     }
     shared.write_results(results, args.output)
     print("verdict: " + ", ".join(f"{one.prm} {MARKS[one.verdict]}" for one in audits))
@@ -106,11 +118,6 @@ def _first_errors(judged: Sequence[SampledProblem], threshold: float) -> list[in
     return [predicted_first_error(scores, threshold) for sample in judged for scores in sample.step_scores]
 
 
-def _ranking(names: list[str], predictions: list[list[int]]) -> list[tuple[str, float, bool]]:
-    ranked = poem_ranking(agreement(predictions))
-    return [(names[index], ranked.weights[index], ranked.kept[index]) for index in ranked.order]
-
-
 def _categories(args: argparse.Namespace, samples: list[SampledProblem]) -> list[list[str]]:
     """Category names of each problem: from the samples' own column, or named and scored by the policy's model."""
     if not args.categories:
@@ -121,6 +128,17 @@ def _categories(args: argparse.Namespace, samples: list[SampledProblem]) -> list
     names = named_categories(generator, problems, args.categories, args.seed)
     assigned = assign_categories(scored_affinity(generator, problems, names, args.seed))
     return [[names[index] for index in row] for row in assigned]
+
+
+def _insight(args: argparse.Namespace, table: dict) -> dict:
+    """What the model of ``--insight`` writes about the table, printed with the numbers that are not the table's."""
+    writer = load_judge(args.insight, endpoint=args.insight_endpoint, temperature=0.0).generator
+    insight = written_insight(writer, table, args.seed)
+    print(f"{args.insight} on this table:\n{insight.text}")
+    if insight.unsupported:
+        print(f"warning: not in the table: {', '.join(insight.unsupported)}")
+    print()
+    return asdict(insight)
 
 
 def _calls(

@@ -15,7 +15,8 @@ from reward.verifier import STATUSES, Verdict, Verifier
 from rlhf_prm.rl.scorers import PolicyRollout, Scorer
 from rlhf_prm.rl.token_scoring import TokenScoring, step_scores, token_table
 from rlhf_prm.step_data import FreshRollout
-from rlhf_prm.steps import StepSplitter, step_lengths
+from rlhf_prm.steps import StepSplitter, steps_of
+from rlhf_prm.token_text import token_text
 
 UNLABELLED = "unlabelled"  # there is no gold answer to verify against
 UNVERIFIED = "unverified"  # there is no verifier: the outcome is what the reward functions pay
@@ -151,10 +152,11 @@ class StartedScoring:
         self.completion_ids, self.learning = completion_ids, learning
         self.policy_prompts = prompts if policy_prompts is None else policy_prompts
         tokenizer = scoring.tokenizer
-        self.texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
+        written = [token_text(ids, tokenizer) for ids in completion_ids]
+        self.texts = [one.text for one in written]
         self._collect_verdicts = self._submit_verifying()
         begun = time.perf_counter()
-        cut = [step_lengths(ids, tokenizer, scoring.splitter) for ids in completion_ids]
+        cut = [steps_of(one, scoring.splitter) for one in written]
         self.steps, self.lengths = [texts for texts, _ in cut], [row for _, row in cut]
         self.seconds = {"steps": time.perf_counter() - begun, "prm": 0.0, "verifier": 0.0}
         self._before = scoring.counted()

@@ -8,7 +8,6 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rlhf_prm import steps
 from rlhf_prm.steps import StepSplitter, step_lengths
 
 CORPUS = [
@@ -188,21 +187,6 @@ def test_step_ends_for_text_like_ids(name, data):
         ids.insert(data.draw(st.integers(0, len(ids))), tokenizer.eos_token_id)
     ids = ids[: data.draw(st.integers(0, len(ids)))]
     check_against_prefix_decoding(ids, tokenizer)
-
-
-@pytest.mark.parametrize("name", TOKENIZERS)
-def test_only_parts_of_characters_are_decoded_one_by_one(name, monkeypatch):
-    """A long text with a few characters of several tokens: a handful of decodings, the same ends as by all of them."""
-    tokenizer = TOKENIZERS[name]
-    ids = tokenizer("ab. c\n\na 🙂 b.\n\n" * 40, add_special_tokens=False)["input_ids"]
-    smile = [i for i in tokenizer("🙂", add_special_tokens=False)["input_ids"] if tokenizer.decode([i]) == "\ufffd"]
-    ids[7:7] = [*smile[:2], tokenizer.eos_token_id, *smile[2:]]  # decoded without the special token, it is one smile
-    text, ends = steps._character_ends(ids, tokenizer)
-    assert ends == steps._incremental_ends(ids, tokenizer, len(text)) and ends[-1] == len(text)
-    calls, decode = [], tokenizer.decode
-    monkeypatch.setattr(tokenizer, "decode", lambda *a, **k: calls.append(1) or decode(*a, **k))
-    steps._character_ends(ids, tokenizer)
-    assert len(calls) < len(ids) / 1.2
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

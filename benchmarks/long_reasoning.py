@@ -5,6 +5,12 @@ Parts:
 - ``steps``: seconds to find the text, the steps and the tokens of each step of ``--completions`` completions of 16k
   tokens: ordinary text with 300 paragraphs, a single character of several tokens in it, such characters everywhere, and
   ids at random. Time of this process on one thread; ``per_token_exponent`` is that of the growth from 1k to 32k tokens.
+- ``gather``: bytes that all ranks together receive for one update, of texts and numbers ("before") and of numbers with
+  the texts of 256 rollouts ("now"), and how that grows with tokens (1k to 32k), rollouts (64 to 4,096) and ranks (1 to
+  64, 64 rollouts of 16k tokens each).
+- ``guard``: seconds that HackGuard's measures of 64 rollouts take, of whole texts ("before") and of their last 8,000
+  characters ("now"), and how that grows with the tokens.
+- ``merge``: seconds to cut 64 completions of 16k tokens into at most 64 steps, and how that grows with the tokens.
 
 The tokenizer is a byte-level BPE of the benchmark's own text, 4 characters a token. Results:
 ``benchmarks/results/long_reasoning.json``, one entry per part.
@@ -13,17 +19,23 @@ The tokenizer is a byte-level BPE of the benchmark's own text, 4 characters a to
 import argparse
 import json
 import math
+import pickle
 import platform
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rlhf_prm.files import write_json
+from rlhf_prm.guard.accuracy import update_measures
+from rlhf_prm.rl.gathered_texts import kept_texts
+from rlhf_prm.rl.rollout_scoring import ScoredRollout, step_rollouts
 from rlhf_prm.steps import StepSplitter, step_lengths
 from rlhf_prm.toyworld.tiny import byte_level_bpe
 
@@ -91,7 +103,70 @@ def steps(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-PARTS = {"steps": steps}
+def scored_row(tokens: int, of: PreTrainedTokenizerFast, draw: random.Random) -> ScoredRollout:
+    """A rollout as it is scored, with a number for every step."""
+    ids = completion_ids("ordinary", tokens, of, draw)
+    texts, lengths = step_lengths(ids, of, StepSplitter())
+    scores = [draw.random() for _ in texts]
+    return ScoredRollout("p" * 200, of.decode(ids), texts, lengths, scores, 1.0, "correct", solution="12")
+
+
+def gather(args: argparse.Namespace) -> dict[str, Any]:
+    """Bytes received by all ranks: ranks × the rows of all of them."""
+    of, draw = tokenizer(), random.Random(0)
+
+    def received(tokens: int, rollouts: int, ranks: int, budget: int | None) -> float:
+        row = scored_row(tokens, of, draw)
+        kept = sum(kept_texts(0, rollouts, rollouts, 8, budget))
+        whole, bare = len(pickle.dumps(row)), len(pickle.dumps(row.without_text()))
+        return float(ranks * (kept * whole + (rollouts - kept) * bare))
+
+    axes = {
+        "tokens": [(1024 * 2**n, 4096, 64) for n in range(6)],
+        "rollouts": [(16384, 64 * 2**n, 64) for n in range(7)],
+        "ranks": [(16384, 64 * 2**n, 2**n) for n in range(7)],
+    }
+    found: dict[str, Any] = {}
+    for name, budget in (("before", None), ("now", 256)):
+        found[name] = {"bytes_64_ranks_of_64_16k": received(16384, 4096, 64, budget)}
+        for number, (axis, cases) in enumerate(axes.items()):
+            costs = [received(*case, budget) / (case[2] if axis == "ranks" else 1) for case in cases]
+            found[name][f"{axis}_exponent"] = exponent([case[number] for case in cases], costs)
+    return found
+
+
+def guard(args: argparse.Namespace) -> dict[str, Any]:
+    of, draw = tokenizer(), random.Random(0)
+    found: dict[str, Any] = {"rollouts": 64, "tokens": 16384}
+    for name, characters in (("before", 10**9), ("now", 8_000)):
+
+        def cost(tokens: int, count: int, most: int = characters) -> float:
+            rows = [scored_row(tokens, of, draw) for _ in range(count)]
+            batch = SimpleNamespace(rollouts=step_rollouts(rows, torch.ones(count), count), rows=rows)
+            return seconds(lambda: update_measures([batch], 64, most))
+
+        sizes = [1024 * 2**n for n in range(6)]
+        found[name] = {
+            "seconds": 4 * cost(16384, 16),
+            "tokens_exponent": exponent(sizes, [cost(size, 2) for size in sizes]),
+        }
+    return found
+
+
+def merge(args: argparse.Namespace) -> dict[str, Any]:
+    of, draw, splitter = tokenizer(), random.Random(0), StepSplitter(limit=64)
+
+    def cost(tokens: int, count: int) -> float:
+        rows = [completion_ids("ordinary", tokens, of, draw) for _ in range(count)]
+        step_lengths(rows[0], of, splitter)
+        return seconds(lambda: [step_lengths(ids, of, splitter) for ids in rows])
+
+    sizes = [1024 * 2**n for n in range(6)]
+    costs = [min(cost(size, 1) for _ in range(5)) for size in sizes]
+    return {"seconds": cost(16384, 64), "limit": 64, "tokens_exponent": exponent(sizes, costs)}
+
+
+PARTS = {"steps": steps, "gather": gather, "guard": guard, "merge": merge}
 
 
 def main() -> None:

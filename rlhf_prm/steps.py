@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from rlhf_prm.merged_steps import RULES, Cut, merged
+from rlhf_prm.thinking import Thinking
 from rlhf_prm.token_text import TokenText, token_text
 
 # Blocks whose inside is not cut: code fences, display maths, LaTeX environments such as align. There are limits because
@@ -47,15 +49,28 @@ class StepSplitter:
     Args:
         separator: the literal text between steps; a blank line by default, as in arXiv 2501.07301.
         pattern: a regular expression that replaces ``separator``; what it matches ends a step.
+        limit: neighbouring steps are merged until there are at most so many (:func:`rlhf_prm.merged_steps.merged`).
+        merge: which: "length" or "breaks", see there.
+        thinking: a step ends where the thinking does. None: the tags are text as any other.
 
     Raises:
-        ValueError: an empty separator, a pattern that does not compile or that matches the empty text.
+        ValueError: an empty separator, a pattern that does not compile or that matches the empty text, a limit below 1
+            (2 with ``thinking``), an unknown ``merge``.
     """
 
     separator: str = "\n\n"
     pattern: str | None = None
+    limit: int | None = None
+    merge: str = "length"
+    thinking: Thinking | None = None
 
     def __post_init__(self) -> None:
+        fewest = 1 if self.thinking is None else 2
+        if self.limit is not None and self.limit < fewest:
+            kinds = "" if self.thinking is None else ": thinking and answer are steps of their own"
+            raise ValueError(f"step limit: got {self.limit}, expected {fewest} or more{kinds}")
+        if self.merge not in RULES:
+            raise ValueError(f"step merge: got {self.merge!r}, expected one of {', '.join(RULES)}")
         if self.pattern is None and not self.separator:
             raise ValueError("step separator: got an empty text, expected at least one character such as '\\n\\n'")
         try:
@@ -81,11 +96,23 @@ class StepSplitter:
         """The steps of ``text`` without their separators and outer white space; at least one."""
         return [text[start:content_end].strip() for start, content_end, _ in self.cuts(text)]
 
-    def cuts(self, text: str) -> list[tuple[int, int, int]]:
+    def cuts(self, text: str) -> list[Cut]:
         """(start, end of the content, end of the separator) of every step, in characters."""
+        wall = self.thinking.answer_from(text) if self.thinking else 0
+        if 0 < wall < len(text):
+            wall = len(text) - len(text[wall:].lstrip())  # the white space between the parts is the first one's
+            answer = self._cuts(text[wall:]) if wall < len(text) else []
+            cuts = self._cuts(text[:wall]) + [
+                (start + wall, content + wall, end + wall) for start, content, end in answer
+            ]
+        else:
+            cuts = self._cuts(text)
+        return cuts if self.limit is None else merged(cuts, text, self.limit, self.merge, wall)
+
+    def _cuts(self, text: str) -> list[Cut]:
         separators = list(self._regex.finditer(text))
         protected = _protected([match.span() for match in separators], text)
-        cuts: list[tuple[int, int, int]] = []
+        cuts: list[Cut] = []
         start = 0
         for number, match in enumerate(separators):
             if number in protected and match[0].isspace():

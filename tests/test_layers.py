@@ -26,7 +26,7 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
 
 
 FLOORS = (
-    ("token_text",),
+    ("token_text", "merged_steps", "thinking"),
     ("steps", "statistics", "files", "settings", "retries", "command_line", "progress", "tokenizer_checks"),
     ("columns", "step_data"),
     ("prompts", "generation", "report"),

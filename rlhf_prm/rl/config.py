@@ -6,7 +6,10 @@ from typing import Any, ClassVar
 
 from trl import GRPOConfig
 
+from rlhf_prm.merged_steps import RULES
+from rlhf_prm.rl.parts import Reading
 from rlhf_prm.steps import StepSplitter
+from rlhf_prm.thinking import PARTS, Thinking
 
 # TRL checks these at the first loss, after the first generation; a typo should not cost that.
 _TRL_CHOICES = {
@@ -28,6 +31,15 @@ class ProcessGRPOConfig(GRPOConfig):
             ``reward.scheduled``. On the command line: JSON.
         step_separator: the text between two steps.
         step_pattern: a regular expression in place of ``step_separator``.
+        step_limit: neighbouring steps are merged until a completion has at most so many; None = no limit.
+        step_merge: "length" (the shortest neighbours first) or "breaks" (those that begin with "Wait", "So", … last).
+        think_tags: [opening, closing] of a reasoning model's thinking, mostly ["<think>", "</think>"]; a step ends
+            there. None: thinking is not told from answers.
+        think_opened: the prompt ends with the opening tag, so that a completion begins in the middle of thinking.
+        prm_reads, verifier_reads, credit_reads: "all", "thinking" or "answer". Steps that the PRM does not read have no
+            score; those without credit have their outcome-only advantage.
+        gathered_texts: of about so many completions of a generation batch the texts reach every process, for the
+            completions table, the guard and labelling; 0 = of all. Numbers always do.
 
     ``scale_rewards`` and ``multi_objective_aggregation`` belong to TRL's sequence-level advantages, which the method
     replaces: anything but their defaults is refused. ``reward_weights`` holds the weight of the verifier first, then
@@ -53,10 +65,29 @@ class ProcessGRPOConfig(GRPOConfig):
         default=None, metadata={"help": "A regular expression whose matches end a step, in place of step_separator."}
     )
 
+    step_limit: int | None = field(
+        default=None, metadata={"help": "Most steps of a completion: neighbouring ones are merged."}
+    )
+    step_merge: str = field(default="length", metadata={"help": f"Which are merged: {', '.join(RULES)}."})
+    think_tags: list[str] | None = field(
+        default=None, metadata={"help": "Opening and closing tag of thinking, e.g. <think> </think>."}
+    )
+    think_opened: bool = field(default=False, metadata={"help": "The prompt ends with the opening tag."})
+    prm_reads: str = field(default="all", metadata={"help": f"What the PRM reads: {', '.join(PARTS)}."})
+    verifier_reads: str = field(default="all", metadata={"help": f"What the verifier reads: {', '.join(PARTS)}."})
+    credit_reads: str = field(default="all", metadata={"help": f"What earns process credit: {', '.join(PARTS)}."})
+
+    gathered_texts: int = field(
+        default=256, metadata={"help": "Completions of a batch whose texts reach every process; 0 = all."}
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.gathered_texts < 0:
+            raise ValueError(f"gathered_texts: got {self.gathered_texts}, expected 0 (all) or more")
         self.step_separator = self.step_separator.replace("\\n", "\n")  # as typed on a command line
         self.splitter()
+        self.reading()
         if self.method_kwargs is None:
             self.method_kwargs = {}
         if not isinstance(self.method_kwargs, dict):
@@ -105,4 +136,23 @@ class ProcessGRPOConfig(GRPOConfig):
 
     def splitter(self) -> StepSplitter:
         """The ``StepSplitter`` these settings describe."""
-        return StepSplitter(separator=self.step_separator, pattern=self.step_pattern)
+        return StepSplitter(
+            separator=self.step_separator,
+            pattern=self.step_pattern,
+            limit=self.step_limit,
+            merge=self.step_merge,
+            thinking=self._thinking(),
+        )
+
+    def reading(self) -> Reading:
+        """Who reads which part of a completion."""
+        return Reading(self._thinking(), self.prm_reads, self.verifier_reads, self.credit_reads)
+
+    def _thinking(self) -> Thinking | None:
+        if self.think_tags is None:
+            if self.think_opened:
+                raise ValueError("think_opened: got True without think_tags, expected the two tags")
+            return None
+        if len(self.think_tags) != 2:
+            raise ValueError(f"think_tags: got {self.think_tags}, expected two: the opening and the closing one")
+        return Thinking(*self.think_tags, opened=self.think_opened)

@@ -23,7 +23,9 @@ from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
 from rlhf_prm.rl.environments import only_the_policys_tokens, refuse_environments
 from rlhf_prm.rl.failed_batch import undone_if_it_fails
+from rlhf_prm.rl.gathered_texts import blanked, kept_texts, without_texts
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
+from rlhf_prm.rl.parts import credited_steps
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
 from rlhf_prm.rl.rollout_metrics import rollout_metrics, scorer_metrics
 from rlhf_prm.rl.rollout_scoring import (
@@ -44,6 +46,7 @@ from rlhf_prm.rl.trl_seam import (
     prompt_ids,
     reported_by_rewards,
     tables_of,
+    texts_shortened,
     tokenizer_of,
 )
 from rlhf_prm.tokenizer_checks import check_policy
@@ -95,6 +98,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     Attributes:
         process_scale: float in [0, 1]; shrinks what the method adds to outcome-only (see ``StepAdvantages``).
+        text_budget: int or None; of about how many rollouts of a batch the texts are gathered (None = all). The others
+            are numbers only in ``last_rollouts`` and blank in the completions table.
         last_rollouts: the newest ``ScoredBatch``.
 
     Raises:
@@ -141,19 +146,28 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if verifier is not None:
             reward_funcs = [_VerifierReward(self), *reward_funcs]
         self.process_scale = 1.0
+        self.text_budget = args.gathered_texts or None
         self.last_rollouts: ScoredBatch | None = None
         self._rows: list[ScoredRollout] = []
         self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
         self._scoring_of_batch: StartedScoring | None = None
         self._first_batch_seen = False
         self._outcome_rewards: Tensor | None = None
+        self._credited: Tensor | None = None  # the steps of the newest batch that earn process credit; None = all
         super().__init__(
             model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
         )
         check_policy(tokenizer_of(self), self.model)
         if self.optimizer is None:  # a caller's own may keep copies unseen
             check_master_weights(self.model, args, args.learning_rate)
-        self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier)
+        self.reading = args.reading()
+        self.reading.check_tokenizer(tokenizer_of(self))
+        self.scoring = RolloutScoring(
+            args.splitter(),
+            tokenizer_of(self),
+            self.reading.of_scorer(step_scorer),
+            self.reading.of_verifier(verifier),
+        )
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
         self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
@@ -220,15 +234,18 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         """As TRL's, with ``advantages`` (B,) replaced by (B, T)."""
         self._sampled_for, self._scoring_of_batch = inputs, None
-        with undone_if_it_fails(self):
+        mode = "train" if self.model.training else "eval"
+        num_generations = self.num_generations if mode == "train" else self.num_generations_eval
+        first = self.accelerator.process_index * len(inputs)
+        total = self.accelerator.num_processes * len(inputs)
+        kept = kept_texts(first, len(inputs), total, num_generations, self.text_budget)
+        with undone_if_it_fails(self), texts_shortened(blanked(kept)):
             output = super()._generate_and_score_completions(inputs)
             self._rows = self._scoring_of_batch.scored(self._rows)
         self._sampled_for = self._scoring_of_batch = None
-        mode = "train" if self.model.training else "eval"
-        rows: list[ScoredRollout] = gather_object(self._rows)
-        num_generations = self.num_generations if mode == "train" else self.num_generations_eval
+        rows: list[ScoredRollout] = gather_object(without_texts(self.reading.credited(self._rows), kept))
+        self._credited = credited_steps(rows)
         rollouts = step_rollouts(rows, self._outcome_rewards, num_generations)
-        first = self.accelerator.process_index * len(inputs)
         step_advantages, output["advantages"] = self._advantages(output, rollouts, slice(first, first + len(inputs)))
         sampled = sum(gather_object([self.scoring.sampled_tokens]))
         self.last_rollouts = ScoredBatch(rows, rollouts, step_advantages, mode, self.state.global_step, sampled)
@@ -256,7 +273,11 @@ class ProcessGRPOTrainer(GRPOTrainer):
         A token method gives the tokens' own; its steps then have the means of theirs.
         """
         advantages = self.step_advantages(
-            rollouts, self.state.global_step, self.process_scale, remember=self.model.training
+            rollouts,
+            self.state.global_step,
+            self.process_scale,
+            remember=self.model.training,
+            credited=self._credited,
         )
         mask = output["completion_mask"]
         if self.step_advantages.per_token:
@@ -282,7 +303,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             logged.pop()
         logged.extend(means.tolist())
         extra = tables["extra"]
-        extra["steps"].extend(row.steps for row in batch.rows)
+        extra["steps"].extend(row.steps if row.has_text else None for row in batch.rows)
         extra["step_scores"].extend(row.scores for row in batch.rows)
         extra["step_advantages"].extend(
             row[: len(scored.steps)] for row, scored in zip(batch.step_advantages.tolist(), batch.rows, strict=True)

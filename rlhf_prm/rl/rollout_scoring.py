@@ -29,7 +29,8 @@ class ScoredRollout:
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
     where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``; ``problem`` is what the PRM
     read, ``given`` what the policy was given, where the two are not ``prompt``; ``solution`` is the gold answer;
-    ``token_scores`` (T_i,) are those of a token scorer.
+    ``token_scores`` (T_i,) are those of a token scorer; ``credited`` are the steps that earn process credit (None =
+    all); ``has_text`` is False where only the numbers have come from another rank.
     """
 
     prompt: str
@@ -43,6 +44,13 @@ class ScoredRollout:
     given: str | list[dict[str, Any]] | None = None
     solution: str | None = None
     token_scores: Tensor | None = field(default=None, compare=False)
+    credited: list[bool] | None = None
+    has_text: bool = True
+
+    def without_text(self) -> "ScoredRollout":
+        """Its numbers: prompt and text are empty, and so is every step."""
+        unsaid = dict.fromkeys(("problem", "given", "solution"))
+        return replace(self, prompt="", text="", steps=[""] * len(self.steps), has_text=False, **unsaid)
 
     @property
     def fresh(self) -> FreshRollout:

@@ -8,6 +8,8 @@ else goes through the functions below (``kind="used"``): attributes that we read
 the length of a call.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl.trainer import utils
+from trl.trainer import grpo_trainer, utils
 
 _GRPO, _TRAINER = "trl.trainer.grpo_trainer.GRPOTrainer", "transformers.trainer.Trainer"
 
@@ -136,6 +138,23 @@ SEAM = (
         "padding too, so that shapes stay the same for devices that compile",
         breaks="log-probabilities on a CPU cost as many projections as there are tokens, prompts and padding included",
     ),
+    PrivateName(
+        *("trl.trainer.grpo_trainer", "gather_object", "used"),
+        reason="TRL gathers every prompt and completion for its table, one after the other and before anything else "
+        "that it gathers as objects",
+        breaks="every process holds all texts of all; or something else is shortened",
+    ),
+    # TRL's experimental AsyncGRPO
+    PrivateName(
+        *("trl.experimental.async_grpo.async_rollout_worker._AsyncRolloutLoop", "_score_group", "overridden"),
+        reason="a group's samples get advantages of their tokens where it is scored, in the rollout worker",
+        breaks="no dense advantages in AsyncGRPO",
+    ),
+    PrivateName(
+        *("trl.experimental.async_grpo.async_rollout_worker.AsyncRolloutWorker", "_loop_cls", "used"),
+        reason="the loop that the worker's process runs",
+        breaks="AsyncGRPO runs with its own advantages, one per sample",
+    ),
     # transformers' trainer
     PrivateName(
         *(_TRAINER, "_save_checkpoint", "overridden"),
@@ -238,6 +257,25 @@ def reported_by_rewards(trainer: Any) -> tuple[dict[str, list], dict[str, list]]
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def texts_shortened(shorter: Callable[[list[Any]], list[Any]]) -> Iterator[None]:
+    """Within it TRL gathers its prompts and completions as ``shorter`` leaves them.
+
+    These are the first two lists that ``_generate_and_score_completions`` gathers as objects by the name of its own
+    module; ``tests/rl/test_trl_contract.py`` holds that.
+    """
+    theirs, calls = grpo_trainer.gather_object, itertools.count()
+
+    def gathered(items: list[Any]) -> list[Any]:
+        return theirs(shorter(items) if next(calls) < 2 else items)
+
+    grpo_trainer.gather_object = gathered
+    try:
+        yield
+    finally:
+        grpo_trainer.gather_object = theirs
 
 
 def tokenizer_of(trainer: Any) -> Any:
@@ -354,6 +392,30 @@ def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(trainer, name, before)
+
+
+def pack_token_advantages() -> None:
+    """From now on AsyncGRPO packs an advantage per token for samples that have ``tokens``; others as before.
+
+    Its packing repeats one number for each token that a sample trains, in their order.
+    """
+    from trl.experimental.async_grpo.packing import TreeRow
+
+    theirs = TreeRow.pack
+    if getattr(theirs, "takes_tokens", False):
+        return
+
+    @functools.wraps(theirs)
+    def pack(row: Any) -> dict[str, Tensor]:
+        packed, found = theirs(row), []
+        for sample, nodes in zip(row.samples, row.sample_nodes, strict=True):
+            trained = [place for place in range(1, len(nodes)) if sample["completion_mask"][place]]
+            of_tokens = getattr(sample["advantage"], "tokens", None)
+            found += [float(sample["advantage"] if of_tokens is None else of_tokens[place]) for place in trained]
+        return packed | {"advantages": torch.tensor(found, dtype=torch.float32)}
+
+    pack.takes_tokens = True  # type: ignore[attr-defined]
+    TreeRow.pack = pack
 
 
 @contextmanager

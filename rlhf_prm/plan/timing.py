@@ -88,7 +88,7 @@ def _forward_flops(plan: RunPlan) -> float:
 
 
 def refresh_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
-    """The PRM's training passes over ``REFRESH_ROWS`` rollouts (in all of its own updates) every ``REFRESH_EVERY`` updates, for one update."""
+    """The PRM's training passes over ``REFRESH_ROWS`` rollouts every ``REFRESH_EVERY`` updates, for one update."""
     if plan.prm is None or not plan.prm_refresh:
         return 0.0
     per_token = 2 * plan.prm.layers * plan.prm.layer_parameters + plan.prm.attention_flops_per_token(plan.read_tokens)

@@ -21,7 +21,7 @@ from rlhf_prm.prompts import last_user_message
 from rlhf_prm.rl.parts import Reading, credited_steps
 from rlhf_prm.rl.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
 from rlhf_prm.rl.step_advantages import StepAdvantages
-from rlhf_prm.rl.trl_seam import pack_token_advantages
+from rlhf_prm.rl.trl_seam import pack_token_advantages, use_rollout_loop
 from rlhf_prm.steps import StepSplitter
 
 
@@ -215,4 +215,4 @@ class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
         pack_token_advantages()
         super().__init__(model, args=args, reward_funcs=[credit, *more], **trl_arguments)
         if self.rollout_worker is not None:
-            self.rollout_worker._loop_cls = DenseRolloutLoop
+            use_rollout_loop(self.rollout_worker, DenseRolloutLoop)

@@ -394,6 +394,11 @@ def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
         setattr(trainer, name, before)
 
 
+def use_rollout_loop(worker: Any, loop: type) -> None:
+    """The process of this AsyncGRPO rollout worker runs ``loop`` when it is started."""
+    worker._loop_cls = loop
+
+
 def pack_token_advantages() -> None:
     """From now on AsyncGRPO packs an advantage per token for samples that have ``tokens``; others as before.
 

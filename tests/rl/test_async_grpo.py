@@ -94,7 +94,7 @@ def test_the_same_advantages_as_the_synchronous_trainer(synchronous):
                 }
             )
             expected.append(own)
-    assert len({round(value, 5) for value in torch.cat(expected).tolist()}) > 8  # not one number per sample
+    assert any(len(set(own.tolist())) > 1 for own in expected)  # not one number per sample
     torch.testing.assert_close(row.pack()["advantages"], torch.cat(expected), atol=1e-6, rtol=0)
 
 

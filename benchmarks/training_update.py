@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from reward import MathVerifier
 from rlhf_prm.files import read_json_lines
@@ -26,6 +26,7 @@ from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.rollout_scoring import RolloutScoring
 from rlhf_prm.runs.folder import versions
 from rlhf_prm.steps import StepSplitter
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 from rlhf_prm.toyworld.tiny import tiny_random_models
 
 PARTS = {"_generate": "generation", "_calculate_rewards": "scoring", "training_step": "update"}
@@ -74,7 +75,7 @@ def trainer_of(method, dataset, policy, scorer, verifier, updates, seed, folder)
             disable_tqdm=True,
         ),
         train_dataset=dataset,
-        processing_class=AutoTokenizer.from_pretrained(policy),
+        processing_class=saved_tokenizer(policy),
         step_scorer=scorer,
         verifier=verifier,
     )
@@ -92,7 +93,7 @@ def timed(function, seconds: list[float], clock):
 
 def scoring_seconds(rows: list[dict], policy, prm, verifier_class) -> dict[str, float]:
     """Wall seconds for the same completions: PRM alone, verifier alone, both together."""
-    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer = saved_tokenizer(policy)
     problems = [row["problem"] for row in rows]
     solutions = [row["solution"] for row in rows]
     ids = [tokenizer(row["completion"], add_special_tokens=False)["input_ids"] for row in rows]

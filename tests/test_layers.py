@@ -26,8 +26,18 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
 
 
 FLOORS = (
-    ("token_text", "merged_steps", "thinking"),
-    ("steps", "statistics", "files", "settings", "retries", "command_line", "progress", "tokenizer_checks"),
+    ("token_text", "merged_steps", "thinking", "ray_shards"),
+    (
+        "steps",
+        "statistics",
+        "files",
+        "settings",
+        "retries",
+        "command_line",
+        "progress",
+        "tokenizer_checks",
+        "ray_shards",
+    ),
     ("columns", "step_data"),
     ("prompts", "generation", "report"),
     ("prm", "ablation"),

@@ -1,4 +1,4 @@
-"""A rollout of 32k tokens and 300 steps through the whole loop on a CPU: cut, verified, scored in windows, trained on."""
+"""A rollout of 32k tokens and 300 steps through the whole loop on a CPU."""
 
 import random
 import time
@@ -35,7 +35,7 @@ def completion(tokenizer, answer: int, draw: random.Random) -> list[int]:
         for text in ("\n\n", "\n\n</think>\n\n", f"The answer is \\boxed{{{answer}}}.")
     )
     ids: list[int] = []
-    left = TOKENS - len(closing) - len(last) - len(blank) * (STEPS - 2)
+    left = TOKENS - len(closing) - len(last) - len(blank) * (STEPS - 3)
     sizes = [left // (STEPS - 2)] * (STEPS - 2)
     sizes[0] += left - sum(sizes)
     for number, size in enumerate(sizes):
@@ -92,9 +92,8 @@ def test_32k_tokens_and_300_steps_through_the_whole_loop(tmp_path):
     assert [row.status for row in batch.rows] == ["correct", "incorrect"]
     assert sum("</think>" in step for row in batch.rows for step in row.steps) == 2
     assert log["process/unscored_frac"] == 0 and scorer.stats.windowed_steps > STEPS
-    for row, lengths, expected in zip(
-        outputs[0]["advantages"], batch.rollouts.step_lengths, batch.step_advantages, strict=True
-    ):
-        torch.testing.assert_close(row, expected.repeat_interleave(lengths))
+    lengths = batch.rollouts.step_lengths
+    for row, counts, expected in zip(outputs[0]["advantages"], lengths, batch.step_advantages, strict=True):
+        torch.testing.assert_close(row, expected.repeat_interleave(counts))
     assert log["grad_norm"] > 0 and log["hack/suffix_repetition"] < 1
     assert (tmp_path / "run" / "completions").exists()

@@ -11,6 +11,8 @@ Parts:
 - ``guard``: seconds that HackGuard's measures of 64 rollouts take, of whole texts ("before") and of their last 8,000
   characters ("now"), and how that grows with the tokens.
 - ``merge``: seconds to cut 64 completions of 16k tokens into at most 64 steps, and how that grows with the tokens.
+- ``prm``: how many times as fast the PRM scorer with its defaults is as with a forward for every rollout: groups of 8
+  with prompts and completions of several lengths (``shared``: its prefix was run once), and 64 ragged short rollouts.
 
 The tokenizer is a byte-level BPE of the benchmark's own text, 4 characters a token. Results:
 ``benchmarks/results/long_reasoning.json``, one entry per part.
@@ -22,6 +24,7 @@ import math
 import pickle
 import platform
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +32,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from prm_scoring import write_checkpoint
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rlhf_prm.files import write_json
 from rlhf_prm.guard.accuracy import update_measures
+from rlhf_prm.prm import load_prm
 from rlhf_prm.rl.gathered_texts import kept_texts
 from rlhf_prm.rl.rollout_scoring import ScoredRollout, step_rollouts
 from rlhf_prm.steps import StepSplitter, step_lengths
@@ -166,7 +171,40 @@ def merge(args: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": cost(16384, 64), "limit": 64, "tokens_exponent": exponent(sizes, costs)}
 
 
-PARTS = {"steps": steps, "gather": gather, "guard": guard, "merge": merge}
+def prm(args: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds on one thread of a tiny random PRM, the best of three, ways in turn."""
+    torch.set_num_threads(1)
+    draw = random.Random(0)
+
+    def text(tokens: int) -> str:
+        return " ".join(f"w{draw.randrange(1000)}" for _ in range(tokens))
+
+    def cut(tokens: int) -> list[str]:
+        return [text(min(39, tokens - at)) for at in range(0, tokens, 40)]
+
+    with tempfile.TemporaryDirectory() as name:
+        write_checkpoint(Path(name), "tiny")
+        alone, defaults = load_prm(name, max_batch_tokens=1, share_prefix=False), load_prm(name)
+    found: dict[str, Any] = {"groups": []}
+
+    def speedup(problems: list[str], rollouts: list[list[str]]) -> float:
+        best = {alone: math.inf, defaults: math.inf}
+        for _ in range(3):
+            for scorer in best:
+                best[scorer] = min(best[scorer], seconds(lambda s=scorer: s.score(problems, rollouts)))
+        return best[alone] / best[defaults]
+
+    for prompt, tokens in ((64, 128), (256, 128), (512, 256), (512, 512), (1024, 256), (1024, 1024), (2048, 1024)):
+        before = defaults.stats.shared_prefixes
+        ratio = speedup([text(prompt)] * 8, [cut(tokens) for _ in range(8)])
+        shared = defaults.stats.shared_prefixes > before
+        found["groups"].append({"prompt": prompt, "completion": tokens, "shared": shared, "speedup": ratio})
+    short = [draw.randint(16, 96) for _ in range(64)]
+    found["short_ragged"] = speedup([text(20) for _ in short], [cut(tokens) for tokens in short])
+    return found
+
+
+PARTS = {"prm": prm, "steps": steps, "gather": gather, "guard": guard, "merge": merge}
 
 
 def main() -> None:

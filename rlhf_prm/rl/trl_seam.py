@@ -260,7 +260,7 @@ def texts_shortened(shorter: Callable[[list[Any]], list[Any]]) -> Iterator[None]
     """Within it TRL gathers its prompts and completions as ``shorter`` leaves them.
 
     These are the first two lists that ``_generate_and_score_completions`` gathers as objects by the name of its own
-    module; ``tests/rl/test_trl_contract.py`` holds that.
+    module; ``tests/rl/test_parts.py`` holds that.
     """
     theirs, calls = grpo_trainer.gather_object, itertools.count()
 

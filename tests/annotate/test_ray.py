@@ -33,9 +33,16 @@ class SlowScorer:
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def cluster(monkeypatch_module):
     ray = pytest.importorskip("ray")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch_module.setenv("RAY_worker_niceness", "0")  # 15 otherwise: nothing gets done beside other work
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "TQDM_DISABLE": "1"}
     ray.init(
         num_cpus=2,

@@ -28,6 +28,12 @@ def kept_texts(first: int, count: int, total: int, num_generations: int, budget:
     return [(row // num_generations) % every == 0 for row in range(first, first + count)]
 
 
+def kept_of_rank(trainer: Any, count: int, num_generations: int) -> list[bool]:
+    """:func:`kept_texts` for this process, which has ``count`` rows as every other has."""
+    ranks, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
+    return kept_texts(rank * count, count, ranks * count, num_generations, trainer.text_budget)
+
+
 def without_texts(rows: Sequence[ScoredRollout], kept: Sequence[bool]) -> list[ScoredRollout]:
     """The rows, of which those that are not kept have numbers only."""
     return [row if keeps else row.without_text() for row, keeps in zip(rows, kept, strict=True)]

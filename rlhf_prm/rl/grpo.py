@@ -23,7 +23,7 @@ from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
 from rlhf_prm.rl.environments import only_the_policys_tokens, refuse_environments
 from rlhf_prm.rl.failed_batch import undone_if_it_fails
-from rlhf_prm.rl.gathered_texts import blanked, kept_texts, without_texts
+from rlhf_prm.rl.gathered_texts import blanked, kept_of_rank, without_texts
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.rl.parts import credited_steps
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
@@ -99,8 +99,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     Attributes:
         process_scale: float in [0, 1]; shrinks what the method adds to outcome-only (see ``StepAdvantages``).
-        text_budget: int or None; of about how many rollouts of a batch the texts are gathered (None = all). The others
-            are numbers only in ``last_rollouts`` and blank in the completions table.
+        text_budget: int or None; of about how many rollouts of a batch the texts are gathered (None = all).
         last_rollouts: the newest ``ScoredBatch``.
 
     Raises:
@@ -162,19 +161,14 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if self.optimizer is None:  # a caller's own may keep copies unseen
             check_master_weights(self.model, args, args.learning_rate)
         self.reading = args.reading()
-        self.reading.check_tokenizer(tokenizer_of(self))
-        self.scoring = RolloutScoring(
-            args.splitter(),
-            tokenizer_of(self),
-            self.reading.of_scorer(step_scorer),
-            self.reading.of_verifier(verifier),
-        )
+        sources = self.reading.sources(tokenizer_of(self), step_scorer, verifier)
+        self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), *sources)
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
         self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
         if args.step_pattern is None and hasattr(step_scorer, "follow_separator"):
             step_scorer.follow_separator(args.step_separator)
-        if verifier is not None:
+        if verifier is not None and self.reading.verifier == "all":  # else it is shown no thought
             tell_of_thoughts(verifier, self)
         if outcome_reward in reward_funcs:
             tell_of_thoughts(shared_verifier(), self)
@@ -244,8 +238,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         mode = "train" if self.model.training else "eval"
         num_generations = self.num_generations if mode == "train" else self.num_generations_eval
         first = self.accelerator.process_index * len(inputs)
-        total = self.accelerator.num_processes * len(inputs)
-        kept = kept_texts(first, len(inputs), total, num_generations, self.text_budget)
+        kept = kept_of_rank(self, len(inputs), num_generations)
         with undone_if_it_fails(self), texts_shortened(blanked(kept)):
             output = super()._generate_and_score_completions(inputs)
             self._rows = self._scoring_of_batch.scored(self._rows)

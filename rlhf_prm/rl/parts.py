@@ -39,6 +39,11 @@ class Reading:
                     "['<think>', '</think>']"
                 )
 
+    def sources(self, tokenizer: Any, scorer: Any, verifier: Verifier | None) -> tuple[Any, Verifier | None]:
+        """Scorer and verifier, each shown only what it reads, for a policy with this tokenizer."""
+        self.check_tokenizer(tokenizer)
+        return self.of_scorer(scorer), self.of_verifier(verifier)
+
     def of_scorer(self, scorer: Any) -> Any:
         """The scorer, shown only what it reads."""
         if self.thinking is None or self.prm == "all" or scorer is None:
@@ -49,6 +54,11 @@ class Reading:
         """The verifier, shown only what it reads."""
         if self.thinking is None or self.verifier == "all" or verifier is None:
             return verifier
+        if getattr(verifier, "in_thought", None):
+            raise ValueError(
+                f"verifier_reads: got {self.verifier!r} beside a verifier with in_thought=True, expected one: "
+                "what it is shown has no tags by which it could tell"
+            )
         return PartVerifier(verifier, self.verifier, self.thinking)
 
     def check_tokenizer(self, tokenizer: Any) -> None:

@@ -49,7 +49,7 @@ class ScoredRollout:
 
     def without_text(self) -> "ScoredRollout":
         """Its numbers: prompt and text are empty, and so is every step."""
-        unsaid = dict.fromkeys(("problem", "given", "solution"))
+        unsaid: dict[str, Any] = dict.fromkeys(("problem", "given", "solution"))
         return replace(self, prompt="", text="", steps=[""] * len(self.steps), has_text=False, **unsaid)
 
     @property

@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import utils
 
-from reward import METHODS, StepRollouts
+from reward import METHODS, MathVerifier, StepRollouts
 from rlhf_prm.guard.accuracy import _excerpt
 from rlhf_prm.rl.gathered_texts import blanked, kept_texts, without_texts
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
@@ -107,6 +107,10 @@ def test_a_verifier_of_answers_keeps_its_own_ways():
     verifier = PartVerifier(Submits(), "answer", Thinking())
     assert verifier.submit(["<think>7</think> 3", "8"], ["3", "8"]) == ["3", "8"] and verifier.closed is False
     assert not hasattr(PartVerifier(DigitVerifier(), "answer", Thinking()), "submit")
+    told = MathVerifier(workers=1, in_thought=True)
+    with told, pytest.raises(ValueError, match="verifier_reads: got 'answer' beside a verifier with in_thought=True"):
+        Reading(Thinking(), verifier="answer").of_verifier(told)
+    verifier = PartVerifier(Submits(), "answer", Thinking())
     assert [v.status for v in verifier.verify(["<think>3</think> 4"], ["3"])] == ["incorrect"]
 
 

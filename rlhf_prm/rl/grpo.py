@@ -39,7 +39,7 @@ from rlhf_prm.rl.rollout_scoring import (
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
-from rlhf_prm.rl.thoughts import tell_of_thoughts
+from rlhf_prm.rl.thoughts import refuse_unopened, tell_of_thoughts
 from rlhf_prm.rl.trl_seam import (
     checkpoint_folder,
     completions_only_head,
@@ -161,6 +161,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if self.optimizer is None:  # a caller's own may keep copies unseen
             check_master_weights(self.model, args, args.learning_rate)
         self.reading = args.reading()
+        refuse_unopened(self.reading.thinking, self)
         sources = self.reading.sources(tokenizer_of(self), step_scorer, verifier)
         self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), *sources)
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)

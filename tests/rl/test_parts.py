@@ -1,6 +1,7 @@
 """Thinking and answer apart in training, and texts that stay on their rank."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -95,6 +96,31 @@ def test_tags_that_decoding_leaves_out_are_refused():
     with pytest.raises(ValueError, match="think_tags: '<eos>' is a special token"):
         Reading(Thinking("<eos>", " =")).check_tokenizer(tiny_tokenizer())
     Reading(Thinking(" a", " =")).check_tokenizer(tiny_tokenizer())
+
+
+def test_prompts_that_open_the_thought_must_be_said_to(tmp_path):
+    """Else a completion that is cut off inside its thought would be an answer."""
+    dataset = tiny_dataset(prompt=[" 1 + 2 =<think>"] * 32)
+    settings = {"think_tags": ["<think>", "</think>"], "max_steps": 1}
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(settings["think_tags"])
+    model = tiny_policy()
+    model.resize_token_embeddings(len(tokenizer))
+    for opened in (False, True):
+        make = partial(
+            ProcessGRPOTrainer,
+            model=model,
+            args=tiny_config(tmp_path, think_opened=opened, **settings),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            step_scorer=HashScorer(),
+            verifier=DigitVerifier(),
+        )
+        if opened:
+            make()
+        else:
+            with pytest.raises(ValueError, match="think_opened: got False, but the prompts end in <think>"):
+                make()
 
 
 def test_a_verifier_of_answers_keeps_its_own_ways():

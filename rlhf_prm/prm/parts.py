@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from rlhf_prm.steps import ToolResult
 from rlhf_prm.thinking import Thinking, check_part
 
 
@@ -47,7 +48,7 @@ class PartScorer:
         """The steps that are of the part, None in place of others."""
         return [
             [
-                self.thinking.without_tags(step).strip() if reads else None
+                _shown(step, self.thinking) if reads else None
                 for step, reads in zip(row, self.thinking.reads(row, self.which), strict=True)
             ]
             for row in steps
@@ -68,6 +69,11 @@ class PartScorer:
             own = iter(next(waiting) if any(step is not None for step in row) else ())
             spread.append([math.nan if step is None else next(own) for step in row])
         return spread
+
+
+def _shown(step: str, thinking: Thinking) -> str:
+    """Without the tags; what a tool wrote stays what it is."""
+    return step if isinstance(step, ToolResult) else thinking.without_tags(step).strip()
 
 
 class _PartOfPending:

@@ -29,7 +29,7 @@ class StepRollouts:
             step itself. None: all are the scorer's.
         token_scores: what a scorer says of each of the policy's own tokens, on any scale; the tokens of a row are its
             first Σ_k ``step_lengths``, and what stands behind them never matters. None: the scorer knows steps only.
-        state_keys: what the policy saw before each step: steps of one group with equal numbers of 0 or more began in the
+        state_keys: what the policy saw before a step: steps of one group with equal numbers of 0 or more began in the
             same state; −1 = no state is known. None: nobody told any.
 
     Raises:

@@ -27,17 +27,7 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
 
 FLOORS = (
     ("token_text", "merged_steps", "thinking", "ray_shards"),
-    (
-        "steps",
-        "statistics",
-        "files",
-        "settings",
-        "retries",
-        "command_line",
-        "progress",
-        "tokenizer_checks",
-        "ray_shards",
-    ),
+    ("steps", "statistics", "files", "sandbox", "settings", "retries", "command_line", "progress", "tokenizer_checks"),
     ("columns", "step_data"),
     ("prompts", "generation", "report"),
     ("prm", "ablation"),

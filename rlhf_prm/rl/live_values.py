@@ -112,7 +112,7 @@ class LiveMonteCarloScorer:
         self.sampler, self.in_evaluation = sampler, in_evaluation
         self.policy: PolicyAccess | None = None
         self.stats = LiveValueStats()
-        self.budget = Budget(calls=budget_completions, tokens=budget_tokens)
+        self.budget = self._budget = Budget(calls=budget_completions, tokens=budget_tokens)  # the run's, this rank's
         self.known = VerdictCache(KNOWN_PREFIXES)  # values of this update
         self._update: Any = None
         self._spent = {"calls": 0, "tokens": 0}
@@ -149,7 +149,7 @@ class LiveMonteCarloScorer:
             training=lambda: trainer.model.training,
             update=lambda: trainer.state.global_step,
         )
-        self.budget = self.budget.share(trainer.accelerator.num_processes)
+        self._budget = self.budget.share(trainer.accelerator.num_processes)
 
     def detach(self) -> None:
         """Lets go of the policy; until it is attached again there is nothing to sample from."""
@@ -219,12 +219,12 @@ class LiveMonteCarloScorer:
 
     def _paid(self, prefixes: dict[PrefixKey, Prefix]) -> list[PrefixKey]:
         """Those that the budget of this update allows, the shortest first; all of them, as they come, without one."""
-        if self.budget == Budget():
+        if self._budget == Budget():
             return list(prefixes)
         paid = []
         for key in sorted(prefixes, key=lambda key: len(prefixes[key].ids)):
             costs = {"calls": self.num_completions, "tokens": self.num_completions * prefixes[key].limit}
-            limits = {name: getattr(self.budget, name) for name in costs}
+            limits = {name: getattr(self._budget, name) for name in costs}
             if all(limit is None or self._spent[name] + costs[name] <= limit for name, limit in limits.items()):
                 paid.append(key)
                 self._spent = {name: self._spent[name] + cost for name, cost in costs.items()}

@@ -74,7 +74,7 @@ def step_scores(token_scores: Tensor, lengths: list[int]) -> list[float]:
 
 
 def token_table(rows: Sequence[Tensor | None], device: torch.device) -> Float[Tensor, "B T"] | None:
-    """Token scores padded with 0; 0 too where a token was not scored: it neither pays nor costs. None without any."""
+    """Token scores, padded with 0. One without a score has 0 too, so it neither pays nor costs. None without any."""
     if rows[0] is None:
         return None
     scores = [row.nan_to_num(nan=0.0) for row in rows]

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from reward import MathVerifier
 from rlhf_prm.files import read_json_lines
@@ -26,6 +26,7 @@ from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.rollout_scoring import RolloutScoring
 from rlhf_prm.runs.folder import versions
 from rlhf_prm.steps import StepSplitter
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 from rlhf_prm.toyworld.tiny import tiny_random_models
 
 PARTS = {"_generate": "generation", "_calculate_rewards": "scoring", "training_step": "update"}
@@ -34,8 +35,9 @@ PARTS = {"_generate": "generation", "_calculate_rewards": "scoring", "training_s
 def update_seconds(dataset, policy, prm, verifier, updates: int, rounds: int) -> dict[str, dict[str, float]]:
     """Median seconds of an update and of its parts, per method, after one warm-up update in each round.
 
-    The methods take turns, so that a machine that is busier for a while slows both. With one thread on a CPU the clock
-    is the thread's own, which other processes do not slow. "rest" is the loss, the backward pass and the optimizer.
+    The weights stay as they are, so both sample the same completions. The methods take turns, so that a machine that is
+    busier for a while slows both. With one thread on a CPU the clock is the thread's own, which other processes do not
+    slow. "rest" is the loss, the backward pass and the optimizer.
     """
     clock = time.thread_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
     seconds = {method: {part: [] for part in PARTS.values()} for method in ("outcome", "immediate")}
@@ -62,6 +64,7 @@ def trainer_of(method, dataset, policy, scorer, verifier, updates, seed, folder)
             output_dir=folder,
             method=method,
             seed=seed,
+            learning_rate=0.0,  # or the two would soon sample other completions, which cost more than what is measured
             max_steps=updates + 1,
             per_device_train_batch_size=16,
             num_generations=8,
@@ -74,7 +77,7 @@ def trainer_of(method, dataset, policy, scorer, verifier, updates, seed, folder)
             disable_tqdm=True,
         ),
         train_dataset=dataset,
-        processing_class=AutoTokenizer.from_pretrained(policy),
+        processing_class=saved_tokenizer(policy),
         step_scorer=scorer,
         verifier=verifier,
     )
@@ -92,7 +95,7 @@ def timed(function, seconds: list[float], clock):
 
 def scoring_seconds(rows: list[dict], policy, prm, verifier_class) -> dict[str, float]:
     """Wall seconds for the same completions: PRM alone, verifier alone, both together."""
-    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer = saved_tokenizer(policy)
     problems = [row["problem"] for row in rows]
     solutions = [row["solution"] for row in rows]
     ids = [tokenizer(row["completion"], add_special_tokens=False)["input_ids"] for row in rows]
@@ -143,10 +146,19 @@ def main() -> None:
             updates = update_seconds(dataset, policy, prm, verifier, args.updates, args.rounds)
         scoring = scoring_seconds(rows, policy, prm, MathVerifier)
     extra = updates["immediate"]["update"] - updates["outcome"]["update"]
-    report = {"update": updates, "extra_seconds": extra, "scoring": scoring, "versions": versions()}
+    prm_seconds = updates["immediate"]["scoring"] - updates["outcome"]["scoring"]
+    beyond = (extra - prm_seconds) / updates["outcome"]["update"]
+    report = {
+        "update": updates,
+        "extra_seconds": extra,
+        "beyond_prm_share": beyond,
+        "scoring": scoring,
+        "versions": versions(),
+    }
     for method, seconds in updates.items():
         print(f"{method:<10}", "  ".join(f"{name} {value:.3f} s" for name, value in seconds.items()))
-    print(f"dense costs {extra:+.3f} s an update ({extra / updates['outcome']['update']:+.0%})")
+    share = extra / updates["outcome"]["update"]
+    print(f"dense costs {extra:+.3f} s an update ({share:+.0%}), {beyond:+.1%} beyond the PRM")
     print("  ".join(f"{name} {value:.3f}" for name, value in scoring.items()))
     if args.out:
         args.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -51,7 +51,7 @@ def load_prompts(
 
     def ours(row: Mapping[str, Any]) -> dict[str, Any]:
         prompt = row[names["prompt"]]
-        problem = row[names["problem"]] if "problem" in names else _last_user_message(prompt)
+        problem = row[names["problem"]] if "problem" in names else last_user_message(prompt)
         if chat and isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]
             if system_prompt:
@@ -118,7 +118,8 @@ def _load(source: str, config: str | None, split: str) -> Dataset:
         ) from error
 
 
-def _last_user_message(prompt) -> str:
+def last_user_message(prompt) -> str:
+    """What the last user message of a chat says; a text is itself."""
     if isinstance(prompt, str):
         return prompt
     return next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")

@@ -2,11 +2,14 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
-from itertools import accumulate, pairwise
+from functools import cache, cached_property
 from typing import Any
+
+from rlhf_prm.merged_steps import RULES, Cut, merged
+from rlhf_prm.thinking import Thinking
+from rlhf_prm.token_text import TokenText, token_text
 
 # Blocks whose inside is not cut: code fences, display maths, LaTeX environments such as align. There are limits because
 # a policy writes the text: whatever it puts around its sentences, they must stay steps.
@@ -17,6 +20,7 @@ _OPENING = re.compile(
     r"^[ \t]*(?P<fence>```)[ \t]*[\w+#.-]*[ \t]*$|(?<!\\)\$\$|(?<!\\)\\\[|\\begin\{(?P<environment>[a-zA-Z]+\*?)\}",
     re.MULTILINE,
 )
+_MARKS_OF_OPENINGS = ("```", "$$", "\\[", "\\begin{")  # where one of these stands there may be an opening
 _FENCE_LINE = re.compile(r"\n[ \t]*```+([^\n]*)")
 _BRACKET = re.compile(r"(?<!\\)\\[\[\]]")
 _BLANK_LINE = re.compile(r"\n[ \t]*(?=\n)")
@@ -63,15 +67,28 @@ class StepSplitter:
     Args:
         separator: the literal text between steps; a blank line by default, as in arXiv 2501.07301.
         pattern: a regular expression that replaces ``separator``; what it matches ends a step.
+        limit: neighbouring steps are merged until there are at most so many (:func:`rlhf_prm.merged_steps.merged`).
+        merge: which: "length" or "breaks", see there.
+        thinking: a step ends where the thinking does. None: the tags are text as any other.
 
     Raises:
-        ValueError: an empty separator, a pattern that does not compile or that matches the empty text.
+        ValueError: an empty separator, a pattern that does not compile or that matches the empty text, a limit below 1
+            (2 with ``thinking``), an unknown ``merge``.
     """
 
     separator: str = "\n\n"
     pattern: str | None = None
+    limit: int | None = None
+    merge: str = "length"
+    thinking: Thinking | None = None
 
     def __post_init__(self) -> None:
+        fewest = 1 if self.thinking is None else 2
+        if self.limit is not None and self.limit < fewest:
+            kinds = "" if self.thinking is None else ": thinking and answer are steps of their own"
+            raise ValueError(f"step limit: got {self.limit}, expected {fewest} or more{kinds}")
+        if self.merge not in RULES:
+            raise ValueError(f"step merge: got {self.merge!r}, expected one of {', '.join(RULES)}")
         if self.pattern is None and not self.separator:
             raise ValueError("step separator: got an empty text, expected at least one character such as '\\n\\n'")
         try:
@@ -97,11 +114,23 @@ class StepSplitter:
         """The steps of ``text`` without their separators and outer white space; at least one."""
         return [text[start:content_end].strip() for start, content_end, _ in self.cuts(text)]
 
-    def cuts(self, text: str) -> list[tuple[int, int, int]]:
+    def cuts(self, text: str) -> list[Cut]:
         """(start, end of the content, end of the separator) of every step, in characters."""
+        wall = self.thinking.answer_from(text) if self.thinking else 0
+        if 0 < wall < len(text):
+            wall = len(text) - len(text[wall:].lstrip())  # the white space between the parts is the first one's
+            answer = self._cuts(text[wall:]) if wall < len(text) else []
+            cuts = self._cuts(text[:wall]) + [
+                (start + wall, content + wall, end + wall) for start, content, end in answer
+            ]
+        else:
+            cuts = self._cuts(text)
+        return cuts if self.limit is None else merged(cuts, text, self.limit, self.merge, wall)
+
+    def _cuts(self, text: str) -> list[Cut]:
         separators = list(self._regex.finditer(text))
         protected = _protected([match.span() for match in separators], text)
-        cuts: list[tuple[int, int, int]] = []
+        cuts: list[Cut] = []
         start = 0
         for number, match in enumerate(separators):
             if number in protected and match[0].isspace():
@@ -129,7 +158,8 @@ def _protected(separators: list[tuple[int, int]], text: str) -> set[int]:
     solution, is no block, and the search for the next one begins right behind it.
     """
     protected: set[int] = set()
-    if not separators:
+    marks = _marks(text) if separators else []
+    if not marks:
         return protected
     begins = [begin for begin, _ in separators]
     pieces = list(zip([0, *(end for _, end in separators)], [*begins, len(text)], strict=True))
@@ -137,7 +167,7 @@ def _protected(separators: list[tuple[int, int]], text: str) -> set[int]:
     margins = len(text) - len(text.lstrip()), len(text.rstrip())
     position = 0
     joined, joined_talks = 0, False  # the last piece that is joined to others, and whether any of these talks
-    while opening := _OPENING.search(text, position):
+    while opening := _opening(text, position, marks):
         position = opening.end()
         closing = _closing(text, opening)
         if closing is None:
@@ -156,6 +186,29 @@ def _protected(separators: list[tuple[int, int]], text: str) -> set[int]:
             joined, joined_talks = last, talking > 0
         position = closing[1]
     return protected
+
+
+def _marks(text: str) -> list[int]:
+    """Where an opening may begin, in order."""
+    found = []
+    for mark in _MARKS_OF_OPENINGS:
+        at = text.find(mark) if mark[0] in text else -1  # one character is found many times faster than two
+        while at >= 0:
+            found.append(at)
+            at = text.find(mark, at + 1)
+    return sorted(found)
+
+
+def _opening(text: str, position: int, marks: list[int]) -> re.Match[str] | None:
+    """The first match of ``_OPENING`` from ``position`` on: a search for it would look at every character."""
+    for number in range(bisect_left(marks, position), len(marks)):
+        begin = marks[number]
+        if text[begin] == "`":  # a fence has its line for itself
+            while begin > position and text[begin - 1] in " \t":
+                begin -= 1
+        if opening := _OPENING.match(text, begin):
+            return opening
+    return None
 
 
 def _talks(piece: str) -> bool:
@@ -200,15 +253,17 @@ def step_lengths(token_ids: Sequence[int], tokenizer: Any, splitter: StepSplitte
     Returns:
         ``(texts, lengths)``, equally long, at least one step; ``lengths`` sum to T.
     """
-    ids = [int(token) for token in token_ids]
-    text, ends = _character_ends(ids, tokenizer)
-    characters = [0, *ends]  # complete after so many tokens
+    return steps_of(token_text(token_ids, tokenizer), splitter)
+
+
+def steps_of(written: TokenText, splitter: StepSplitter) -> tuple[list[str], list[int]]:
+    """As :func:`step_lengths`, of a completion whose text is known already."""
+    text, total = written.text, written.num_tokens
+    cuts = splitter.cuts(text)
     contents: list[tuple[int, int]] = []  # spans of the text
     lengths: list[int] = []
-    begin = used = stop = 0  # the step being read begins at this character; tokens given away; tokens read
-    for _, content_end, end in splitter.cuts(text):
-        while stop < len(ids) and characters[stop] < end:
-            stop += 1
+    begin = used = 0  # the step being read begins at this character; tokens given away
+    for (_, content_end, end), stop in zip(cuts, written.tokens_until([end for *_, end in cuts]), strict=True):
         if stop > used:
             contents.append((begin, content_end))
             lengths.append(stop - used)
@@ -216,8 +271,8 @@ def step_lengths(token_ids: Sequence[int], tokenizer: Any, splitter: StepSplitte
         elif end == len(text) and contents:  # the last step ends in a token that is already given away
             contents[-1] = (contents[-1][0], content_end)
     if not contents:
-        return [text.strip()], [len(ids)]
-    lengths[-1] += len(ids) - used  # special tokens and undecodable bytes at the end
+        return [text.strip()], [total]
+    lengths[-1] += total - used  # special tokens and undecodable bytes at the end
     return [text[start:stop].strip() for start, stop in contents], lengths
 
 
@@ -227,75 +282,4 @@ def tokens_until(token_ids: Sequence[int], tokenizer: Any, characters: Sequence[
     Args:
         token_ids: (T,), as for :func:`step_lengths`.
     """
-    ids = [int(token) for token in token_ids]
-    _, ends = _character_ends(ids, tokenizer)
-    return [min(bisect_left(ends, wanted) + 1, len(ids)) if wanted else 0 for wanted in characters]
-
-
-def _character_ends(ids: list[int], tokenizer: Any) -> tuple[str, list[int]]:
-    """The decoded text, and for every token how many characters of it are complete after that token.
-
-    The text of a token is looked up; only where tokens are parts of characters is the tokenizer asked for each of them.
-    """
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    piece = _piece_lookup(tokenizer)
-    pieces = [piece(token) for token in ids]
-    lengths, parts = [len(piece) for piece in pieces], pieces
-    if any("\ufffd" in piece for piece in pieces):
-        parts = pieces[:]
-        for start, end in _runs_of_parts(pieces):
-            parts[start:end] = [tokenizer.decode(ids[start:end], skip_special_tokens=True)] + [""] * (end - start - 1)
-            ends = _incremental_ends(ids[start:end], tokenizer, len(parts[start]))
-            lengths[start:end] = [after - before for before, after in pairwise([0, *ends])]
-    joined = "".join(parts)
-    # A sentencepiece decoder drops the blank before the first word.
-    offset = 1 if joined != text and joined[1:] == text and joined.startswith(" ") else 0
-    if offset or joined == text:
-        return text, [max(0, total - offset) for total in accumulate(lengths)]
-    return text, _incremental_ends(ids, tokenizer, len(text))
-
-
-def _runs_of_parts(pieces: list[str]) -> list[tuple[int, int]]:
-    """Spans of neighbouring tokens that are parts of characters, with the special tokens between them."""
-    runs: list[tuple[int, int]] = []
-    for index, piece in enumerate(pieces):
-        if "\ufffd" in piece:
-            joins = runs and not any(pieces[runs[-1][1] : index])
-            start = runs.pop()[0] if joins else index
-            runs.append((start, index + 1))
-    return runs
-
-
-def _incremental_ends(ids: list[int], tokenizer: Any, total: int) -> list[int]:
-    """Character ends by decoding a sliding window: right where tokens are parts of characters. Linear time."""
-
-    def decoded(start: int, end: int) -> str:
-        return str(tokenizer.decode(ids[start:end], skip_special_tokens=True))
-
-    ends: list[int] = []
-    window, complete, characters = 0, 0, 0
-    known = ""  # the text of ids[window:complete]
-    for index in range(len(ids)):
-        longer = decoded(window, index + 1)
-        unfinished = longer.endswith("\ufffd") and index + 1 - complete < 8  # the bytes of one character
-        if not unfinished and len(longer) > len(known):
-            characters += len(longer) - len(known)
-            window, complete = complete, index + 1
-            known = decoded(window, complete)
-        ends.append(min(characters, total))
-    return ends
-
-
-@lru_cache(maxsize=8)
-def _piece_lookup(tokenizer: Any) -> Callable[[int], str]:
-    """token id → the text it adds in mid-sentence, remembered per tokenizer."""
-    special = set(tokenizer.all_special_ids)
-    anchor = next(iter(tokenizer("a", add_special_tokens=False)["input_ids"]), None)
-    prefix = [] if anchor is None or anchor in special else [anchor]
-    skip = len(tokenizer.decode(prefix)) if prefix else 0
-
-    @cache
-    def piece(token: int) -> str:
-        return "" if token in special else str(tokenizer.decode([*prefix, token]))[skip:]
-
-    return piece
+    return token_text(token_ids, tokenizer).tokens_until(characters)

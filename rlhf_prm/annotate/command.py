@@ -50,6 +50,9 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "--verifier": ("verifier", {"help": "math, or a dotted path to what gives a Verifier"}),
     "--concurrency": ("concurrency", {"type": int, "help": "requests in flight, or prompts per in-process call (128)"}),
     "--shard-size": ("shard_size", {"type": int, "help": "problems per shard, held in memory together (2000)"}),
+    "--runner": ("runner", {"choices": ("local", "ray"), "help": "ray: shards go to the workers of a Ray cluster"}),
+    "--workers": ("workers", {"type": positive, "help": "of runner ray, each with its own model (2)"}),
+    "--gpus-per-worker": ("gpus_per_worker", {"type": float, "help": "of runner ray (0)"}),
     "--limit": ("limit", {"type": positive, "help": "only the first so many problems"}),
     "--seed": ("seed", {"type": int}),
 }

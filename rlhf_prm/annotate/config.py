@@ -34,6 +34,8 @@ class AnnotateConfig:
         concurrency: requests in flight over all endpoints; prompts per call of an in-process generator.
         limit: only the first so many problems.
         retry_rejected: try the rows set aside again.
+        runner: "local", or "ray": shards go to ``workers`` processes of a Ray cluster, each with its own model and
+            ``gpus_per_worker`` GPUs; all must see ``out``.
     """
 
     out: str
@@ -60,6 +62,9 @@ class AnnotateConfig:
     concurrency: int = 128
     limit: int | None = None
     retry_rejected: bool = False
+    runner: str = "local"
+    workers: int = 2
+    gpus_per_worker: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.problems is None) == (self.solutions is None):
@@ -71,7 +76,9 @@ class AnnotateConfig:
             raise ValueError(
                 f"completers: got {len(self.completers)} for {len(self.policies)} policies, expected one for each"
             )
-        for name in ("num_responses", "shard_size", "concurrency"):
+        if self.runner not in ("local", "ray"):
+            raise ValueError(f"runner: got {self.runner!r}, expected local or ray")
+        for name in ("num_responses", "shard_size", "concurrency", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected ≥ 1")
         self.splitter = StepSplitter(self.separator, self.step_pattern)

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rlhf_prm.generation import Generator
 from rlhf_prm.generation.drivers import Sink, run_batched, run_concurrent
 from rlhf_prm.generation.endpoint import EndpointGenerator
 from rlhf_prm.generation.tasks import Rejection, Task
+from rlhf_prm.ray_shards import Work, run_shards
 from rlhf_prm.step_data import StepLabels, write_rows
 
 NOTHING_WORKS = 50  # rows that are set aside before one is labelled: then it is the settings, not the rows
@@ -32,6 +34,8 @@ class Pipeline:
 
     def __init__(self, config: AnnotateConfig):
         self.config, self.out = config, Path(config.out)
+        self._only: int | None = None  # in a worker: the shard it is at
+        self._model: Generator | None = None  # in a worker: loaded for a shard before
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -107,13 +111,35 @@ class Pipeline:
                     store.forget_rejected(stage.kept_for_retry)
                 total = sum(1 for _ in self.rows(stage))
                 with Progress(stage, total) as progress:
-                    self._run(stage, store, progress)
+                    if self.config.runner == "ray":
+                        self._run_on_ray(stage, name, progress)
+                    else:
+                        self._run(stage, store, progress)
                 reasons = store.rejected().values()
             if stage is not stages[-1] or name == "sample":
                 print_reasons(reasons)
         if name != "sample":
             self._write_labels(name)
             print_reasons(reasons)
+
+    def _run_on_ray(self, stage: Stage, name: str, progress: Progress) -> None:
+        """The stage's shards by workers, each with a model of its own; this process holds the folder meanwhile."""
+        shards = sorted({row.number // self.config.shard_size for row in self.rows(stage)})
+        place = next(i for i, one in enumerate(self.stages(name)) if one.name == stage.name)
+        make = partial(_shard_worker, self.config, name, place)
+        config = self.config
+        for _, rows in run_shards(make, shards, workers=config.workers, gpus_per_worker=config.gpus_per_worker):
+            for _ in range(rows):
+                progress.finished_one()
+
+    def run_shard(self, stage: Stage, shard: int, model: Generator | None) -> tuple[int, Generator | None]:
+        """Do what is left of one shard, in a worker: its rows, and the model that is loaded by now."""
+        self._only, self._model = shard, model
+        with StageStore(self.out / stage.name, stage.settings, self.config.shard_size, of_worker=True) as store:
+            total = sum(1 for row in self.rows(stage) if store.shard_of(row.number) == shard)
+            with Progress(stage, total) as progress:
+                self._run(stage, store, progress)
+        return total, self._model
 
     def _check_solutions(self, stage: Stage) -> None:
         """Raise ``ValueError`` where a stage labels sampled solutions and none is sampled."""
@@ -125,7 +151,8 @@ class Pipeline:
         first = next(tasks, None)
         if first is None:  # nothing left: no model is loaded
             return
-        generator = stage.model.build(self.config.concurrency)
+        generator = self._model or stage.model.build(self.config.concurrency)
+        self._model = generator if self._only is not None else None
         progress.watch(generator)
         verifier = self.config.build_verifier() if isinstance(stage, MonteCarloStage) else None
 
@@ -169,6 +196,8 @@ class Pipeline:
         """A task for every row that is not done, shard by shard."""
         rejected = store.rejected()
         for shard, rows in itertools.groupby(self.rows(stage), key=lambda row: store.shard_of(row.number)):
+            if self._only not in (None, shard):
+                continue
             known = by_id(store.records(shard))
             for row in rows:
                 if row.id in rejected:
@@ -272,6 +301,19 @@ class Pipeline:
         write_json(self.out / "consensus_report.json", report.as_dict())
         print(f"{path}: {written} labelled solutions\n{report.as_text()}")
         return report
+
+
+def _shard_worker(config: AnnotateConfig, name: str, place: int) -> Work:
+    """What a worker does with a shard of the stage; its model stays loaded."""
+    pipeline = Pipeline(config)
+    stage, model = pipeline.stages(name)[place], None
+
+    def work(shard: int) -> int:
+        nonlocal model
+        rows, model = pipeline.run_shard(stage, shard, model)
+        return rows
+
+    return work
 
 
 def print_reasons(reasons: Iterable[str], most: int = 10) -> None:

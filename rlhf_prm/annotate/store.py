@@ -78,18 +78,20 @@ class StageStore(Shards):
         folder: made if it is not there.
         settings: everything that the records depend on.
         shard_size: problems per shard.
+        of_worker: a process that holds the folder has given this one shards to itself.
 
     Raises:
         ValueError: the folder holds records made with other settings, or another process is writing there.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any], shard_size: int):
+    def __init__(self, folder: str | Path, settings: dict[str, Any], shard_size: int, *, of_worker: bool = False):
         super().__init__(folder, shard_size)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._files: dict[Path, BinaryIO] = {}
         self._lock = open(self.folder / ".lock", "wb")  # noqa: SIM115 (held until close)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not of_worker:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
             raise ValueError(

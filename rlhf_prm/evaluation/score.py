@@ -1,23 +1,23 @@
 """``rlhf-prm score``: step scores for a file of rollouts, for people who want nothing but the scores."""
 
 import argparse
+import hashlib
 import json
-import math
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
-from rlhf_prm.columns import PROBLEM_COLUMNS, RESPONSE_COLUMNS, STEPS_COLUMNS, problem_of, steps_of
+from rlhf_prm.columns import PROBLEM_COLUMNS, STEPS_COLUMNS
 from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
 from rlhf_prm.evaluation.arguments import add_prm_kwargs, judge_from
+from rlhf_prm.evaluation.score_rows import TEXT_COLUMNS, read_rollouts, scored_rows
+from rlhf_prm.evaluation.score_shards import ScoreShards
 from rlhf_prm.files import whole
 from rlhf_prm.judges.load import is_judge
-from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
+from rlhf_prm.prm.protocol import PLACEMENTS
 from rlhf_prm.progress import Bar
-from rlhf_prm.step_data import read_records
 from rlhf_prm.steps import StepSplitter
 
-TEXT_COLUMNS = (*RESPONSE_COLUMNS, "solution")
+RUNNERS = ("local", "ray")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--problem-column", help="default: problem, prompt or question")
     parser.add_argument("--max-length", type=positive, help="longest input in tokens (default: the PRM's context)")
     parser.add_argument("--max-batch-tokens", type=positive, help="tokens of a micro-batch, padding counted")
+    parser.add_argument("--runner", default="local", choices=RUNNERS, help="ray: on the workers of a Ray cluster")
+    parser.add_argument("--workers", type=positive, default=2, help="of runner ray, each with the PRM")
+    parser.add_argument("--gpus-per-worker", type=float, default=0.0, help="of runner ray")
+    parser.add_argument("--shard-size", type=positive, default=2048, help="rows per shard of runner ray")
     parser.add_argument("--chunk", type=positive, default=256, help="rollouts read, scored and written together")
 
 
@@ -76,13 +80,16 @@ def run(args: argparse.Namespace) -> None:
         "max_batch_tokens",
         "server_url",
     )
+    if args.runner == "ray":
+        _run_on_ray(args, splitter, output, total, {name: getattr(args, name) for name in keywords})
+        return
     if is_judge(args.prm):
         scorer = judge_from(args.prm, args.prm_kwargs)
     else:
         with loading(f"--prm {args.prm}"):
             scorer = load_prm(args.prm, **{name: getattr(args, name) for name in keywords} | args.prm_kwargs)
     rows = read_rollouts(args.input, splitter, args.problem_column)
-    with whole(output) as partial, partial.open("w", encoding="utf-8") as file, Bar(total, "score") as bar:
+    with whole(output) as unfinished, unfinished.open("w", encoding="utf-8") as file, Bar(total, "score") as bar:
         for row in scored_rows(rows, scorer, args.chunk):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             bar.add()
@@ -97,23 +104,25 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def read_rollouts(
-    path: Path, splitter: StepSplitter, problem_column: str | None = None
-) -> Iterator[tuple[dict, str, list[str]]]:
-    """(row, problem, steps) of each row; ``ValueError`` that names the row where something is missing."""
-    for where, row in read_records(path):
-        try:
-            if isinstance(row, ValueError):
-                raise row
-            yield row, problem_of(row, problem_column), steps_of(row, splitter, TEXT_COLUMNS)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+def _run_on_ray(args: argparse.Namespace, splitter: StepSplitter, output: Path, total: int, keywords: dict) -> None:
+    """The same rows by workers; the same command goes on where it was stopped."""
+    from rlhf_prm.prm import load_prm
+
+    if is_judge(args.prm):
+        raise ValueError(f"--runner ray: got the judge {args.prm}, which is behind endpoints; expected runner local")
+    shards = ScoreShards(
+        output.resolve(),
+        partial(read_rollouts, args.input.resolve(), splitter, args.problem_column),
+        partial(load_prm, args.prm, **keywords, **args.prm_kwargs),
+        {"prm": args.prm, "input": _content(args.input), "separator": args.separator, **keywords, **args.prm_kwargs},
+        args.shard_size,
+        args.chunk,
+    )
+    with Bar(total, "score") as bar:
+        shards.run(total, workers=args.workers, gpus_per_worker=args.gpus_per_worker, done=bar.add)
+    print(f"{output}: {total} rollouts, by {args.workers} workers in shards of {args.shard_size}")
 
 
-def scored_rows(rollouts: Iterable[tuple[dict, str, list[str]]], scorer: StepScorer, chunk: int) -> Iterator[dict]:
-    """The rows in their order, each with ``step_scores``; a chunk is scored as one call."""
-    rollouts = iter(rollouts)
-    while part := list(islice(rollouts, chunk)):
-        scores = scorer.score([problem for _, problem, _ in part], [steps for _, _, steps in part])
-        for (row, _, _), values in zip(part, scores, strict=True):
-            yield row | {"step_scores": [None if math.isnan(value) else value for value in values]}
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -52,7 +52,7 @@ class HackGuard(TrainerCallback):
         shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
         make_up: lengthen the training by the updates that a rollback threw away, and set the learning rate's schedule
             back by as many.
-        texts: most rollouts whose text is measured per update.
+        texts: most rollouts whose text is measured per update; ``characters``: most of each, from its end.
 
     Raises:
         ValueError: an unknown action or measure, a number outside its range.
@@ -75,8 +75,12 @@ class HackGuard(TrainerCallback):
         floor: float = 0.1,
         make_up: bool = False,
         texts: int = 64,
+        characters: int = 8_000,
     ) -> None:
-        self.trainer, self.held_out, self.texts = trainer, held_out, texts
+        for name, value in (("texts", texts), ("characters", characters)):
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, expected 1 or more")
+        self.trainer, self.held_out, self.texts, self.characters = trainer, held_out, texts, characters
         self.actions = Actions(action, dict(actions or {}), shrink, floor, make_up)
         self.schedule = Schedule(every, quiet_every)
         refuse_unknown(set(rules or {}) - set(RULES))
@@ -134,7 +138,7 @@ class HackGuard(TrainerCallback):
         batches = self.batches.taken()
         if not batches:
             return
-        measures, process, outcome = update_measures(batches, self.texts)
+        measures, process, outcome = update_measures(batches, self.texts, self.characters)
         trips = self.watch.observe(measures, process, outcome)
         logged = metrics_of(self.trainer, "train")
         for name, value in {**measures, "process_scale": self.trainer.process_scale, "suspicions": len(trips)}.items():

@@ -19,7 +19,15 @@ from rlhf_prm.plan.memory import (
 )
 from rlhf_prm.plan.recipe import in_place_of_weights, launch_settings, prm_shape, recipe_settings
 from rlhf_prm.plan.shapes import model_shape
-from rlhf_prm.plan.timing import GPUS, Efficiency, seconds_by_part
+from rlhf_prm.plan.timing import (
+    BESIDE_TRAINING,
+    GPUS,
+    Efficiency,
+    judge_tokens,
+    seconds_by_part,
+    update_seconds,
+)
+from rlhf_prm.thinking import PARTS
 
 DEFAULTS = {field.name: field.default for field in fields(RunPlan)}
 ONE_PROCESS = {"gpus": 1, "nodes": 1, "zero": 0}  # how a recipe is launched where nothing else is said
@@ -38,16 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("prm_placement", PLACEMENTS),
         ("vllm", ("colocate", "server", "none")),
         ("scorer", SCORERS),
+        ("prm_reads", PARTS),
     ):
         parser.add_argument(_flag(name), choices=choices, help=f"({DEFAULTS[name]})")
     parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), help="ZeRO stage; 0 = DDP (3, on one GPU 0)")
-    for name in ("gpus", "nodes", "prm_tokens", "rollouts", "prompt_tokens", "completion_tokens"):
+    for name in ("gpus", "nodes", "prm_tokens", "rollouts", "prompt_tokens", "completion_tokens", "judge_tokens"):
         parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")
     for name in ("per_device_train_batch_size", "num_iterations"):
         parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")
-    name = "vllm_gpu_memory_utilization"
-    parser.add_argument(_flag(name), type=float, help=f"({DEFAULTS[name]})")
-    for name in ("offload_optimizer", "reference", "prm_refresh", "vllm_enable_sleep_mode", "gradient_checkpointing"):
+    for name in ("vllm_gpu_memory_utilization", "thinking_share"):
+        parser.add_argument(_flag(name), type=float, help=f"({DEFAULTS[name]})")
+    parser.add_argument("--judge-price", type=float, nargs=2, metavar=("READ", "WRITTEN"), help="per million tokens")
+    for name in (
+        "asynchronous",
+        "offload_optimizer",
+        "reference",
+        "prm_refresh",
+        "vllm_enable_sleep_mode",
+        "gradient_checkpointing",
+    ):
         parser.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=f"({DEFAULTS[name]})")
     parser.add_argument("--training-share", type=float, default=Efficiency.training, help="of peak FLOP/s in training")
     parser.add_argument("--decoding-share", type=float, default=Efficiency.decoding, help="of memory bandwidth")
@@ -103,6 +120,9 @@ def summary(plan: RunPlan, names: dict[str, str], args: argparse.Namespace) -> d
     """Everything the command says, as plain numbers."""
     share = Efficiency(training=args.training_share, decoding=args.decoding_share)
     fix = smallest_fix(plan)
+    seconds = seconds_by_part(fix[1] if fix else plan, GPUS[args.gpu], share)
+    read, written = judge_tokens(plan)
+    price = args.judge_price or (0.0, 0.0)
     return {
         "planned": planned(plan, names, args.gpu),
         "fits": fits(plan),
@@ -114,7 +134,9 @@ def summary(plan: RunPlan, names: dict[str, str], args: argparse.Namespace) -> d
         "peak": peak_bytes(plan),
         "host_memory_per_node": host_memory(plan),
         "rollouts_in_cache": kv_cache_room(plan),
-        "seconds": seconds_by_part(fix[1] if fix else plan, GPUS[args.gpu], share),
+        "seconds": seconds,
+        "update_seconds": update_seconds(fix[1] if fix else plan, seconds),
+        "judge": {"read": read, "written": written, "price": (read * price[0] + written * price[1]) / 1e6},
         "fix": None if fix is None else fix[0],
         "peak_when_fixed": None if fix is None else peak_bytes(fix[1]),
         "host_memory_when_fixed": None if fix is None else host_memory(fix[1]),
@@ -197,11 +219,16 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(said, indent=1))
         return
-    total = sum(said["seconds"].values())
+    total = said["update_seconds"]
     changed = ", with these changes" if not said["fits"] and said["fix"] is not None else ""
     lines = [*_head(plan, names, args.gpu), *_table(plan, said), *_verdict(plan, said)]
     lines += ["", f"{'seconds per update' + changed:32}{total:10.1f}"]
     lines += [f"  {name:30}{seconds:10.1f}" for name, seconds in said["seconds"].items()]
+    if plan.asynchronous:
+        lines.append(f"the longer of {' + '.join(BESIDE_TRAINING)} and all others: they overlap, on other GPUs.")
+    if said["judge"]["read"]:
+        cost = f", {said['judge']['price']:.2f} by the prices given" if args.judge_price else ""
+        lines.append(f"judge: {said['judge']['read']:,} tokens read, {said['judge']['written']:,} written{cost}.")
     shares = f"{args.training_share:.0%} of peak FLOP/s in training"
     if plan.task == "rl":
         shares += f", {Efficiency.scoring:.0%} in scoring, {args.decoding_share:.0%} of memory bandwidth in decoding"

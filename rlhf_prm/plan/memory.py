@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 from rlhf_prm.plan.shapes import ModelShape
+from rlhf_prm.thinking import PARTS
 
 GB = 10**9
 PHASES = ("generate", "score", "train")
@@ -32,7 +33,9 @@ class RunPlan:
     ``vllm``: "colocate", "server" (on other GPUs), or "none" (transformers' generate). ``scorer``: what ``prm`` is the
     shape of: "prm" (a trunk), "frozen" (a whole language model: a teacher, the policy's start), "implicit" (two of
     them, one of which learns) or "adapter" (an implicit PRM as an adapter on one). ``prm_refresh``: the PRM learns
-    along now and then.
+    along now and then. ``thinking_share``: of a completion's tokens; ``prm_reads`` "thinking" or "answer" leaves the
+    others out. ``judge_tokens``: that a judge writes on each rollout, which it reads. ``asynchronous``: rollouts are
+    sampled and scored while the trainer trains on earlier ones, on other GPUs, as many again.
     """
 
     policy: ModelShape
@@ -60,6 +63,10 @@ class RunPlan:
     frozen_bytes: int = 4
     scorer: str = "prm"
     prm_refresh: bool = False
+    thinking_share: float = 0.0
+    prm_reads: str = "all"
+    judge_tokens: int = 0
+    asynchronous: bool = False
 
     def __post_init__(self) -> None:
         for name, wanted in (
@@ -69,9 +76,20 @@ class RunPlan:
             ("prm_placement", PLACEMENTS),
             ("scorer", SCORERS),
             ("vllm", ("colocate", "server", "none")),
+            ("prm_reads", PARTS),
         ):
             if getattr(self, name) not in wanted:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {wanted}")
+        if not 0 <= self.thinking_share <= 1:
+            raise ValueError(f"thinking_share: got {self.thinking_share}, expected a share between 0 and 1")
+        if self.judge_tokens < 0:
+            raise ValueError(f"judge_tokens: got {self.judge_tokens}, expected 0 (no judge) or more")
+        apart = self.prm is None or self.prm_placement == "server"
+        if self.asynchronous and (self.vllm != "server" or not apart):
+            raise ValueError(
+                f"asynchronous: got True with vllm {self.vllm!r} and prm_placement {self.prm_placement!r}, expected "
+                "'server' for both: what runs beside the training needs GPUs of its own"
+            )
         if self.gpus < 1 or self.nodes < 1 or self.gpus % self.nodes:
             raise ValueError(f"gpus: got {self.gpus} on {self.nodes} nodes, expected the same positive number on each")
         if self.rollouts % (self.gpus * self.per_device_train_batch_size):
@@ -84,6 +102,12 @@ class RunPlan:
     def tokens(self) -> int:
         """Prompt and completion of one rollout."""
         return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def read_tokens(self) -> float:
+        """Tokens of one rollout that the scorer reads."""
+        shares = {"all": 1.0, "thinking": self.thinking_share, "answer": 1 - self.thinking_share}
+        return self.prompt_tokens + self.completion_tokens * shares[self.prm_reads]
 
     @property
     def scorer_parameters(self) -> int:

@@ -54,6 +54,10 @@ class ModelShape:
         """Two per weight that is multiplied: the layers and the output matrix (the embedding is a look-up)."""
         return 2 * (self.layers * self.layer_parameters + self.embedding_parameters)
 
+    def attention_flops_per_token(self, tokens: int | float) -> float:
+        """Of scores and weighted values over the tokens before, in the mean over a text of so many."""
+        return 2.0 * self.layers * self.q_width * tokens
+
     @property
     def kv_bytes_per_token(self) -> int:
         """Key and value of every layer, in two-byte numbers."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from rlhf_prm.plan.memory import GB, RunPlan, kv_cache_room
 
+REFRESH_ROWS, REFRESH_EVERY = 60 * 64, 20  # passes over a rollout in a refresh, updates between two: its defaults
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -53,7 +55,8 @@ def generation_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float
     running = math.ceil(local / waves)
     cache = running * (plan.prompt_tokens + plan.completion_tokens / 2) * policy.kv_bytes_per_token
     read = (2 * policy.parameters + cache) / (gpu.memory_bandwidth * share.decoding)
-    arithmetic = running * policy.forward_flops_per_token / (gpu.flops * share.scoring)
+    per_token = policy.forward_flops_per_token + policy.attention_flops_per_token(plan.tokens)
+    arithmetic = running * per_token / (gpu.flops * share.scoring)
     prefill = local * plan.prompt_tokens * policy.forward_flops_per_token / (gpu.flops * share.scoring)
     return prefill + waves * plan.completion_tokens * max(read, arithmetic)
 
@@ -64,18 +67,33 @@ def scoring_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
     A frozen language model is compared with the policy: one forward more, of the policy. An implicit PRM has its
     reference's forward, its own, and the three passes of a training step.
     """
-    if plan.prm is None or plan.prm_placement == "server":
+    if plan.prm is None or (plan.prm_placement == "server" and not plan.asynchronous):
         return 0.0
-    tokens = plan.rollouts // plan.gpus * plan.tokens
+    tokens, longer = plan.rollouts // plan.gpus * plan.read_tokens, plan.prm.attention_flops_per_token(plan.read_tokens)
     moved = 2 * 2 * plan.scorer_parameters / gpu.host_bandwidth if plan.prm_placement == "offload" else 0.0
+    forward = plan.prm.forward_flops_per_token + longer
     if plan.scorer == "prm":
-        per_token = 2 * plan.prm.layers * plan.prm.layer_parameters
+        per_token = 2 * plan.prm.layers * plan.prm.layer_parameters + longer
     elif plan.scorer == "frozen":
-        per_token = plan.prm.forward_flops_per_token + plan.policy.forward_flops_per_token
+        per_token = forward + _forward_flops(plan)
     else:
-        learning = 3 * plan.prm.forward_flops_per_token * tokens / (gpu.flops * share.training)
-        return 2 * plan.prm.forward_flops_per_token * tokens / (gpu.flops * share.scoring) + learning + moved
+        learning = 3 * forward * tokens / (gpu.flops * share.training)
+        return 2 * forward * tokens / (gpu.flops * share.scoring) + learning + moved
     return per_token * tokens / (gpu.flops * share.scoring) + moved
+
+
+def _forward_flops(plan: RunPlan) -> float:
+    """Of the policy, per token of a rollout, attention included."""
+    return plan.policy.forward_flops_per_token + plan.policy.attention_flops_per_token(plan.tokens)
+
+
+def refresh_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
+    """The PRM's training passes over ``REFRESH_ROWS`` rollouts every ``REFRESH_EVERY`` updates, for one update."""
+    if plan.prm is None or not plan.prm_refresh:
+        return 0.0
+    per_token = 2 * plan.prm.layers * plan.prm.layer_parameters + plan.prm.attention_flops_per_token(plan.read_tokens)
+    tokens = REFRESH_ROWS / REFRESH_EVERY * plan.read_tokens / plan.gpus
+    return 3 * per_token * tokens / (gpu.flops * share.training)
 
 
 def training_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
@@ -84,7 +102,7 @@ def training_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
     passes = (4 if plan.gradient_checkpointing else 3) * plan.num_iterations
     models = 2 if plan.critic == "own" else 1
     output = 2 * plan.policy.embedding_parameters if plan.task == "prm" else 0  # a PRM has no output matrix
-    return models * passes * tokens * (plan.policy.forward_flops_per_token - output) / (gpu.flops * share.training)
+    return models * passes * tokens * (_forward_flops(plan) - output) / (gpu.flops * share.training)
 
 
 def old_policy_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
@@ -94,7 +112,7 @@ def old_policy_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float
     old = plan.vllm != "none" or plan.critic != "none" or plan.num_iterations > 1
     forwards = int(old) + int(plan.critic == "own") + int(plan.reference)
     tokens = plan.rollouts // plan.gpus * plan.tokens
-    return forwards * tokens * plan.policy.forward_flops_per_token / (gpu.flops * share.scoring)
+    return forwards * tokens * _forward_flops(plan) / (gpu.flops * share.scoring)
 
 
 def communication_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
@@ -133,9 +151,27 @@ def seconds_by_part(plan: RunPlan, gpu: Hardware, share: Efficiency | None = Non
     parts = {
         "generate": generation_seconds(plan, gpu, share),
         "PRM": scoring_seconds(plan, gpu, share),
+        "PRM refresh": refresh_seconds(plan, gpu, share),
         "old policy, values, reference": old_policy_seconds(plan, gpu, share),
         "train": training_seconds(plan, gpu, share),
         "communicate": communication_seconds(plan, gpu, share),
         "sync weights": weight_sync_seconds(plan, gpu, share),
     }
     return {name: seconds for name, seconds in parts.items() if seconds}
+
+
+BESIDE_TRAINING = ("generate", "PRM")  # what an asynchronous run does while it trains
+
+
+def update_seconds(plan: RunPlan, seconds: dict[str, float]) -> float:
+    """Of a whole update: the sum of its parts; where it is asynchronous, the longer of the two sides."""
+    beside = sum(seconds.get(name, 0.0) for name in BESIDE_TRAINING)
+    training = sum(seconds.values()) - beside
+    return max(beside, training) if plan.asynchronous else beside + training
+
+
+def judge_tokens(plan: RunPlan) -> tuple[int, int]:
+    """(read, written) by a judge for one update; (0, 0) without one."""
+    if not plan.judge_tokens:
+        return 0, 0
+    return round(plan.rollouts * plan.read_tokens), plan.rollouts * plan.judge_tokens

@@ -38,6 +38,7 @@ def load_prm(
     device: str | torch.device | None = None,
     dtype: str = "auto",
     max_length: int | None = None,
+    past_context: str = "nan",
     max_batch_tokens: int | None = None,
     share_prefix: bool | str = "auto",
     attn_implementation: str | None = None,
@@ -63,6 +64,8 @@ def load_prm(
         device: default: this rank's GPU, else the CPU.
         dtype: ``"auto"`` is bfloat16 on a GPU and float32 on a CPU.
         max_length: longest input in tokens; default and upper limit: the PRM's context.
+        past_context: what becomes of steps past that: "nan", or "window": scored behind the problem and the last steps
+            before them; see :class:`~rlhf_prm.prm.scorer.BatchScorer`.
         max_batch_tokens: padded size of a micro-batch; default: 16,384 on a GPU and 1,024 on a CPU, whose caches are
             small.
         share_prefix: run the prompt of a group once and hand its keys and values on to the group's rollouts.
@@ -87,7 +90,15 @@ def load_prm(
     texts = Texts(tokenizer, chosen.tag)
     context = context_of(name, config, max_length)
     if placement == "server":
-        served = ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
+        served = ServerScorer(
+            chosen,
+            texts,
+            url=server_url,
+            model=name,
+            context=context,
+            deadline=server_deadline,
+            past_context=past_context,
+        )
         served.calibration = calibration
         served.between_steps_given = between_steps is not None
         return _with_target(served, config)
@@ -114,6 +125,7 @@ def load_prm(
         max_batch_tokens=max_batch_tokens or (16384 if device.type == "cuda" else 1024),
         sharing_from=sharing_from,
         packs=bool(reader.packs),
+        past_context=past_context,
     )
     scorer.name_or_path = name
     scorer.calibration = calibration

@@ -5,6 +5,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from rlhf_prm.prm.families import Family
 from rlhf_prm.prm.placement import Placement
 from rlhf_prm.prm.protocol import StepScorer as StepScorer
 from rlhf_prm.prm.texts import Rendered, Texts
+from rlhf_prm.prm.windows import PAST_CONTEXT, Window, windows
 
 
 @dataclass
@@ -31,6 +33,7 @@ class ScorerStats:
     tokens: int = 0  # run through the model, padding not counted
     padded_tokens: int = 0  # run through the model in all
     unscored_steps: int = 0  # past the context: NaN
+    windowed_steps: int = 0  # past the context: scored behind the steps before them only
     non_finite_steps: int = 0  # the model gave NaN or infinity: NaN
 
     def taken(self) -> dict[str, float]:
@@ -47,7 +50,10 @@ class BatchScorer(ABC):
     Args:
         family: how this PRM is rendered and read.
         texts: its tokenizer.
-        context: longest input in tokens. Steps past it get NaN, are counted and warned about.
+        context: longest input in tokens.
+        past_context: what becomes of steps past it. "nan": they get NaN. "window": they are read again behind the
+            problem with the steps before them, as many as half a context holds (:mod:`rlhf_prm.prm.windows`); what
+            stands between is not seen. Steps without a score are counted and warned about.
 
     ``calibration`` turns the PRM's own scores into those that :meth:`score` gives; at first it changes nothing.
     ``target`` is "outcome" for an outcome reward model, which was trained on the verdict at the last step only
@@ -57,7 +63,10 @@ class BatchScorer(ABC):
 
     target: str = "steps"
 
-    def __init__(self, family: Family, texts: Texts, context: int):
+    def __init__(self, family: Family, texts: Texts, context: int, past_context: str = "nan"):
+        if past_context not in PAST_CONTEXT:
+            raise ValueError(f"past_context={past_context!r}: expected one of {', '.join(PAST_CONTEXT)}.")
+        self.past_context = past_context
         self.calibration = Calibration()
         self.between_steps_given = False
         self.family = family
@@ -93,15 +102,18 @@ class BatchScorer(ABC):
         """
         begun = time.perf_counter()
         rollouts, index = distinct(problems, steps)
-        rendered, failure = self._rendered(rollouts)
-        scorable = [i for i, r in enumerate(rendered) if r.ends]
+        pieces, failure = self._pieces(rollouts)
         problem_numbers: dict[str, int] = {}
-        groups = [problem_numbers.setdefault(rollouts[i][0], len(problem_numbers)) for i in scorable]
-        found = self._probabilities([rendered[i] for i in scorable], groups, failure)
+        groups = [problem_numbers.setdefault(rollouts[i][0], len(problem_numbers)) for i, _ in pieces]
+        found = self._probabilities([window.rendered for _, window in pieces], groups, failure)
         scores = [[math.nan] * len(parts) for _, parts in rollouts]
-        for i, values in zip(scorable, found, strict=True):
-            scores[i][: len(values)] = self.calibration(values)
-        self._report(rollouts, rendered, scores, scorable)
+        read: list[list[int]] = [[] for _ in rollouts]
+        for (i, window), values in zip(pieces, found, strict=True):
+            own = self.calibration(values)
+            scores[i][window.new.start : window.new.stop] = own[window.skip :]
+            read[i] += window.new
+            self.stats.windowed_steps += len(window.new) if window.first else 0
+        self._report(rollouts, read, scores)
         self.stats.calls += 1
         self.stats.rollouts += len(problems)
         self.stats.duplicates += len(problems) - len(rollouts)
@@ -121,22 +133,33 @@ class BatchScorer(ABC):
         """Every rollout cut to the context; an exception is given back, for other ranks must hear of it first."""
         try:
             return [
-                within_context(self.family.rendered(self.texts, problem, steps), self.context)
-                if steps
-                else Rendered([], [], 0)
-                for problem, steps in rollouts
+                self._one_rendered(problem, steps) if steps else Rendered([], [], 0) for problem, steps in rollouts
             ], None
         except Exception as error:
             return [], error
 
-    def _report(
-        self,
-        rollouts: list[tuple[str, list[str]]],
-        rendered: list[Rendered],
-        scores: list[list[float]],
-        scorable: list[int],
-    ) -> None:
-        broken = {i: sum(map(math.isnan, scores[i][: len(rendered[i].ends)])) for i in scorable}
+    def _pieces(self, rollouts: list[tuple[str, list[str]]]) -> tuple[list[tuple[int, Window]], Exception | None]:
+        """(rollout, what is read of it at once), one or more for each rollout that can be read at all."""
+        rendered, failure = self._rendered(rollouts)
+        pieces = [(i, Window(one)) for i, one in enumerate(rendered) if one.ends]
+        if failure is not None or self.past_context == "nan":
+            return pieces, failure
+        try:
+            return [
+                (i, window)
+                for i, ((problem, steps), whole) in enumerate(zip(rollouts, rendered, strict=True))
+                for window in windows(partial(self._one_rendered, problem), steps, whole)
+            ], None
+        except Exception as error:  # other ranks must hear of it first
+            return [], error
+
+    def _one_rendered(self, problem: str, steps: list[str]) -> Rendered:
+        return within_context(self.family.rendered(self.texts, problem, steps), self.context)
+
+    def _report(self, rollouts: list[tuple[str, list[str]]], read: list[list[int]], scores: list[list[float]]) -> None:
+        """Counts and warnings; ``read`` has the steps of each rollout that the PRM was shown."""
+        scorable = [i for i, steps in enumerate(read) if steps]
+        broken = {i: sum(math.isnan(scores[i][k]) for k in read[i]) for i in scorable}
         broken = {i: count for i, count in broken.items() if count}
         if broken:
             names = "; ".join(_named(rollouts[i]) for i in list(broken)[:3])
@@ -147,14 +170,15 @@ class BatchScorer(ABC):
                 )
             self.stats.non_finite_steps += sum(broken.values())
             _warn(f"the PRM gave NaN or infinity for {len(broken)} rollout(s): {names}. Their scores are NaN.")
-        past = [i for i, (_, steps) in enumerate(rollouts) if len(rendered[i].ends) < len(steps)]
+        past = [i for i, (_, steps) in enumerate(rollouts) if len(read[i]) < len(steps)]
         if past:
-            missing = sum(len(rollouts[i][1]) - len(rendered[i].ends) for i in past)
+            missing = sum(len(rollouts[i][1]) - len(read[i]) for i in past)
             self.stats.unscored_steps += missing
+            advice = " past_context='window' scores them by the steps before." if self.past_context == "nan" else ""
             _warn(
                 f"{missing} step(s) of {len(past)} rollout(s) lie past the PRM's context of {self.context} tokens and "
                 f"have NaN for a score, e.g. {_named(rollouts[past[0]])}. Shorten the completions, or choose a PRM "
-                "with a longer context."
+                f"with a longer context.{advice}"
             )
 
 
@@ -167,7 +191,7 @@ class PRMScorer(BatchScorer):
         sharing_from: the prompt of a group is run once where that saves at least this part of the group's tokens;
             ``math.inf`` for never. See :func:`rlhf_prm.prm.batching.plan`.
         packs: micro-batches are one row without padding; for flash attention.
-        family, texts, context: see :class:`BatchScorer`.
+        family, texts, context, past_context: see :class:`BatchScorer`.
     """
 
     name_or_path: str | None = None  # the checkpoint, where there is one: a critic can start from it
@@ -182,8 +206,9 @@ class PRMScorer(BatchScorer):
         max_batch_tokens: int,
         sharing_from: float = math.inf,
         packs: bool = False,
+        past_context: str = "nan",
     ):
-        super().__init__(family, texts, context)
+        super().__init__(family, texts, context, past_context)
         self.placement = placement
         self.max_batch_tokens = max_batch_tokens
         self.sharing_from = sharing_from

@@ -54,10 +54,11 @@ class ServerScorer(BatchScorer):
         timeout: float = 120.0,
         in_flight: int = 16,
         request_tokens: int = 8192,
+        past_context: str = "nan",
     ):
         if family.served is None:
             raise ValueError(f"vLLM does not serve PRMs of family {family.name!r}: choose another placement.")
-        super().__init__(family, texts, context)
+        super().__init__(family, texts, context, past_context)
         self.url = url.rstrip("/")
         self.model = model
         self.deadline = deadline

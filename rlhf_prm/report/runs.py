@@ -178,7 +178,8 @@ def _numbers(values: Any, count: int) -> list[float]:
 
 
 def _read_rollouts(rows: list[Row]) -> Iterator[Rollout]:
-    """Rollouts of one batch: neighbours with the same prompt are a group."""
+    """Rollouts of one batch: neighbours with the same prompt are a group. Rows without texts are left out."""
+    rows = [row for row in rows if "steps" not in row or row["steps"] is not None]
     for group, (_, members) in enumerate(groupby(rows, key=lambda row: _text(row.get("prompt")))):
         members = list(members)
         outcomes = torch.tensor([_number(row.get("outcome_reward")) for row in members])

@@ -22,7 +22,7 @@ def completion_columns(batch: Any, acts: bool) -> dict[str, list]:
     rows, rollouts = batch.rows, batch.rollouts
     advantages = zip(batch.step_advantages.tolist(), rows, strict=True)
     columns = {
-        "steps": [row.steps for row in rows],
+        "steps": [row.steps if row.has_text else None for row in rows],
         "step_scores": [row.scores for row in rows],
         "step_advantages": [of_steps[: len(row.steps)] for of_steps, row in advantages],
     }

@@ -6,8 +6,11 @@ from typing import Any, ClassVar
 
 from trl import GRPOConfig
 
+from rlhf_prm.merged_steps import RULES as MERGE_RULES
+from rlhf_prm.rl.parts import Reading
 from rlhf_prm.rl.turn_scores import RULES
 from rlhf_prm.steps import StepSplitter
+from rlhf_prm.thinking import PARTS, Thinking
 
 # TRL checks these at the first loss, after the first generation; a typo should not cost that.
 _TRL_CHOICES = {
@@ -31,6 +34,15 @@ class ProcessGRPOConfig(GRPOConfig):
             ``reward.scheduled``. On the command line: JSON.
         step_separator: the text between two steps.
         step_pattern: a regular expression in place of ``step_separator``.
+        step_limit: neighbouring steps are merged until a completion has at most so many; None = no limit.
+        step_merge: "length" (the shortest neighbours first) or "breaks" (those that begin with "Wait", "So", … last).
+        think_tags: [opening, closing] of a reasoning model's thinking, mostly ["<think>", "</think>"]; a step ends
+            there. None: thinking is not told from answers.
+        think_opened: the prompt ends with the opening tag, so that a completion begins in the middle of thinking.
+        prm_reads, verifier_reads, credit_reads: "all", "thinking" or "answer". Steps that the PRM does not read have no
+            score; those without credit have their outcome-only advantage.
+        gathered_texts: of about so many completions of a generation batch the texts reach every process, for the
+            completions table, the guard and labelling; 0 = of all. Numbers always do.
         step_unit: "separator", or "turn": each turn of a policy that uses tools is one step.
         turn_scores: whose scores of turns are merged into the step scores: "environment" (its ``turn_rewards()``), or
             the dotted path of a function ``(problems, turns) -> scores``; None = nobody's, or the trainer's
@@ -64,6 +76,22 @@ class ProcessGRPOConfig(GRPOConfig):
         default=None, metadata={"help": "A regular expression whose matches end a step, in place of step_separator."}
     )
 
+    step_limit: int | None = field(
+        default=None, metadata={"help": "Most steps of a completion: neighbouring ones are merged."}
+    )
+    step_merge: str = field(default="length", metadata={"help": f"Which are merged: {', '.join(MERGE_RULES)}."})
+    think_tags: list[str] | None = field(
+        default=None, metadata={"help": "Opening and closing tag of thinking, e.g. <think> </think>."}
+    )
+    think_opened: bool = field(default=False, metadata={"help": "The prompt ends with the opening tag."})
+    prm_reads: str = field(default="all", metadata={"help": f"What the PRM reads: {', '.join(PARTS)}."})
+    verifier_reads: str = field(default="all", metadata={"help": f"What the verifier reads: {', '.join(PARTS)}."})
+    credit_reads: str = field(default="all", metadata={"help": f"What earns process credit: {', '.join(PARTS)}."})
+
+    gathered_texts: int = field(
+        default=256, metadata={"help": "Completions of a batch whose texts reach every process; 0 = all."}
+    )
+
     step_unit: str = field(default="separator", metadata={"help": "What a step is: separator (see there) or turn."})
     turn_scores: str | None = field(
         default=None, metadata={"help": "Scores of whole turns: environment, or the dotted path of a function."}
@@ -75,8 +103,11 @@ class ProcessGRPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.gathered_texts < 0:
+            raise ValueError(f"gathered_texts: got {self.gathered_texts}, expected 0 (all) or more")
         self.step_separator = self.step_separator.replace("\\n", "\n")  # as typed on a command line
         self.splitter()
+        self.reading()
         if self.method_kwargs is None:
             self.method_kwargs = {}
         if not isinstance(self.method_kwargs, dict):
@@ -137,4 +168,23 @@ class ProcessGRPOConfig(GRPOConfig):
         """The ``StepSplitter`` these settings describe."""
         if self.step_unit == "turn":
             return StepSplitter(pattern=NEVER)
-        return StepSplitter(separator=self.step_separator, pattern=self.step_pattern)
+        return StepSplitter(
+            separator=self.step_separator,
+            pattern=self.step_pattern,
+            limit=self.step_limit,
+            merge=self.step_merge,
+            thinking=self._thinking(),
+        )
+
+    def reading(self) -> Reading:
+        """Who reads which part of a completion."""
+        return Reading(self._thinking(), self.prm_reads, self.verifier_reads, self.credit_reads)
+
+    def _thinking(self) -> Thinking | None:
+        if self.think_tags is None:
+            if self.think_opened:
+                raise ValueError("think_opened: got True without think_tags, expected the two tags")
+            return None
+        if len(self.think_tags) != 2:
+            raise ValueError(f"think_tags: got {self.think_tags}, expected two: the opening and the closing one")
+        return Thinking(*self.think_tags, opened=self.think_opened)

@@ -24,8 +24,10 @@ from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
 from rlhf_prm.rl.environments import OWN_METHODS, EnvironmentReports, Reported, reported_by_rollout_func
 from rlhf_prm.rl.failed_batch import undone_if_it_fails
+from rlhf_prm.rl.gathered_texts import blanked, kept_of_rank, without_texts
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.rl.outcomes import VerifierReward, check_sources, readable
+from rlhf_prm.rl.parts import credited_steps
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
 from rlhf_prm.rl.policy_tokens import of_width, policy_tokens, scattered
 from rlhf_prm.rl.rollout_metrics import rollout_metrics, scorer_metrics
@@ -40,7 +42,7 @@ from rlhf_prm.rl.sampled import Sampled
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
-from rlhf_prm.rl.thoughts import tell_of_thoughts
+from rlhf_prm.rl.thoughts import refuse_unopened, tell_of_thoughts
 from rlhf_prm.rl.trl_seam import (
     checkpoint_folder,
     completions_only_head,
@@ -50,6 +52,7 @@ from rlhf_prm.rl.trl_seam import (
     prompt_ids,
     reported_by_rewards,
     tables_of,
+    texts_shortened,
     tokenizer_of,
 )
 from rlhf_prm.rl.turn_scores import TurnFunction, turn_scores
@@ -105,6 +108,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     Attributes:
         process_scale: float in [0, 1]; shrinks what the method adds to outcome-only (see ``StepAdvantages``).
+        text_budget: int or None; of about how many rollouts of a batch the texts are gathered (None = all).
         last_rollouts: the newest ``ScoredBatch``.
 
     Raises:
@@ -153,6 +157,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if verifier is not None:
             reward_funcs = [VerifierReward(self), *reward_funcs]
         self.process_scale = 1.0
+        self.text_budget = args.gathered_texts or None
         self.last_rollouts: ScoredBatch | None = None
         self.verified_rows: list[ScoredRollout] = []
         self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
@@ -163,6 +168,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.samples_only = False  # set by `sampled`
         self._first_batch_seen = False
         self._outcome_rewards: Tensor | None = None
+        self._credited: Tensor | None = None  # the steps of the newest batch that earn process credit; None = all
         super().__init__(
             model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
         )
@@ -173,13 +179,16 @@ class ProcessGRPOTrainer(GRPOTrainer):
         hide_from_policy(self, OWN_METHODS)
         own_rollouts = self.rollout_func is not None
         of_turns = turn_scores(args, turn_scorer, step_scorer is not None, environments, own_rollouts=own_rollouts)
-        self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier, of_turns)
+        self.reading = args.reading()
+        refuse_unopened(self.reading.thinking, self)
+        sources = self.reading.sources(tokenizer_of(self), step_scorer, verifier)
+        self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), *sources, of_turns)
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
         self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
         if args.step_pattern is None and hasattr(step_scorer, "follow_separator"):
             step_scorer.follow_separator(args.step_separator)
-        if verifier is not None:
+        if verifier is not None and self.reading.verifier == "all":  # else it is shown no thought
             tell_of_thoughts(verifier, self)
         if outcome_reward in reward_funcs:
             tell_of_thoughts(shared_verifier(), self)
@@ -271,15 +280,17 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         """As TRL's, with ``advantages`` (B,) replaced by (B, T)."""
         self._sampled_for, self._scoring_of_batch = inputs, None
-        with undone_if_it_fails(self):
+        mode = "train" if self.model.training else "eval"
+        num_generations = self.num_generations if mode == "train" else self.num_generations_eval
+        first = self.accelerator.process_index * len(inputs)
+        kept = kept_of_rank(self, len(inputs), num_generations)
+        with undone_if_it_fails(self), texts_shortened(blanked(kept)):
             output = super()._generate_and_score_completions(inputs)
             self.verified_rows = self._scoring_of_batch.scored(self.verified_rows)
         self._sampled_for = self._scoring_of_batch = None
-        mode = "train" if self.model.training else "eval"
-        rows: list[ScoredRollout] = gather_object(self.verified_rows)
-        num_generations = self.num_generations if mode == "train" else self.num_generations_eval
+        rows: list[ScoredRollout] = gather_object(without_texts(self.reading.credited(self.verified_rows), kept))
+        self._credited = credited_steps(rows)
         rollouts = step_rollouts(rows, self._outcome_rewards, num_generations)
-        first = self.accelerator.process_index * len(inputs)
         step_advantages, output["advantages"] = self._advantages(output, rollouts, slice(first, first + len(inputs)))
         sampled = sum(gather_object([self.scoring.sampled_tokens]))
         self.last_rollouts = ScoredBatch(rows, rollouts, step_advantages, mode, self.state.global_step, sampled)
@@ -309,7 +320,11 @@ class ProcessGRPOTrainer(GRPOTrainer):
         A token method gives the tokens' own; its steps then have the means of theirs.
         """
         advantages = self.step_advantages(
-            rollouts, self.state.global_step, self.process_scale, remember=self.model.training
+            rollouts,
+            self.state.global_step,
+            self.process_scale,
+            remember=self.model.training,
+            credited=self._credited,
         )
         mask = policy_tokens(output)
         if self.step_advantages.per_token:

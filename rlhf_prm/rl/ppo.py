@@ -118,7 +118,8 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         if not weight or self._shaping is None:
             return torch.zeros(mask.shape, device=mask.device)
         keywords = {name: scheduled(value, self.state.global_step) for name, value in self.args.shaping_kwargs.items()}
-        return weight * torch.where(mask, self._shaping(rollouts.step_scores[rows], mask, **keywords), 0)
+        credited = mask if self._credited is None else mask & self._credited[rows].to(mask.device)
+        return weight * torch.where(credited, self._shaping(rollouts.step_scores[rows], mask, **keywords), 0)
 
     def _advantages(self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice) -> tuple[Tensor, Tensor]:
         """(B, K) mean advantage of each step over all ranks, and (B, T) token advantages of this one.

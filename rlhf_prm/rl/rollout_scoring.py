@@ -36,6 +36,9 @@ class ScoredRollout:
     Where tools or environments wrote too: ``turn_of_step`` is the turn of every step (empty: there is one turn),
     ``tool_results`` are (number of steps before it, text), ``turn_scores`` has one score per turn, ``state_keys`` the
     state that an environment told before each turn.
+
+    ``credited`` are the steps that earn process credit (None = all); ``has_text`` is False where only the numbers have
+    come from another rank.
     """
 
     prompt: str
@@ -53,6 +56,16 @@ class ScoredRollout:
     tool_results: list[tuple[int, str]] = field(default_factory=list)
     turn_scores: list[float] | None = None
     state_keys: list[str | None] | None = None
+    credited: list[bool] | None = None
+    has_text: bool = True
+
+    def without_text(self) -> "ScoredRollout":
+        """Its numbers: prompt and text are empty, and so is every step."""
+        unsaid: dict[str, Any] = dict.fromkeys(("problem", "given", "solution"))
+        results = [(before, "") for before, _ in self.tool_results]
+        return replace(
+            self, prompt="", text="", steps=[""] * len(self.steps), tool_results=results, has_text=False, **unsaid
+        )
 
     @property
     def fresh(self) -> FreshRollout:

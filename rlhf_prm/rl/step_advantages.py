@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reward import METHODS, TOKEN_METHODS, StepRollouts, resolve, scheduled, step_to_token
@@ -44,23 +44,34 @@ class StepAdvantages:
         self._try()
 
     def __call__(
-        self, rollouts: StepRollouts, update: int, process_scale: float = 1.0, *, remember: bool = True
+        self,
+        rollouts: StepRollouts,
+        update: int,
+        process_scale: float = 1.0,
+        *,
+        remember: bool = True,
+        credited: Bool[Tensor, "B K"] | None = None,
     ) -> Float[Tensor, "B N"]:
         """Advantages at optimizer update ``update``: (B, K), or (B, T) where ``per_token``.
 
         ``process_scale`` s in [0, 1] shrinks what the method adds to outcome-only:
         A = A_outcome + s·(A_method − A_outcome); 1 is the method untouched.
+        ``credited``: the steps that the method may credit; the others have their outcome-only advantage. None = all.
         ``remember=False``: the method uses its memory, and what it would remember of these rollouts is dropped.
         """
         advantages, memory = self._called(rollouts, self.memory, update)
         if remember:
             self.memory = memory
-        if process_scale == 1.0:
+        if process_scale == 1.0 and credited is None:
             return advantages
+        scale = torch.full(rollouts.step_mask.shape, process_scale, device=advantages.device)
+        if credited is not None:
+            scale = scale * credited.to(scale.device)
         outcome_only = METHODS["outcome"](rollouts)
         if self.per_token:
-            outcome_only = step_to_token(outcome_only, rollouts.token_counts, advantages.shape[1])
-        return outcome_only + process_scale * (advantages - outcome_only)
+            counts, width = rollouts.token_counts, advantages.shape[1]
+            outcome_only, scale = (step_to_token(values, counts, width) for values in (outcome_only, scale))
+        return outcome_only + scale * (advantages - outcome_only)
 
     @property
     def reads_scores(self) -> bool:

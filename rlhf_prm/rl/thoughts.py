@@ -6,6 +6,7 @@ from typing import Any
 from trl.data_utils import is_conversational
 
 from rlhf_prm.rl.trl_seam import reads_images, tokenizer_of
+from rlhf_prm.thinking import Thinking
 
 OPENED = "<think>"
 
@@ -26,6 +27,15 @@ def tell_of_thoughts(verifier: Any, trainer: Any) -> None:
             "thought is read as an answer; leave in_thought out, or say True",
             stacklevel=3,
         )
+
+
+def refuse_unopened(thinking: Thinking | None, trainer: Any) -> None:
+    """Raises a ValueError where prompts open the thought and ``think_opened`` does not say so.
+
+    A completion that is cut off inside its thought would be an answer throughout.
+    """
+    if thinking is not None and not thinking.opened and thinking.begin == OPENED and opens_thought(trainer):
+        raise ValueError(f"think_opened: got False, but the prompts end in {OPENED}; set think_opened: true")
 
 
 def opens_thought(trainer: Any) -> bool:

@@ -139,6 +139,23 @@ SEAM = (
         reason="TRL's fused head asks it whether to score the completions alone, which it does not do on a CPU",
         breaks="on a CPU the head projects prompts and padding too, at several times the cost",
     ),
+    PrivateName(
+        *("trl.trainer.grpo_trainer", "gather_object", "used"),
+        reason="TRL gathers every prompt and completion for its table, one after the other and before anything else "
+        "that it gathers as objects",
+        breaks="every process holds all texts of all; or something else is shortened",
+    ),
+    # TRL's experimental AsyncGRPO
+    PrivateName(
+        *("trl.experimental.async_grpo.async_rollout_worker._AsyncRolloutLoop", "_score_group", "overridden"),
+        reason="a group's samples get advantages of their tokens where it is scored, in the rollout worker",
+        breaks="no dense advantages in AsyncGRPO",
+    ),
+    PrivateName(
+        *("trl.experimental.async_grpo.async_rollout_worker.AsyncRolloutWorker", "_loop_cls", "used"),
+        reason="the loop that the worker's process runs",
+        breaks="AsyncGRPO runs with its own advantages, one per sample",
+    ),
     # transformers' trainer
     PrivateName(
         *(_TRAINER, "_save_checkpoint", "overridden"),

@@ -8,6 +8,8 @@ A private method is overridden in the trainer class itself, where Python wants i
 else goes through the functions below (``kind="used"``): what we read, set, or replace for the length of a call.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl.trainer import utils
+from trl.trainer import grpo_trainer, utils
 
 HEAD_PAYS_FROM = 4096  # tokens of a vocabulary
 
@@ -58,6 +60,25 @@ def reported_by_rewards(trainer: Any) -> tuple[dict[str, list], dict[str, list]]
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def texts_shortened(shorter: Callable[[list[Any]], list[Any]]) -> Iterator[None]:
+    """Within it TRL gathers its prompts and completions as ``shorter`` leaves them.
+
+    These are the first two lists that ``_generate_and_score_completions`` gathers as objects by the name of its own
+    module; ``tests/rl/test_parts.py`` holds that.
+    """
+    theirs, calls = grpo_trainer.gather_object, itertools.count()
+
+    def gathered(items: list[Any]) -> list[Any]:
+        return theirs(shorter(items) if next(calls) < 2 else items)
+
+    grpo_trainer.gather_object = gathered
+    try:
+        yield
+    finally:
+        grpo_trainer.gather_object = theirs
 
 
 def tokenizer_of(trainer: Any) -> Any:
@@ -191,6 +212,35 @@ def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(trainer, name, before)
+
+
+def use_rollout_loop(worker: Any, loop: type) -> None:
+    """The process of this AsyncGRPO rollout worker runs ``loop`` when it is started."""
+    worker._loop_cls = loop
+
+
+def pack_token_advantages() -> None:
+    """From now on AsyncGRPO packs an advantage per token for samples that have ``tokens``; others as before.
+
+    Its packing repeats one number for each token that a sample trains, in their order.
+    """
+    from trl.experimental.async_grpo.packing import TreeRow
+
+    theirs = TreeRow.pack
+    if getattr(theirs, "takes_tokens", False):
+        return
+
+    @functools.wraps(theirs)
+    def pack(row: Any) -> dict[str, Tensor]:
+        packed, found = theirs(row), []
+        for sample, nodes in zip(row.samples, row.sample_nodes, strict=True):
+            trained = [place for place in range(1, len(nodes)) if sample["completion_mask"][place]]
+            of_tokens = getattr(sample["advantage"], "tokens", None)
+            found += [float(sample["advantage"] if of_tokens is None else of_tokens[place]) for place in trained]
+        return packed | {"advantages": torch.tensor(found, dtype=torch.float32)}
+
+    pack.takes_tokens = True  # type: ignore[attr-defined]
+    TreeRow.pack = pack
 
 
 @contextmanager

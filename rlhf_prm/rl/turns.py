@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from rlhf_prm.steps import StepSplitter, ToolResult, step_lengths
+from rlhf_prm.steps import StepSplitter, ToolResult, steps_of
+from rlhf_prm.token_text import token_text
 
 Message = Mapping[str, Any]
 
@@ -93,9 +94,10 @@ def cut_rollout(token_ids: Sequence[int], tokenizer: Any, splitter: StepSplitter
         if not own:
             cut.results.append((len(cut.turns), next(waiting)))
             continue
-        steps, lengths = step_lengths(run, tokenizer, splitter)
+        written = token_text(run, tokenizer)
+        steps, lengths = steps_of(written, splitter)
         cut.turn_of_step.extend([len(cut.turns)] * len(steps))
-        cut.turns.append(tokenizer.decode(run, skip_special_tokens=True))
+        cut.turns.append(written.text)
         cut.steps.extend(steps)
         cut.lengths.extend(lengths)
     answer = cut.turns[-1] if told.answer is None else told.answer

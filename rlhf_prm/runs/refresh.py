@@ -109,7 +109,7 @@ class RefreshPRM(TrainerCallback):
         """Collect; refresh when it is time, but not after the last update."""
         self._batches.look(self.trainer)
         for batch in self._batches.taken():
-            self.refresher.collect([row.fresh for row in batch.rows])
+            self.refresher.collect([row.fresh for row in batch.rows if row.has_text])
         if self.refresher.due(state.global_step) and state.global_step < state.max_steps:
             logged = metrics_of(self.trainer, "train")
             for name, value in self.refresher.refresh(state.global_step).items():

@@ -378,5 +378,5 @@ def test_the_accuracy_of_training_rollouts_is_a_share_of_verdicts():
     seen.rollouts = replace(
         seen.rollouts, outcome_rewards=seen.rollouts.outcome_rewards + 1, verdicts=seen.rollouts.outcome_rewards
     )
-    _, _, outcome = update_measures([seen], texts=4)
+    _, _, outcome = update_measures([seen], texts=4, characters=1000)
     assert outcome == 0.25

@@ -1,7 +1,7 @@
 """The plan's arithmetic against hand-worked numbers, transformers' own counts and autograd's own saved tensors."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -12,7 +12,17 @@ from rlhf_prm.plan import RunPlan, fits, memory_by_part, model_shape, peak_bytes
 from rlhf_prm.plan.fixes import smallest_fix
 from rlhf_prm.plan.memory import GB, activations, generation, kv_cache_room, model_states, prm_scoring
 from rlhf_prm.plan.shapes import SHAPES, ModelShape
-from rlhf_prm.plan.timing import GPUS, Efficiency, Hardware, communication_seconds
+from rlhf_prm.plan.timing import (
+    GPUS,
+    REFRESH_EVERY,
+    REFRESH_ROWS,
+    Efficiency,
+    Hardware,
+    communication_seconds,
+    judge_tokens,
+    update_seconds,
+)
+from rlhf_prm.prm_training.refresh import RefreshSettings
 
 # hidden 8, two heads of 4, one key/value head, MLP 16, 10 words. One layer by hand: q and o 8·8 each, k and v 8·4 each,
 # biases 8 + 4 + 4, MLP 3·8·16, norms 2·8 → 128 + 64 + 16 + 384 + 16 = 608. Embedding 80, final norm 8.
@@ -27,6 +37,7 @@ def test_tiny_shape_by_hand():
     assert TINY.parameters == 80 + 2 * 608 + 8 + 80
     assert TINY.kv_bytes_per_token == 2 * 2 * 2 * 4
     assert TINY.forward_flops_per_token == 2 * (2 * 608 + 80)
+    assert TINY.attention_flops_per_token(30) == 2 * 2 * 2 * 8 * 15  # scores and values, 2 layers, 15 tokens before
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("0.5B", 494032768), ("1.5B", 1543714304), ("7B", 7615616512)])
@@ -241,14 +252,48 @@ def test_seconds_by_hand():
         per_device_train_batch_size=4,
         vllm="none",
     )
-    forward = 2 * (2 * 608 + 80)  # per token
+    head = 4 * 10 * 2 * (2 * 608 + 80)  # the prompts' own forward
+    forward = 2 * (2 * 608 + 80) + 960  # per token, attention over 15 others in the mean
     weights, cache = 2 * 1384, 4 * (10 + 20 / 2) * 32  # bytes read per decoding step: 2768 + 2560
     assert max(weights + cache, 4 * forward) == 4 * forward  # here arithmetic is the slower one
     seconds = seconds_by_part(plan, UNIT, ALL)
-    assert seconds["generate"] == pytest.approx((4 * 10 * forward + 20 * 4 * forward) / 1e6)
-    assert seconds["PRM"] == pytest.approx(2 * 2 * 608 * 4 * 30 / 1e6)
+    assert seconds["generate"] == pytest.approx((head + 20 * 4 * forward) / 1e6)
+    assert seconds["PRM"] == pytest.approx((2 * 2 * 608 + 960) * 4 * 30 / 1e6)
     assert seconds["train"] == pytest.approx(4 * 4 * 30 * forward / 1e6)
     assert set(seconds) == {"generate", "PRM", "train"}  # nothing to communicate, no old policy to ask
+
+
+def test_thinking_that_the_prm_does_not_read_costs_it_nothing():
+    """Of 20 completion tokens 15 are thinking: an answer of 5 and the prompt of 10 are half of the 30."""
+    plan = RunPlan(TINY, TINY, gpus=1, zero=0, rollouts=4, prompt_tokens=10, completion_tokens=20, vllm="none")
+    half = replace(plan, thinking_share=0.75, prm_reads="answer")
+    assert (plan.read_tokens, half.read_tokens, replace(half, prm_reads="thinking").read_tokens) == (30, 15, 25)
+    assert seconds_by_part(half, UNIT, ALL)["PRM"] == pytest.approx((2 * 2 * 608 + 480) * 4 * 15 / 1e6)
+
+
+def test_an_asynchronous_update_takes_the_longer_side():
+    beside = {"gpus": 1, "zero": 0, "vllm": "server", "prm_placement": "server", "rollouts": 4}
+    plan = RunPlan(TINY, TINY, prompt_tokens=10, completion_tokens=20, asynchronous=True, **beside)
+    seconds = {"generate": 3.0, "PRM": 2.0, "train": 4.0, "communicate": 0.5}
+    assert update_seconds(plan, seconds) == 5.0 and update_seconds(replace(plan, asynchronous=False), seconds) == 9.5
+    assert update_seconds(plan, seconds | {"train": 6.0}) == 6.5
+    assert "PRM" in seconds_by_part(plan, UNIT, ALL)  # its GPUs are part of what is planned
+    with pytest.raises(ValueError, match="asynchronous: got True with vllm 'colocate'"):
+        replace(plan, vllm="colocate")
+
+
+def test_a_judge_and_a_refresh_by_hand():
+    plan = RunPlan(TINY, TINY, gpus=1, zero=0, rollouts=4, prompt_tokens=10, completion_tokens=20, judge_tokens=7)
+    assert judge_tokens(plan) == (4 * 30, 4 * 7) and judge_tokens(replace(plan, judge_tokens=0)) == (0, 0)
+    learns = replace(plan, prm_refresh=True)
+    assert seconds_by_part(learns, UNIT, ALL)["PRM refresh"] == pytest.approx(
+        3 * (2 * 2 * 608 + 960) * 30 * 60 * 64 / 20 / 1e6
+    )
+    settings = {field.name: field.default for field in fields(RefreshSettings)}
+    assert (settings["updates"] * settings["batch_size"], settings["every"]) == (REFRESH_ROWS, REFRESH_EVERY)
+    for name, value in (("thinking_share", 1.2), ("judge_tokens", -1), ("prm_reads", "some")):
+        with pytest.raises(ValueError, match=f"{name}: got"):
+            replace(plan, **{name: value})
 
 
 def test_decoding_is_bound_by_bandwidth_when_memory_is_slow():

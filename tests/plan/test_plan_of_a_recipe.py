@@ -162,7 +162,9 @@ def test_memory_and_time_of_who_scores_by_hand():
     assert memory["implicit"]["implicit PRM's optimizer"] == 12 * shape.parameters
     assert memory["implicit"]["PRM scoring"] > memory["frozen"]["PRM scoring"] > memory["prm"]["PRM scoring"]
     seconds = {kind: seconds_by_part(plan, GPUS["h100"])["PRM"] for kind, plan in plans.items()}
-    flops = 2 * shape.forward_flops_per_token * 64 * plans["prm"].tokens  # teacher and policy, once each
+    tokens = plans["prm"].tokens
+    per_token = shape.forward_flops_per_token + shape.attention_flops_per_token(tokens)
+    flops = 2 * per_token * 64 * tokens  # teacher and policy, once each
     assert seconds["frozen"] == pytest.approx(flops / (GPUS["h100"].flops * 0.5))
     assert seconds["prm"] < seconds["frozen"] < seconds["implicit"]
     refreshed = memory_by_part(RunPlan(policy=shape, prm=shape, gpus=1, zero=0, rollouts=64, prm_refresh=True))

@@ -8,7 +8,6 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rlhf_prm import steps
 from rlhf_prm.steps import StepSplitter, step_lengths
 
 CORPUS = [
@@ -191,21 +190,6 @@ def test_step_ends_for_text_like_ids(name, data):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_only_parts_of_characters_are_decoded_one_by_one(name, monkeypatch):
-    """A long text with a few characters of several tokens: a handful of decodings, the same ends as by all of them."""
-    tokenizer = TOKENIZERS[name]
-    ids = tokenizer("ab. c\n\na 🙂 b.\n\n" * 40, add_special_tokens=False)["input_ids"]
-    smile = [i for i in tokenizer("🙂", add_special_tokens=False)["input_ids"] if tokenizer.decode([i]) == "\ufffd"]
-    ids[7:7] = [*smile[:2], tokenizer.eos_token_id, *smile[2:]]  # decoded without the special token, it is one smile
-    text, ends = steps._character_ends(ids, tokenizer)
-    assert ends == steps._incremental_ends(ids, tokenizer, len(text)) and ends[-1] == len(text)
-    calls, decode = [], tokenizer.decode
-    monkeypatch.setattr(tokenizer, "decode", lambda *a, **k: calls.append(1) or decode(*a, **k))
-    steps._character_ends(ids, tokenizer)
-    assert len(calls) < len(ids) / 1.2
-
-
-@pytest.mark.parametrize("name", TOKENIZERS)
 def test_lengths_sum_for_random_ids(name):
     """Ids that no text gives: broken bytes, specials in the middle. The counts stay exact."""
     tokenizer, draw = TOKENIZERS[name], random.Random(0)
@@ -236,10 +220,10 @@ def test_linear_time():
     def seconds(copies: int) -> float:
         ids = tokenizer("日 x = 1.\n\n" * copies, add_special_tokens=False)["input_ids"]
         ids = [*ids, *tokenizer("🙂")["input_ids"][:1]]  # a broken character sends it down the slow path
-        start = time.perf_counter()
+        start = time.thread_time()
         step_lengths(ids, tokenizer, splitter)
         splitter.spans("\\[ ``` $$" * copies)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     seconds(20)
     assert seconds(1600) < 40 * min(seconds(100) for _ in range(3))  # 16 times the text; quadratic would be 256

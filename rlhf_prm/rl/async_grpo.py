@@ -1,0 +1,218 @@
+"""Dense advantages in TRL's AsyncGRPO: PRM, judge and verifier score in the rollout worker, off the trainer's path.
+
+TRL's worker is a process of its own, without a GPU: a PRM is behind a server (``load_prm(placement="server")``), a
+judge behind an endpoint. It scores a group as soon as the group is complete. What it stamps on a sample is one number
+of type ``TokenAdvantages``, which carries one per token; TRL's packing is told to take these.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer, async_rollout_worker as their_worker
+
+from reward import step_to_token
+from reward.reward_functions import gold_text
+from reward.verifier import Verifier
+from rlhf_prm.prompts import last_user_message
+from rlhf_prm.rl.parts import Reading, credited_steps
+from rlhf_prm.rl.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
+from rlhf_prm.rl.step_advantages import StepAdvantages
+from rlhf_prm.rl.trl_seam import pack_token_advantages, use_rollout_loop
+from rlhf_prm.steps import StepSplitter
+
+
+class TokenAdvantages(float):
+    """The mean advantage of a sample, as TRL's one number, with ``tokens``: one for each of its ids."""
+
+    tokens: np.ndarray
+
+    def __new__(cls, tokens: np.ndarray, mask: np.ndarray) -> "TokenAdvantages":
+        made = super().__new__(cls, float((tokens * mask).sum() / max(1, mask.sum())))
+        made.tokens = tokens
+        return made
+
+    def __reduce__(self) -> tuple:
+        return _restored, (float(self), self.tokens)
+
+
+def _restored(mean: float, tokens: np.ndarray) -> TokenAdvantages:
+    made = float.__new__(TokenAdvantages, mean)
+    made.tokens = tokens
+    return made
+
+
+@dataclass
+class ProcessCredit:
+    """What the rollout worker needs to score groups; as a TRL reward function it pays the verifier's reward.
+
+    It is sent to another process, so scorer and verifier are given as functions that make them there.
+
+    Args:
+        method, method_kwargs: as ``ProcessGRPOConfig``'s.
+        scorer: () → a step scorer; None for method "outcome".
+        verifier: () → a verifier.
+        splitter, reading: how completions are cut, and who reads which part.
+
+    Raises:
+        ValueError: an unknown method or keyword; a method that remembers batches or reads token scores; no scorer.
+    """
+
+    method: str
+    scorer: Callable[[], Any] | None
+    verifier: Callable[[], Verifier]
+    method_kwargs: dict[str, Any] = field(default_factory=dict)
+    splitter: StepSplitter = field(default_factory=StepSplitter)
+    reading: Reading = field(default_factory=Reading)
+    __name__ = "verifier"
+
+    def __post_init__(self) -> None:
+        advantages = StepAdvantages(self.method, self.method_kwargs)
+        if advantages.has_memory or advantages.per_token:
+            why = "remembers whole batches" if advantages.has_memory else "reads the policy's token scores"
+            raise ValueError(
+                f"method {self.method!r} {why}, and a rollout worker sees one group after the other and no policy; "
+                "expected another, such as 'immediate'"
+            )
+        if self.scorer is None and self.method != "outcome":
+            raise ValueError(f"method {self.method!r} needs step scores: pass scorer=partial(load_prm, …)")
+        self._scoring: RolloutScoring | None = None
+        self._rows: list[ScoredRollout] = []
+
+    def prepare(self, tokenizer: Any) -> None:
+        """In the worker: make scorer and verifier."""
+        self.reading.check_tokenizer(tokenizer)
+        scorer = None if self.scorer is None else self.scorer()
+        if scorer is not None and not hasattr(scorer, "score"):
+            raise ValueError(f"scorer: got {type(scorer).__name__}, expected one with score(problems, steps)")
+        self._scoring = RolloutScoring(
+            self.splitter, tokenizer, self.reading.of_scorer(scorer), self.reading.of_verifier(self.verifier())
+        )
+
+    def __call__(
+        self, prompts: list, completion_ids: list[list[int]], solution: Sequence | None = None, **columns: Any
+    ) -> list[float | None]:
+        """Scores one group, and gives the verifier's rewards."""
+        if self._scoring is None:
+            raise ValueError("ProcessCredit: got a group before prepare(tokenizer), expected the dense rollout worker")
+        asked = [last_user_message(prompt) for prompt in prompts]
+        golds = [None] * len(asked) if solution is None else [gold_text(one) for one in solution]
+        rows = self._scoring(asked, list(columns.get("problem") or asked), golds, completion_ids, prompts)
+        self._rows = self.reading.credited(rows)
+        return [row.reward for row in rows]
+
+    def token_advantages(self, outcome_rewards: Tensor, update: int) -> tuple[list[Tensor], list[ScoredRollout]]:
+        """Of the group that was scored last: per rollout (T_i,), as the synchronous trainer would give them."""
+        rows = self._rows
+        rollouts = step_rollouts(rows, outcome_rewards, len(rows))
+        advantages = StepAdvantages(self.method, self.method_kwargs)(rollouts, update, credited=credited_steps(rows))
+        counts = [sum(row.lengths) for row in rows]
+        tokens = step_to_token(advantages, rollouts.step_lengths, max(counts))
+        return [row[:count] for row, count in zip(tokens, counts, strict=True)], rows
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What the last group took, by part."""
+        return {} if self._scoring is None else self._scoring.seconds
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_scoring": None, "_rows": []}
+
+
+class DenseRolloutLoop(their_worker._AsyncRolloutLoop):
+    """TRL's loop of the rollout worker; each sample gets advantages of its tokens."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.credit.prepare(self.tokenizer)
+
+    @property
+    def credit(self) -> ProcessCredit:
+        """The reward function that scores steps."""
+        return next(one for one in self.reward_funcs if isinstance(one, ProcessCredit))
+
+    async def _score_group(self, group: Any) -> list[Any]:
+        samples = await super()._score_group(group)
+        if len(samples) != len(group.completions):
+            raise ValueError(
+                f"group {group.group_id}: got {len(samples)} training rows for {len(group.completions)} completions, "
+                "expected one for each: dense advantages are for single turns without tools"
+            )
+        outcomes = torch.tensor([sample.metrics["reward"] for sample in samples])
+        tokens, rows = self.credit.token_advantages(outcomes, int(group.model_version))
+        return [
+            replace(
+                sample,
+                advantage=token_aligned(sample, own.numpy()),
+                metrics=sample.metrics | _metrics(row) | {f"{k}/seconds": v for k, v in self.credit.seconds.items()},
+            )
+            for sample, own, row in zip(samples, tokens, rows, strict=True)
+        ]
+
+
+def token_aligned(sample: Any, own: np.ndarray) -> TokenAdvantages:
+    """A completion's advantages at the places of its tokens among a sample's ids.
+
+    Raises:
+        ValueError: the sample trains another number of tokens.
+    """
+    mask = sample.completion_mask.astype(bool)
+    if int(mask.sum()) != len(own):
+        raise ValueError(
+            f"got {int(mask.sum())} trained tokens in a sample of {len(own)} completion tokens, expected all of them"
+        )
+    tokens = np.zeros(len(mask), np.float32)
+    tokens[mask] = own
+    return TokenAdvantages(tokens, mask)
+
+
+def _metrics(row: ScoredRollout) -> dict[str, float]:
+    scores = np.array(row.scores)
+    known = scores[~np.isnan(scores)]
+    return {
+        "process/step_score/mean": float(known.mean()) if len(known) else float("nan"),
+        "process/num_steps/mean": float(len(row.lengths)),
+        "process/unscored_frac": 1 - len(known) / len(scores),
+    }
+
+
+class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
+    """TRL's AsyncGRPO whose advantages are per token, made in the rollout worker from step scores and a verifier.
+
+    How stale the policy of a sample is, TRL logs (``sample/staleness_mean``) and bounds (``max_staleness``). At
+    staleness 0 the advantages are those of ``ProcessGRPOTrainer`` on the same rollouts.
+
+    Args:
+        credit: how groups are scored.
+        reward_funcs: further TRL reward functions; they add to the outcome with weight 1.
+        model, args, train_dataset, …: as TRL's.
+
+    Raises:
+        ValueError: ``tools`` or an ``environment_factory``, a ``rollout_worker`` of one's own.
+    """
+
+    _tag_names = ("trl", "async-grpo", "process-supervision")
+    _name = "Process AsyncGRPO"
+
+    def __init__(
+        self,
+        model: Any,
+        args: AsyncGRPOConfig,
+        *,
+        credit: ProcessCredit,
+        reward_funcs: Callable[..., Any] | list[Callable[..., Any]] | None = None,
+        **trl_arguments: Any,
+    ) -> None:
+        for name in ("tools", "environment_factory", "rollout_worker"):
+            if trl_arguments.get(name):
+                raise ValueError(
+                    f"{name}: got one, expected none: dense advantages are made of single turns, by TRL's worker"
+                )
+        more = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
+        pack_token_advantages()
+        super().__init__(model, args=args, reward_funcs=[credit, *more], **trl_arguments)
+        if self.rollout_worker is not None:
+            use_rollout_loop(self.rollout_worker, DenseRolloutLoop)

@@ -1,0 +1,114 @@
+"""Who reads which part of a reasoning model's completion: the verifier, the scorer, and credit."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from reward.verifier import Verdict, Verifier
+from rlhf_prm.prm.parts import PartScorer
+from rlhf_prm.rl.rollout_scoring import ScoredRollout
+from rlhf_prm.thinking import Thinking, check_part
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What each one reads: "all", "thinking" or "answer".
+
+    ``credit`` says whose tokens earn process credit; those of the other part have their outcome-only advantage.
+
+    Raises:
+        ValueError: an unknown part, or a part where thinking is not told apart.
+    """
+
+    thinking: Thinking | None = None
+    prm: str = "all"
+    verifier: str = "all"
+    credit: str = "all"
+
+    def __post_init__(self) -> None:
+        for name in ("prm", "verifier", "credit"):
+            which = getattr(self, name)
+            check_part(which, f"{name}_reads")
+            if which != "all" and self.thinking is None:
+                raise ValueError(
+                    f"{name}_reads: got {which!r}, but thinking is not told from answers; set think_tags, mostly to "
+                    "['<think>', '</think>']"
+                )
+
+    def sources(self, tokenizer: Any, scorer: Any, verifier: Verifier | None) -> tuple[Any, Verifier | None]:
+        """Scorer and verifier, each shown only what it reads, for a policy with this tokenizer."""
+        self.check_tokenizer(tokenizer)
+        return self.of_scorer(scorer), self.of_verifier(verifier)
+
+    def of_scorer(self, scorer: Any) -> Any:
+        """The scorer, shown only what it reads."""
+        if self.thinking is None or self.prm == "all" or scorer is None:
+            return scorer
+        return PartScorer(scorer, self.prm, self.thinking)
+
+    def of_verifier(self, verifier: Verifier | None) -> Verifier | None:
+        """The verifier, shown only what it reads."""
+        if self.thinking is None or self.verifier == "all" or verifier is None:
+            return verifier
+        if getattr(verifier, "in_thought", None):
+            raise ValueError(
+                f"verifier_reads: got {self.verifier!r} beside a verifier with in_thought=True, expected one: "
+                "what it is shown has no tags by which it could tell"
+            )
+        return PartVerifier(verifier, self.verifier, self.thinking)
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raises a ValueError where the tags do not survive decoding, so that no part would ever be found."""
+        if self.thinking is None:
+            return
+        for tag in (self.thinking.begin, self.thinking.end):
+            ids = tokenizer(tag, add_special_tokens=False)["input_ids"]
+            if tag not in tokenizer.decode(ids, skip_special_tokens=True):
+                raise ValueError(
+                    f"think_tags: {tag!r} is a special token of the policy's tokenizer, or none of its texts, and is "
+                    "left out where completions are decoded; add it as an ordinary one: "
+                    f"tokenizer.add_tokens([{tag!r}], special_tokens=False)"
+                )
+
+    def credited(self, rows: list[ScoredRollout]) -> list[ScoredRollout]:
+        """The rows, marked with the steps that earn process credit."""
+        if self.thinking is None or self.credit == "all":
+            return rows
+        return [replace(row, credited=self.thinking.reads(row.steps, self.credit)) for row in rows]
+
+
+def credited_steps(rows: list[ScoredRollout]) -> Bool[Tensor, "B K"] | None:
+    """The steps that earn process credit, False in the padding; None = all."""
+    marked = [row.credited for row in rows if row.credited is not None]
+    if not marked:
+        return None
+    return pad_sequence([torch.tensor(one) for one in marked], batch_first=True)
+
+
+class PartVerifier:
+    """As ``verifier``, which reads one part of each completion, without the tags. Without an answer it reads nothing.
+
+    Everything else is the verifier's own.
+    """
+
+    def __init__(self, verifier: Verifier, which: str, thinking: Thinking) -> None:
+        self.verifier, self.which, self.thinking = verifier, which, thinking
+
+    def verify(self, completions: list[str], solutions: list[str]) -> list[Verdict]:
+        """See ``Verifier.verify``."""
+        return self.verifier.verify(self._parts(completions), solutions)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "verifier":  # not yet set: while it is unpickled
+            raise AttributeError(name)
+        own = getattr(self.verifier, name)
+        if name != "submit":
+            return own
+        return lambda completions, solutions: own(self._parts(completions), solutions)
+
+    def _parts(self, completions: list[str]) -> list[str]:
+        return [self.thinking.part(text, self.which) for text in completions]

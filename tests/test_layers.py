@@ -35,6 +35,7 @@ FLOORS = (
     ("evaluation", "plan", "guard"),
     ("prm_training",),
     ("toyworld",),
+    ("wordproblems",),
     ("preflight",),
     ("runs",),
 )

@@ -1,0 +1,5 @@
+"""The second laboratory: a real language model on word problems in varied English, with exact step labels.
+
+world = build_world(WordWorldSettings(seed=0))
+world.policy_path, world.prm_path, world.train_dataset, world.eval_dataset
+"""

@@ -38,7 +38,7 @@ SOURCES = ("judge", "mc", "gold")  # the first is what the policy is trained aga
 UPDATES = {"full": 40, "small": 10, "smoke": 1}
 PREFLIGHT = {"full": (64, 8), "small": (24, 4), "smoke": (4, 2)}  # problems, rollouts of each
 PROBED = {"full": 16, "small": 4, "smoke": 0}  # problems whose rollouts are rewritten
-MEASURES = ("first_error_f1", "auroc_min", "auroc_same_position", "approval_lift")
+MEASURES = ("first_error_f1", "step_auroc_same_position", "auroc_min", "approval_lift")
 
 
 class Budget:

@@ -87,7 +87,7 @@ class MathVerifier:
         timeout_reward, crash_reward: what those two pay; None leaves the row out.
         cache_size: distinct (answer, gold) pairs remembered.
         in_thought: completions begin inside a thought, as the chat template opens ``<think>``: one without ``</think>``
-            has no answer.
+            has no answer. None = as whoever knows the prompts says (the trainers do); nobody said it, they do not.
 
     Raises:
         ValueError: a setting out of its range.
@@ -101,7 +101,7 @@ class MathVerifier:
         timeout_reward: float | None = 0.0,
         crash_reward: float | None = 0.0,
         cache_size: int = 65_536,
-        in_thought: bool = False,
+        in_thought: bool | None = None,
     ):
         workers = default_workers() if workers is None else workers
         if workers < 1 or deadline <= 0 or cache_size < 1:
@@ -112,7 +112,7 @@ class MathVerifier:
         if memory_limit < GIB // 4:
             raise ValueError(f"got memory_limit={memory_limit} bytes: a worker needs at least {GIB // 4} (256 MiB)")
         self.workers = workers
-        self._in_thought = in_thought
+        self.in_thought = in_thought
         self._pay: dict[str, float | None] = {status: 0.0 for status in STATUSES}
         self._pay |= {"correct": 1.0, "bad_gold": None, "timeout": timeout_reward, "crashed": crash_reward}
         self._settings = PoolSettings(JUDGE, deadline, memory_limit)
@@ -159,7 +159,7 @@ class MathVerifier:
 
     def _start(self, row: int, completion: str, solution: str | None) -> "Verdict | tuple[str, Future[Outcome]]":
         gold = _gold(solution)
-        extracted = final_answer(completion, self._in_thought)
+        extracted = final_answer(completion, bool(self.in_thought))
         if extracted.cut:
             self._name_once(
                 "cut", f"completion of row {row} has {len(completion)} characters: only its last {MAX_TEXT} are read"

@@ -89,6 +89,7 @@ def load_prm(
     if placement == "server":
         served = ServerScorer(chosen, texts, url=server_url, model=name, context=context, deadline=server_deadline)
         served.calibration = calibration
+        served.between_steps_given = between_steps is not None
         return served
     device = this_device() if device is None else torch.device(device)
     precision = (
@@ -116,6 +117,7 @@ def load_prm(
     )
     scorer.name_or_path = name
     scorer.calibration = calibration
+    scorer.between_steps_given = between_steps is not None
     return scorer
 
 
@@ -166,7 +168,15 @@ def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | N
         chosen = FAMILIES[family]
     else:
         raise ValueError(f"family={family!r} is unknown. Expected 'auto' or one of:\n{listed()}")
+    for name, mark in given.items():
+        if chosen.name != "causal_tag" and not getattr(chosen, name):
+            raise ValueError(f"{name}={mark!r} has no effect: PRMs of family {chosen.name!r} have none. Leave it out.")
     chosen = replace(chosen, **given)
+    if "between_steps" in given and chosen.tag not in chosen.between_steps:
+        raise ValueError(
+            f"between_steps={chosen.between_steps!r}: family {chosen.name!r} reads a step at {chosen.tag!r}, so "
+            "expected a text that has it."
+        )
     if chosen.name == "causal_tag" and None in (chosen.tag, chosen.good, chosen.bad):
         raise ValueError("family 'causal_tag' needs tag=, good= and bad=: the texts this PRM was trained with.")
     return chosen

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -50,14 +50,33 @@ class BatchScorer(ABC):
         context: longest input in tokens. Steps past it get NaN, are counted and warned about.
 
     ``calibration`` turns the PRM's own scores into those that :meth:`score` gives; at first it changes nothing.
+    ``between_steps_given`` says that the user chose the family's ``between_steps``.
     """
 
     def __init__(self, family: Family, texts: Texts, context: int):
         self.calibration = Calibration()
+        self.between_steps_given = False
         self.family = family
         self.texts = texts
         self.context = context
         self.stats = ScorerStats()
+
+    def follow_separator(self, separator: str) -> None:
+        """Read steps with what stands between them in the policy's completions, where the family keeps it.
+
+        What the user gave stays, and so does the family's own where the separator has no tag at which it could read;
+        both with a warning.
+        """
+        own, tag = self.family.between_steps, self.family.tag
+        if not own or separator == own:
+            return
+        if self.between_steps_given or tag not in separator:
+            why = "load_prm was told so" if self.between_steps_given else f"this PRM reads steps at {tag!r}"
+            warnings.warn(
+                f"the policy's steps end at {separator!r}, but the PRM reads {own!r} between them ({why})", stacklevel=2
+            )
+            return
+        self.family = replace(self.family, between_steps=separator)
 
     def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
         """See :meth:`StepScorer.score`. Scores do not depend on what else is in the call, nor on its order.

@@ -17,7 +17,7 @@ from trl.data_utils import is_conversational
 from trl.trainer.grpo_trainer import RewardFunc
 
 from reward import StepRollouts, outcome_reward, step_to_token, tokens_to_step
-from reward.reward_functions import gold_text
+from reward.reward_functions import gold_text, shared_verifier
 from reward.verifier import STATUSES, Verifier
 from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
@@ -37,6 +37,7 @@ from rlhf_prm.rl.rollout_scoring import (
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
+from rlhf_prm.rl.thoughts import tell_of_thoughts
 from rlhf_prm.rl.trl_seam import (
     checkpoint_folder,
     completions_only_head,
@@ -157,6 +158,12 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
         self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
+        if args.step_pattern is None and hasattr(step_scorer, "follow_separator"):
+            step_scorer.follow_separator(args.step_separator)
+        if verifier is not None:
+            tell_of_thoughts(verifier, self)
+        if outcome_reward in reward_funcs:
+            tell_of_thoughts(shared_verifier(), self)
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
 
@@ -239,8 +246,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     get_off_policy_mask = staticmethod(off_policy_mask)
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        """As TRL's; on a CPU, too, only the completions go through the output head."""
-        with completions_only_head():
+        """As TRL's; on a CPU, too, only the completions go through the output head of a large vocabulary."""
+        with completions_only_head(self.model.config.get_text_config().vocab_size):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def _compute_loss(self, model, inputs):

@@ -148,6 +148,10 @@ class LiveMonteCarloScorer:
         )
         self.budget = self.budget.share(trainer.accelerator.num_processes)
 
+    def detach(self) -> None:
+        """Lets go of the policy; until it is attached again there is nothing to sample from."""
+        self.policy = None
+
     def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
         """Not to be had: a value needs the rollout's tokens and gold answer (``score_rollouts``)."""
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -131,6 +132,10 @@ class ProcessPPOConfig(ProcessGRPOConfig):
         for name, low, high in (("gamma", 0.0, 1.0), ("lam", 0.0, 1.0), ("critic_warmup", 0, float("inf"))):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected between {low} and {high}")
+        if not self.process_weight and (self.shaping != ProcessPPOConfig.shaping or self.shaping_kwargs):
+            warnings.warn(
+                f"shaping {self.shaping!r} with {self.shaping_kwargs} has no effect: process_weight is 0", stacklevel=2
+            )
         for name in ("critic_learning_rate", "value_weight", "value_clip"):
             value = getattr(self, name)
             if value is not None and not value > 0:

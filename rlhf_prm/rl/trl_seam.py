@@ -4,8 +4,7 @@ Private names move without notice. ``SEAM`` lists each with the reason why we ne
 contract test holds the list against the installed libraries, and against the rest of our code, which may use none.
 
 A private method is overridden in the trainer class itself, where Python wants it (``kind="overridden"``). Everything
-else goes through the functions below (``kind="used"``): attributes that we read or set, functions that we replace for
-the length of a call.
+else goes through the functions below (``kind="used"``): what we read, set, or replace for the length of a call.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer import utils
 
 _GRPO, _TRAINER = "trl.trainer.grpo_trainer.GRPOTrainer", "transformers.trainer.Trainer"
+HEAD_PAYS_FROM = 4096  # tokens of a vocabulary
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ SEAM = (
         reason="GSPO-token's ratios, and PPO's value loss from the same forward",
         breaks="sequence-level ratios weigh all tokens alike; the critic is not trained",
     ),
-    PrivateName(
-        *(_GRPO, "_tag_names", "overridden"), reason="tags of the model card", breaks="a model card without our tags"
-    ),
+    PrivateName(*(_GRPO, "_tag_names", "overridden"), reason="the model card's tags", breaks="a card without our tags"),
     PrivateName(*(_GRPO, "_name", "overridden"), reason="the model card's method", breaks="a card that says GRPO"),
     PrivateName(
         *("trl.trainer.grpo_config.GRPOConfig", "_VALID_DICT_FIELDS", "overridden"),
@@ -65,13 +63,12 @@ SEAM = (
     # TRL's GRPO trainer: what is read, set or called
     PrivateName(
         *(_GRPO, "_get_per_token_logps_and_entropies", "overridden"),
-        reason="PPO's old log-probabilities and values; the place right behind the loss's forward for GSPO-token; the "
-        "one way into the fused head",
+        reason="PPO's old log-probabilities and values; GSPO-token's place behind the forward; the way to the head",
         breaks="no PPO, no GSPO-token",
     ),
     PrivateName(
         *(_GRPO, "_metrics", "used"),
-        reason="TRL logs the mean of each of its lists; the only way to log beside it",
+        reason="TRL logs the mean of each of its lists",
         breaks="our metrics, the guard's measures and the token count are not logged",
     ),
     PrivateName(
@@ -132,9 +129,8 @@ SEAM = (
     ),
     PrivateName(
         *("trl.trainer.utils", "_use_triton", "used"),
-        reason="TRL's fused head asks it whether to score the completions alone; on a CPU it scores prompts and "
-        "padding too, so that shapes stay the same for devices that compile",
-        breaks="log-probabilities on a CPU cost as many projections as there are tokens, prompts and padding included",
+        reason="TRL's fused head asks it whether to score the completions alone, which it does not do on a CPU",
+        breaks="on a CPU the head projects prompts and padding too, at several times the cost",
     ),
     # transformers' trainer
     PrivateName(
@@ -268,8 +264,8 @@ def whole_parameters(trainer: Any) -> AbstractContextManager:
 def forget_rollouts(trainer: Any) -> None:
     """Make TRL sample anew, with the weights that the trainer has now.
 
-    It keeps a generation batch for ``steps_per_generation`` × ``num_iterations`` micro-batches, and vLLM's copy of the
-    weights for as long as the update's number stays the same: an evaluation may have just made that copy.
+    It keeps a generation batch for several micro-batches, and vLLM's copy of the weights until the update's number
+    changes: an evaluation may have just made that copy.
     """
     trainer._buffered_inputs = None
     trainer._last_loaded_step = -1
@@ -278,20 +274,16 @@ def forget_rollouts(trainer: Any) -> None:
 @contextmanager
 def vllm_update_kept(trainer: Any) -> Iterator[None]:
     """The update whose weights vLLM has is afterwards what it was, so that weights that are put back are sent again."""
-    has_one = hasattr(trainer, "_last_loaded_step")
-    kept = trainer._last_loaded_step if has_one else None
+    kept = getattr(trainer, "_last_loaded_step", None)  # without vLLM there is none
     try:
         yield
     finally:
-        if has_one:
+        if kept is not None:
             trainer._last_loaded_step = kept
 
 
 def send_to_vllm_only(generation: Any, is_sent: Callable[[str], bool]) -> None:
-    """From now on ``trainer.vllm_generation`` gets only the weights whose names pass.
-
-    TRL sends what its model has. An argument for that does not exist, so the method of this one object is replaced.
-    """
+    """From now on ``trainer.vllm_generation`` gets only the weights whose names pass; TRL has no setting for that."""
     everything = generation._iter_named_params
 
     def chosen():
@@ -309,18 +301,15 @@ def token_log_probs(
     trainer: Any, input_ids: Tensor, attention_mask: Tensor, num_tokens: int, *, batch_size: int
 ) -> Tensor:
     """(B, T) log-probabilities of the last ``num_tokens`` tokens by the trainer's policy, in batches of rows."""
-    log_probs, *_ = trainer._get_per_token_logps_and_entropies(
-        trainer.model, input_ids, attention_mask, num_tokens, batch_size=batch_size
-    )
-    return log_probs
+    tokens = trainer.model, input_ids, attention_mask, num_tokens
+    return trainer._get_per_token_logps_and_entropies(*tokens, batch_size=batch_size)[0]
 
 
 @contextmanager
 def after_forward(trainer: Any, then: Callable[[Tensor], None]) -> Iterator[None]:
     """Within it ``then`` is called with the (B, T) log-probabilities right behind TRL's forward of the policy.
 
-    TRL's loss reads the old log-probabilities after that forward, so this is where they can be replaced by some that
-    depend on it.
+    TRL's loss reads the old log-probabilities after it, so they can be replaced here by some that depend on it.
     """
     name = "_get_per_token_logps_and_entropies"
     own, forward = vars(trainer).get(name), getattr(trainer, name)
@@ -344,9 +333,8 @@ def after_forward(trainer: Any, then: Callable[[Tensor], None]) -> Iterator[None
 def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
     """Within it TRL's loss reads ``value`` for a setting of the trainer; afterwards it is what it was.
 
-    TRL's ``_compute_loss`` takes such settings (``beta``, ``importance_sampling_level``) from the trainer and not from
-    its arguments. PPO has its KL in the reward: with ``beta`` at 0 the loss adds no second one, while the trainer's own
-    ``beta`` has to stay, as TRL computes the reference's log-probabilities only where it is not 0.
+    TRL's ``_compute_loss`` takes them from the trainer. PPO has its KL in the reward: with ``beta`` at 0 the loss adds
+    no second one; outside, ``beta`` has to stay, as TRL asks the reference model only where it is not 0.
     """
     before = getattr(trainer, name)
     setattr(trainer, name, value)
@@ -357,14 +345,15 @@ def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def completions_only_head() -> Iterator[None]:
+def completions_only_head(vocabulary: int) -> Iterator[None]:
     """Within it TRL's fused head projects on a CPU, too, only the tokens that are scored.
 
-    The module's name is replaced for the length of a call, and only that name: TRL's kernels ask a name of their own,
-    and go on without Triton on a CPU.
+    Only this module's name is replaced: TRL's kernels ask one of their own, and go on without Triton on a CPU. A small
+    ``vocabulary`` is left to TRL: nothing is saved there, and sums over fewer rows round otherwise in the last bit.
     """
     theirs = utils._use_triton
-    utils._use_triton = lambda device: device.type == "cpu" or theirs(device)
+    if vocabulary >= HEAD_PAYS_FROM:
+        utils._use_triton = lambda device: device.type == "cpu" or theirs(device)
     try:
         yield
     finally:

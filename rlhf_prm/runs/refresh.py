@@ -1,8 +1,9 @@
 """``prm_refresh``: the PRM of a run learns along. Collects the trainer's rollouts, and calls ``PRMRefresher``."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,26 +134,40 @@ def learnt_so_far(scorer: Any) -> dict[str, Any] | None:
     return scorer.state_dict() if hasattr(scorer, "update") else None
 
 
-@contextmanager
-def first_prm(trainer: Any, scorer: Any, first: Mapping[str, Any] | None) -> Iterator[None]:
-    """Inside, the scorer is what it was before the run: what a run is compared with starts there too.
+@dataclass(frozen=True)
+class Taught:
+    """What a run has taught its scorer: ``put`` makes the scorer the ``first`` or the ``newest`` of it."""
+
+    put: Callable[[Any], Any]
+    first: Any
+    newest: Any
+
+
+def taught(trainer: Any, scorer: Any, first: Mapping[str, Any] | None) -> Taught | None:
+    """What the run of this trainer has taught the scorer; it does not hold the trainer. None where that is nothing.
 
     Args:
         first: ``learnt_so_far`` before the run.
     """
-    found = [c for c in trainer.callback_handler.callbacks if isinstance(c, RefreshPRM)]
     if first is not None:
-        newest, put = scorer.state_dict(), scorer.load_state_dict
-    elif found and found[0].refresher.version:
-        first, newest, put = 0, found[0].refresher.version, found[0].refresher.versions.load
-    else:
+        return Taught(scorer.load_state_dict, first, scorer.state_dict())
+    found = [c.refresher for c in trainer.callback_handler.callbacks if isinstance(c, RefreshPRM)]
+    if found and found[0].version:
+        return Taught(found[0].versions.load, 0, found[0].version)
+    return None
+
+
+@contextmanager
+def first_prm(taught: Taught | None) -> Iterator[None]:
+    """Inside, the scorer is what it was before the run: what a run is compared with starts there too."""
+    if taught is None:
         yield
         return
-    put(first)
+    taught.put(taught.first)
     try:
         yield
     finally:
-        put(newest)
+        taught.put(taught.newest)
 
 
 def first_rows(options: Mapping[str, Any], sources: Sources) -> list[dict[str, Any]]:
@@ -161,7 +176,8 @@ def first_rows(options: Mapping[str, Any], sources: Sources) -> list[dict[str, A
     Raises:
         ValueError: a file that is not there, or rows that are not stepwise ones.
     """
-    if sources.world is not None and "train_rows" not in options:
+    own = sources.world is not None and sources.world.prm_path is not None
+    if own and "train_rows" not in options:
         rows = list(read_rows(sources.world.stages["labels"].path / "rows.jsonl"))
         return rows[: sources.world.settings.prm_rows]
     named = options.get("train_rows", [])

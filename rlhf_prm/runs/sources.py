@@ -1,6 +1,7 @@
 """Where the parts of an RL run come from: one of the two laboratories, or models and data of one's own."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from rlhf_prm.rl.live_values import LiveMonteCarloScorer, refuse_without_gold
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
+from rlhf_prm.runs.ignored import without_effect
 from rlhf_prm.runs.token_scorers import kind_of, token_scorer
 from rlhf_prm.settings import build
 from rlhf_prm.tokenizer_checks import saved_tokenizer
@@ -84,6 +86,8 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
     Raises:
         ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
     """
+    for sentence in without_effect(recipe):
+        warnings.warn(sentence, stacklevel=2)
     if recipe.prm == LIVE_VALUES:
         _check_live_values(recipe)
     if is_judge(recipe.prm):
@@ -115,7 +119,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
     world_settings = build(ToyWorldSettings, settings, "world_settings")
     own_prm = recipe.prm is None
     oracle = _oracle(recipe, world_settings.seed) if recipe.prm == ORACLE else None
-    world = build_world(world_settings, recipe.stage_cache, with_prm=own_prm)
+    world = build_world(world_settings, recipe.stage_cache, with_prm=own_prm, with_labels=own_prm)
     tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
 
     def evaluate(model: PreTrainedModel, limit: int | None) -> dict[str, float]:

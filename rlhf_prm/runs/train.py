@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import release_memory
+
 from rlhf_prm.generation.endpoint import EndpointError
 from rlhf_prm.guard.guard import HackGuard
 from rlhf_prm.prm.log_ratio import LogRatioScorer
@@ -24,7 +27,7 @@ from rlhf_prm.runs.folder import UNFINISHED, MetricsFile, result_table, versions
 from rlhf_prm.runs.meaning import meaning
 from rlhf_prm.runs.prm_check import PRMCheck
 from rlhf_prm.runs.progress import one_line
-from rlhf_prm.runs.refresh import RefreshPRM, check_refresh, first_prm, learnt_so_far
+from rlhf_prm.runs.refresh import RefreshPRM, Taught, check_refresh, first_prm, learnt_so_far, taught
 from rlhf_prm.runs.sources import Sources
 from rlhf_prm.runs.teacher_check import TeacherCheck
 
@@ -75,25 +78,17 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
     with user_errors():
         baseline = check_settings(recipe, config)
     with disk_errors(folder):
-        with user_errors():
-            trainer, checkpoint = _built(recipe, config, sources, build_trainer)
-        with _timed(seconds, "evaluate"):
-            before = held_out_accuracy(trainer, sources)
-        kept = learnt_so_far(sources.step_scorer)
-        measured = _trained(trainer, checkpoint, sources, seconds, config.label, before)
+        before, measured, learnt = _one_run(recipe, config, sources, build_trainer, seconds)
         summary = {"method": config.label, "seed": config.seed, **measured, "baseline": None}
         summary |= _circumstances(recipe, config, sources, seconds)
-        main_process = trainer.accelerator.is_main_process
+        main_process = PartialState().is_main_process
         for name, other_config, other_sources in _beside(recipe, config, baseline, sources):
             if main_process:
                 _leave(folder, summary | {UNFINISHED: f"{name} {other_config.label}"})
-            label = f"{other_config.label} ({name})"
-            with first_prm(trainer, sources.step_scorer, kept):
-                with user_errors():  # when a run is resumed, the one beside it may not have begun
-                    other, checkpoint = _built(recipe, other_config, other_sources, build_trainer, is_beside=True)
-                measured = _trained(other, checkpoint, sources, seconds, label, before)
+            with first_prm(learnt):
+                _, measured, _ = _one_run(recipe, other_config, other_sources, build_trainer, seconds, (name, before))
             summary[name] = {"method": other_config.label, **measured}
-        if recipe.check_prm and sources.check_prm and trainer.accelerator.num_processes == 1:
+        if recipe.check_prm and sources.check_prm and PartialState().num_processes == 1:
             with _timed(seconds, "check PRM"):
                 summary["prm"] = sources.check_prm(folder / "prm_audit.html")
         if main_process:
@@ -117,6 +112,43 @@ def _beside(
         ceiling = copy.deepcopy(config)
         ceiling.output_dir = str(Path(config.output_dir) / "ceiling")
         yield "ceiling", ceiling, replace(sources, step_scorer=sources.exact_scorer)
+
+
+def _one_run(
+    recipe: RecipeArguments,
+    config: Any,
+    sources: Sources,
+    build_trainer: BuildTrainer,
+    seconds: dict[str, float],
+    beside: tuple[str, dict[str, float | None]] | None = None,
+) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]], Taught | None]:
+    """Builds a trainer, trains it, and lets go of it, so that the next one has the memory to itself.
+
+    Args:
+        beside: of a run that the main one is compared with: its name, and the accuracies before training, which are the
+            main run's, as both start from the same weights.
+
+    Returns:
+        The accuracies before; each before and after; what a main run has taught its scorer.
+    """
+    with user_errors():  # when a run is resumed, the one beside it may not have begun
+        trainer, checkpoint = _built(recipe, config, sources, build_trainer, is_beside=beside is not None)
+    if beside is None:
+        label = config.label
+        with _timed(seconds, "evaluate"):
+            before = held_out_accuracy(trainer, sources)
+    else:
+        name, before = beside
+        label = f"{config.label} ({name})"
+    first = learnt_so_far(sources.step_scorer)
+    measured = _trained(trainer, checkpoint, sources, seconds, label, before)
+    learnt = taught(trainer, sources.step_scorer, first) if beside is None else None
+    if hasattr(sources.step_scorer, "detach"):
+        sources.step_scorer.detach()
+    trainer.accelerator.free_memory()
+    del trainer
+    release_memory()  # trainer, callbacks and model refer to each other: they go by garbage collection only
+    return before, measured, learnt
 
 
 def _built(

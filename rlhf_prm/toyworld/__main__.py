@@ -10,9 +10,9 @@ parser = argparse.ArgumentParser(prog="python -m rlhf_prm.toyworld", description
 parser.add_argument("--root", default="runs/cache", help="where its stages are kept (%(default)s)")
 parser.add_argument("--settings", default="{}", type=json.loads, help="fields of ToyWorldSettings as a JSON object")
 parser.add_argument("--without-prm", action="store_true", help="leave the process reward model out")
+parser.add_argument("--without-labels", action="store_true", help="leave the labelled solutions out too")
 arguments = parser.parse_args()
-world = build_world(
-    build(ToyWorldSettings, arguments.settings, "--settings"), arguments.root, with_prm=not arguments.without_prm
-)
+parts = {"with_prm": not arguments.without_prm, "with_labels": not arguments.without_labels}
+world = build_world(build(ToyWorldSettings, arguments.settings, "--settings"), arguments.root, **parts)
 for name, stage in world.stages.items():
     print(f"{name:12} {stage.seconds:8.1f} s  {'found' if stage.cached else 'built'}  {stage.path}")

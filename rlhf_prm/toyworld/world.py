@@ -99,20 +99,27 @@ def problem_splits(settings: ToyWorldSettings) -> dict[str, list[ChainProblem]]:
 
 
 def build_world(
-    settings: ToyWorldSettings, root: str | os.PathLike[str] = "runs/cache", *, with_prm: bool = True
+    settings: ToyWorldSettings,
+    root: str | os.PathLike[str] = "runs/cache",
+    *,
+    with_prm: bool = True,
+    with_labels: bool = True,
 ) -> ToyWorld:
     """The world these settings describe: stages already under ``root`` are reused, the others are built.
 
-    ``with_prm=False`` leaves the PRM out, for those who want to train one on the world's labels themselves.
+    ``with_prm=False`` leaves the PRM out, for those who want to train one on the world's labels themselves;
+    ``with_labels=False`` also the labelled solutions, for those who need neither.
 
     One of several ranks builds in a process of its own and the others wait for it: inside a rank, Transformers saves
     on rank 0 only, shards what it loads, and trains on all of them together. Every stage is then found (``cached``).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _build_apart(settings, root, with_prm)
+        _build_apart(settings, root, with_prm, with_labels)
     cache, splits = StageCache(root), problem_splits(settings)
     policy = cache.stage("policy", settings.subset(*POLICY_SETTINGS), partial(_build_policy, settings, splits["sft"]))
-    stages = {"policy": policy, **label_stages(cache, settings, policy, splits["labelled"])}
+    stages = {"policy": policy}
+    if with_labels or with_prm:
+        stages |= label_stages(cache, settings, policy, splits["labelled"])
     if with_prm:
         build = partial(_build_prm, settings, policy.path, stages["labels"].path)
         stages["prm"] = cache.stage("prm", settings.subset(*PRM_SETTINGS), build, (policy, stages["labels"]))
@@ -126,11 +133,12 @@ def build_world(
     )
 
 
-def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str], with_prm: bool) -> None:
+def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str], with_prm: bool, with_labels: bool) -> None:
     """Builds the world in a process that does not know of the launcher."""
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER and not k.startswith(LAUNCHER_PREFIXES)}
     command = [sys.executable, "-m", "rlhf_prm.toyworld", "--root", os.fspath(root)]
     command += [] if with_prm else ["--without-prm"]
+    command += [] if with_labels else ["--without-labels"]
     subprocess.run([*command, "--settings", json.dumps(asdict(settings))], env=environment, check=True)
 
 

@@ -1,5 +1,6 @@
 """`trusted` and the approval behind it: hand-worked numbers, a slow count, and what trust must not be fooled by."""
 
+import inspect
 import math
 
 import pytest
@@ -160,3 +161,8 @@ def test_nothing_is_written_into_what_it_was_given():
 def test_bad_keywords_are_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         trusted(rollouts_of([FOUR]), initial_approval(), **keywords)
+
+
+def test_keywords_and_defaults_are_the_specified_ones():
+    given = {p.name: p.default for p in inspect.signature(trusted).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    assert given == {"process_weight": 1.0, "threshold": 0.5, "slope": 4.0, "caution": 1.0, "window": 512.0}

@@ -6,22 +6,27 @@ from trl import GRPOTrainer
 from trl.trainer import utils
 
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
-from rlhf_prm.rl.trl_seam import completions_only_head
+from rlhf_prm.rl.trl_seam import HEAD_PAYS_FROM, completions_only_head
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
 PROMPT, COMPLETION = 9, 6
 
 
-@pytest.fixture
-def trainer(tmp_path):
+def trainer_of(folder, **changes):
     return ProcessGRPOTrainer(
-        model=tiny_policy(),
-        args=tiny_config(tmp_path),
+        model=tiny_policy(**changes),
+        args=tiny_config(folder),
         train_dataset=tiny_dataset(8),
         processing_class=tiny_tokenizer(),
         step_scorer=HashScorer(),
         verifier=DigitVerifier(),
     )
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """With the smallest vocabulary that counts as large."""
+    return trainer_of(tmp_path, vocab_size=HEAD_PAYS_FROM)
 
 
 @pytest.fixture
@@ -75,9 +80,17 @@ def test_a_batch_without_a_scored_token_has_a_loss_of_zero(trainer):
     assert not log_probs.any() and not any(p.grad is not None and p.grad.any() for p in trainer.model.parameters())
 
 
+def test_a_small_vocabulary_is_left_to_trl(tmp_path, projected):
+    """Nothing is to be gained there, and every number stays TRL's to the last bit."""
+    trainer = trainer_of(tmp_path)
+    theirs, ours = scored(GRPOTrainer, trainer), scored(ProcessGRPOTrainer, trainer)
+    assert projected == [4 * (PROMPT + COMPLETION - 1)] * 2
+    assert all(torch.equal(*pair) for pair in zip(theirs, ours, strict=True))
+
+
 def test_trls_own_trainers_are_left_as_they_are():
     before = utils._use_triton
-    with pytest.raises(RuntimeError), completions_only_head():
+    with pytest.raises(RuntimeError), completions_only_head(HEAD_PAYS_FROM):
         assert utils._use_triton(torch.device("cpu")) and not utils._use_triton(torch.device("meta"))
         raise RuntimeError
     assert utils._use_triton is before and not before(torch.device("cpu"))

@@ -10,20 +10,11 @@ from rlhf_prm.rl.critic import Critic, SyncReferenceToPolicy
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
-from rlhf_prm.rl.trl_seam import completions_only_head
 from tests.tiny import DigitVerifier, HashScorer, digit_reward, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
 
 def shortness(completions, **_) -> list[float]:
     return [1.0 / (1 + len(text)) for text in completions]
-
-
-class TRLTrainer(GRPOTrainer):
-    """TRL's, with the one thing that is ours on a CPU: prompts and padding do not go through the output head."""
-
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        with completions_only_head():
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
 
 def losses(trainer) -> list[tuple[float, float]]:
@@ -89,7 +80,7 @@ def test_outcome_equals_trl(tmp_path, name):
         **common,
     )
     ours.train()  # before the other is built: both seed the same generator
-    theirs = TRLTrainer(
+    theirs = GRPOTrainer(
         model=policy,
         args=tiny_config(tmp_path / "theirs", GRPOConfig, **settings),
         reward_funcs=[digit_reward, *extra],

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+import weakref
 from pathlib import Path
 
 import jaxtyping
@@ -117,6 +118,23 @@ def test_a_baseline_that_fails_loses_nothing_of_the_run(recipe, tmp_path, monkey
     assert summary["unfinished"] == "baseline outcome" and summary["method"] == "immediate"
     assert summary["settings"]["max_steps"] == 2 and (tmp_path / "run" / "report.html").exists()
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("prm", ["tiny-random", "vine"])
+def test_the_main_trainer_is_gone_before_the_baseline_is_built(recipe, problems, monkeypatch, prm):
+    """Two policies with their optimizers would take twice the memory; "vine" holds its trainer to sample with it."""
+    built, alive, original = [], [], ProcessGRPOTrainer.__init__
+
+    def recorded(self, *arguments, **keywords):
+        alive.append([one() is not None for one in built])
+        original(self, *arguments, **keywords)
+        built.extend((weakref.ref(self), weakref.ref(self.model)))
+
+    monkeypatch.setattr(ProcessGRPOTrainer, "__init__", recorded)
+    guarded = {"guard": "warn", "eval_dataset": problems, "eval_limit": 2, "eval_every": 1}
+    live = {"prm_kwargs": '{"num_completions": 1}', "step_pattern": " "} if prm == "vine" else {}
+    recipe(prm=prm, baseline="outcome", max_steps=1, **guarded, **live)
+    assert alive == [[], [False, False]]
 
 
 def test_a_finished_run_is_not_marked_as_unfinished(recipe):

@@ -124,3 +124,17 @@ def test_what_the_oracle_does_not_take_is_said_before_anything_is_built(
     monkeypatch.setattr("rlhf_prm.toyworld.build_world", lambda *_, **__: pytest.fail("built"))
     with pytest.raises(SystemExit, match=message):
         recipe(tmp_path, "--prm", "oracle", *arguments)
+
+
+@pytest.mark.parametrize("prm", ["vine", "oracle"])
+def test_no_prm_is_built_where_none_is_asked_for(recipe, tmp_path, monkeypatch, prm):
+    class Asked(Exception):
+        """What the recipe wants built."""
+
+    def build(settings, root, **parts):
+        raise Asked(parts)
+
+    monkeypatch.setattr("rlhf_prm.toyworld.build_world", build)
+    with pytest.raises(Asked) as asked:
+        recipe(tmp_path, "--prm", prm)
+    assert asked.value.args == ({"with_prm": False, "with_labels": False},)

@@ -128,6 +128,13 @@ def test_a_world_without_its_prm_is_the_same_up_to_there(small, small_world, cac
     assert {**world.stages, "prm": small_world.stages["prm"]}.keys() == small_world.stages.keys()
 
 
+def test_a_world_without_labels_has_a_policy_and_problems_only(small, small_world, cache_root):
+    world = build_world(ToyWorldSettings(**small), cache_root, with_prm=False, with_labels=False)
+    assert list(world.stages) == ["policy"] and world.prm_path is None
+    assert world.policy_path == small_world.policy_path
+    assert world.train_dataset["prompt"] == small_world.train_dataset["prompt"]
+
+
 def killed_before_the_judge(root, settings):
     labels.judged_labels = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
     build_world(settings, root)

@@ -1,0 +1,45 @@
+"""Whether completions begin inside a thought: what a verifier must know of the prompts, and a trainer can see."""
+
+import warnings
+from typing import Any
+
+from trl.data_utils import is_conversational
+
+from rlhf_prm.rl.trl_seam import reads_images, tokenizer_of
+
+OPENED = "<think>"
+
+
+def tell_of_thoughts(verifier: Any, trainer: Any) -> None:
+    """Sets ``verifier.in_thought`` where its user has not and the first training prompt ends in an open ``<think>``.
+
+    A completion that was cut off before ``</think>`` would otherwise be read as an answer. A verifier without that
+    attribute is left alone; one that was told False is warned about.
+    """
+    if not hasattr(verifier, "in_thought") or not opens_thought(trainer):
+        return
+    if verifier.in_thought is None:
+        verifier.in_thought = True
+    elif not verifier.in_thought:
+        warnings.warn(
+            f"verifier: got in_thought=False, but the prompts end in {OPENED}: a completion that is cut off inside its "
+            "thought is read as an answer; leave in_thought out, or say True",
+            stacklevel=3,
+        )
+
+
+def opens_thought(trainer: Any) -> bool:
+    """Whether the first training prompt, as the policy reads it, ends in ``<think>``; False for a stream and images."""
+    rows = trainer.train_dataset
+    if not hasattr(rows, "__len__") or not len(rows) or reads_images(trainer):
+        return False
+    prompt = rows[0]["prompt"]
+    if is_conversational({"prompt": prompt}):
+        if prompt[-1]["role"] == "assistant":  # TRL goes on from it
+            prompt = prompt[-1]["content"]
+        else:
+            template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
+            prompt = tokenizer_of(trainer).apply_chat_template(
+                prompt, tokenize=False, add_generation_prompt=True, **template
+            )
+    return prompt.rstrip().endswith(OPENED)

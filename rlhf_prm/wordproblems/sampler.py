@@ -69,9 +69,14 @@ class TextSampler(PolicySampler):
 
     @torch.no_grad()
     def _copy_weights(self) -> None:
-        pairs = zip(self.model.parameters(), self.source.parameters(), strict=True)
-        for copy, weights in pairs:
-            copy.copy_(weights)
+        weights = dict(self.source.named_parameters())  # a critic may be among them
+        for name, copy in self.model.named_parameters():
+            if name not in weights:
+                raise ValueError(
+                    f"got a policy without the parameter {name}, expected a plain causal LM: adapters are not sampled from "
+                    "in the word-problem world (use_peft: false)"
+                )
+            copy.copy_(weights[name])
 
     def _chunks(self, lengths: list[int], at_once: int) -> list[list[int]]:
         """At most ``at_once`` prompts, of like length."""

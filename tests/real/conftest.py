@@ -11,7 +11,14 @@ from rlhf_prm.wordproblems.base_model import WHEEL, missing_packages
 
 CACHE_VARIABLE = "RLHF_PRM_REAL_CACHE"  # a folder that keeps the stages between two calls of `make test-real`
 SETTINGS = {
-    **{"sft_updates": 24, "labelled_solutions": 24, "mc_completions": 2, "judge_votes": 1, "label_source": "consensus"},
+    **{
+        "sft_updates": 24,
+        "sft_batch": 4,
+        "labelled_solutions": 16,
+        "mc_completions": 2,
+        "judge_votes": 1,
+        "label_source": "consensus",
+    },
     **{"train_problems": 64, "eval_problems": 32, "prm_updates": 4, "prm_batch": 8, "prm_eval_every": 2},
 }
 

@@ -17,14 +17,13 @@ SMALL = (
 
 @pytest.fixture
 def recipe(monkeypatch):
-    """Runs the GRPO recipe in this process, in the project's root."""
+    """Runs a recipe in this process, in the project's root."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.chdir(ROOT)
 
-    def run(*arguments: str) -> None:
-        config = "recipes/configs/grpo_word_problems.yaml"
-        monkeypatch.setattr(sys, "argv", ["grpo_prm.py", "--config", config, *SMALL, *arguments])
-        runpy.run_path("recipes/grpo_prm.py", run_name="recipe")["main"]()
+    def run(*arguments: str, name: str = "grpo_prm.py", config: str = "grpo_word_problems.yaml") -> None:
+        monkeypatch.setattr(sys, "argv", [name, "--config", f"recipes/configs/{config}", *SMALL, *arguments])
+        runpy.run_path(f"recipes/{name}", run_name="recipe")["main"]()
 
     return run
 
@@ -57,6 +56,28 @@ def test_only_the_upper_layers_learn(recipe, tmp_path, word_world, tiny_settings
     moved = {name for name, weights in after.items() if not weights.float().equal(before[name].float())}
     assert any(".layers.1." in name for name in moved)
     assert not any(".layers.0." in name or "embed_tokens" in name for name in moved)
+
+
+def test_ppo_too(recipe, tmp_path, tiny_settings, word_cache):
+    recipe(
+        *("--world", "word_problems", "--world_settings", json.dumps(tiny_settings), "--stage_cache", str(word_cache)),
+        *("--prm", "oracle", "--output_dir", str(tmp_path), "--baseline", "", "--num_generations", "1"),
+        name="ppo_prm.py",
+        config="ppo_toyworld.yaml",
+    )
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in rows if "loss" in row} == {1, 2}
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(recipe, tmp_path, tiny_settings, word_cache):
+    given = (
+        *("--world_settings", json.dumps(tiny_settings), "--stage_cache", str(word_cache), "--prm", "oracle"),
+        *("--prm_kwargs", "{}", "--output_dir", str(tmp_path), "--save_strategy", "steps", "--save_steps", "1"),
+    )
+    recipe(*given, "--max_steps", "1")
+    recipe(*given, "--resume_from_checkpoint", "true")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
 
 
 @pytest.mark.parametrize(

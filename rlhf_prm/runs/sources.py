@@ -163,7 +163,7 @@ def _word_problems(recipe: RecipeArguments, seed: int) -> Sources:
     from rlhf_prm.toyworld.verifier import ExactMatchVerifier
     from rlhf_prm.wordproblems import WordWorldSettings, build_world
     from rlhf_prm.wordproblems.checker import WORDS
-    from rlhf_prm.wordproblems.sampler import generate_fast
+    from rlhf_prm.wordproblems.sampler import ATTENTION, generate_fast
 
     settings = build(WordWorldSettings, {"seed": seed, **recipe.world_settings}, "world_settings")
     if recipe.prm_refresh:
@@ -188,7 +188,7 @@ def _word_problems(recipe: RecipeArguments, seed: int) -> Sources:
 
     return Sources(
         policy_path=str(world.policy_path),
-        model_kwargs={"dtype": "float32", "attn_implementation": "eager"},
+        model_kwargs={"dtype": "float32", "attn_implementation": ATTENTION},
         tokenizer=tokenizer,
         step_scorer=scorer,
         verifier=ExactMatchVerifier(),

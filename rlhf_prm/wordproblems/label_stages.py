@@ -6,14 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
-
 from rlhf_prm.annotate.monte_carlo import MonteCarloSettings, monte_carlo
 from rlhf_prm.files import read_json_lines, write_json, write_json_lines
 from rlhf_prm.generation.requests import Sample, unit_seed
 from rlhf_prm.steps import StepSplitter
-from rlhf_prm.tokenizer_checks import saved_tokenizer
 from rlhf_prm.toyworld import labels
 from rlhf_prm.toyworld.label_stages import ROWS, STAGE_OF, labels_as_records, labels_from_records
 from rlhf_prm.toyworld.problems import SEPARATOR
@@ -21,7 +17,7 @@ from rlhf_prm.toyworld.stages import Stage, StageCache
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 from rlhf_prm.wordproblems.checker import WORDS
 from rlhf_prm.wordproblems.problems import WordProblem
-from rlhf_prm.wordproblems.sampler import ROWS as ROWS_AT_ONCE, TextSampler
+from rlhf_prm.wordproblems.sampler import ROWS as ROWS_AT_ONCE, TextSampler, load_policy
 from rlhf_prm.wordproblems.settings import WordWorldSettings
 
 PART = 100  # solutions of which labels or samples are written together: what a killed stage loses
@@ -77,9 +73,7 @@ def sampled_rows(
 
 
 def _sampler(settings: WordWorldSettings, policy: Stage, progress: str | None = None) -> TextSampler:
-    model = AutoModelForCausalLM.from_pretrained(policy.path, dtype=torch.bfloat16)
-    tokenizer = saved_tokenizer(policy.path, padding_side="left")
-    return TextSampler(model, tokenizer, max_new_tokens=settings.max_completion_length, progress=progress)
+    return TextSampler(*load_policy(policy.path), max_new_tokens=settings.max_completion_length, progress=progress)
 
 
 def _build_solutions(

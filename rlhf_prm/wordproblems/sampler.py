@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +11,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from rlhf_prm.generation.prompts import prompt_ids
 from rlhf_prm.generation.requests import Prompt, Sample
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 from rlhf_prm.toyworld.sampler import PolicySampler
 
 ROWS = 64  # decoded together
+ATTENTION = "eager"  # the fastest for rows this short, on a CPU
 
 
 class TextSampler(PolicySampler):
@@ -34,7 +37,9 @@ class TextSampler(PolicySampler):
         self.source = model
         if model.dtype != torch.bfloat16:
             with torch.random.fork_rng(devices=[]):
-                self.model = AutoModelForCausalLM.from_config(model.config, dtype=torch.bfloat16).to(model.device)
+                self.model = AutoModelForCausalLM.from_config(
+                    model.config, dtype=torch.bfloat16, attn_implementation=ATTENTION
+                ).to(model.device)
 
     def generate(
         self,
@@ -73,8 +78,8 @@ class TextSampler(PolicySampler):
         for name, copy in self.model.named_parameters():
             if name not in weights:
                 raise ValueError(
-                    f"got a policy without the parameter {name}, expected a plain causal LM: adapters are not sampled from "
-                    "in the word-problem world (use_peft: false)"
+                    f"got a policy without the parameter {name}, expected a plain causal LM: in the word-problem world "
+                    "adapters are not sampled from (use_peft: false)"
                 )
             copy.copy_(weights[name])
 
@@ -82,6 +87,12 @@ class TextSampler(PolicySampler):
         """At most ``at_once`` prompts, of like length."""
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         return [order[first : first + at_once] for first in range(0, len(order), at_once)]
+
+
+def load_policy(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A policy to sample from, in bfloat16, and its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, attn_implementation=ATTENTION)
+    return model, saved_tokenizer(path, padding_side="left")
 
 
 def generate_fast(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -27,14 +27,13 @@ from rlhf_prm.wordproblems.base_model import save_base
 from rlhf_prm.wordproblems.checker import WORDS, process_correct
 from rlhf_prm.wordproblems.label_stages import label_stages, messages, sampled_rows
 from rlhf_prm.wordproblems.problems import WordProblem, draw_splits
-from rlhf_prm.wordproblems.sampler import TextSampler
+from rlhf_prm.wordproblems.sampler import ATTENTION, TextSampler, load_policy
 from rlhf_prm.wordproblems.settings import WordWorldSettings
 
 PRM_SETTINGS = (
     *("seed", "prm_updates", "prm_batch", "prm_learning_rate", "prm_held_out", "prm_eval_every", "prm_patience"),
     "frozen_layers",
 )
-ATTENTION = "eager"  # the fastest for rows this short, on a CPU
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,6 @@ def evaluate_completions(problems: Sequence[WordProblem], completions: Sequence[
     right = [final_answer(text) == problem.solution for problem, text in pairs]
     process = [process_correct(problem, splitter.split(text)) for problem, text in pairs]
     return {"accuracy": sum(right) / len(pairs), "process_accuracy": sum(process) / len(pairs)}
-
-
-def load_policy(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A policy to sample from, in bfloat16, and its tokenizer."""
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16), saved_tokenizer(path, padding_side="left")
 
 
 def build_world(

@@ -5,8 +5,7 @@ import torch
 from transformers import GenerationConfig
 
 from rlhf_prm.toyworld.sampler import PolicySampler
-from rlhf_prm.wordproblems.sampler import TextSampler, generate_fast
-from rlhf_prm.wordproblems.world import load_policy
+from rlhf_prm.wordproblems.sampler import TextSampler, generate_fast, load_policy
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17], [18]]
 

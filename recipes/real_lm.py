@@ -122,10 +122,13 @@ def train_policies(arguments: argparse.Namespace, settings: dict[str, Any], budg
         output_dir=str(arguments.root / "rl"),
     )
     budget.stage("reinforcement learning")
-    runs = run_cells(config, say=lambda text: print(text, flush=True))
+    runs = run_cells(config, retry=True, say=lambda text: print(text, flush=True))
     table = build_table(config, runs)
     print(markdown(table))
-    return write_page(table, runs, arguments.root / "rl" / "report.html")
+    page = write_page(table, runs, arguments.root / "rl" / "report.html")
+    if failed := [run.folder for run in runs if run.state == "failed"]:
+        raise SystemExit(f"{len(failed)} runs failed: {failed[0]}/log.txt says why; the same command runs them again")
+    return page
 
 
 def main() -> None:

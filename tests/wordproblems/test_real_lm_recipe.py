@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +19,9 @@ def real_lm(monkeypatch, tmp_path, tiny_settings):
     """Calls the recipe; the processes that build worlds are calls in this one, which are counted."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.chdir(ROOT)
-    started, others = [], subprocess.Popen
+    started = []
 
-    def here(command, *arguments, **settings):
+    def here(others, command, *arguments, **settings):
         if "rlhf_prm.wordproblems" not in command:  # in a cell, which is a fork of this process
             return others(command, *arguments, **settings)
         started.append(json.loads(command[command.index("--settings") + 1]).get("label_source", "policy"))
@@ -28,8 +29,8 @@ def real_lm(monkeypatch, tmp_path, tiny_settings):
         runpy.run_module(command[2], run_name="__main__")
         return SimpleNamespace(wait=lambda: 0)
 
-    monkeypatch.setattr(subprocess, "run", here)
-    monkeypatch.setattr(subprocess, "Popen", here)
+    for name in ("run", "Popen"):
+        monkeypatch.setattr(subprocess, name, partial(here, getattr(subprocess, name)))
 
     def run(*arguments: str) -> Path:
         started.clear()

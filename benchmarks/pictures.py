@@ -1,7 +1,7 @@
 """The pictures of the documentation, taken by Chromium from the pages that our own code writes.
 
     python benchmarks/pictures.py heat-map RUN/report.html    a run's rollouts                     → heat_map.png
-    python benchmarks/pictures.py ablation                    docs/ablation_tables.md, plain world → ablation.png
+    python benchmarks/pictures.py ablation                    the default ablation, plain world → ablation.png
     python benchmarks/pictures.py curve points.json           a measure of PRMs against the gain   → curve.png
 
 They are written to docs/images, or where ``--out`` says.
@@ -19,7 +19,6 @@ import argparse
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +35,11 @@ from rlhf_prm.report.plot_parts import Chart
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
+ABLATION = ROOT / "benchmarks" / "results" / "ablation_default.json"
+TITLES = {
+    "accuracy.after": "Accuracy after 80 updates (2,048 held-out problems)",
+    "process_accuracy.after": "Share of held-out problems with every step right",
+}
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SCALE, COLOURS = 1.5, 128  # pixels of the picture to one of the page; of its palette, which keeps the file small
 
@@ -110,20 +114,21 @@ def curve(data: dict[str, Any]) -> Chart:
     return scatter_chart(points, {group: i for i, group in enumerate(groups)}, title, x_label, y_label, title)
 
 
-def ablation(text: str, world: str = "Plain") -> list[Chart]:
-    """The differences to the baseline in one world, from the tables of docs/ablation_tables.md: a forest for each."""
-    section = text.split(f"\n## {world}\n")[1].split("\n## ")[0]
+def ablation(table: dict[str, Any], world: str = "plain") -> list[Chart]:
+    """The differences to the baseline in one world, from the table of ``rlhf-prm ablate``: a forest for each metric."""
+    rows = table["groups"][f"world {world}"]
+    baseline = next(row["labels"]["method"] for row in rows if row["baseline"])
     charts = []
-    for title, table in re.findall(r"\*\*(.+)\*\*\n\n((?:\|.*\n)+)", section):
-        header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-        seeds = [i for i, name in enumerate(header) if name.startswith("seed ")]
-        baseline = next(row for row in rows if row[0].endswith("(baseline)"))
+    for metric in table["metrics"]:
         forest = []
         for row in rows:
-            if row is not baseline:
-                mean, low, high = map(float, re.findall(r"[-+][\d.]+", row[header.index("difference (95 % interval)")]))
-                forest.append(ForestRow(row[0], mean, low, high, [float(row[i]) - float(baseline[i]) for i in seeds]))
-        charts.append(forest_chart(forest, title, f"difference to {baseline[0].removesuffix(' (baseline)')}", title))
+            if not row["baseline"]:
+                found = row["metrics"][metric]
+                forest.append(
+                    ForestRow(row["labels"]["method"], *found["difference"], [*found["differences"].values()])
+                )
+        title = TITLES.get(metric, metric)
+        charts.append(forest_chart(forest, title, f"difference to {baseline}", title))
     return charts
 
 
@@ -137,7 +142,7 @@ def main() -> None:
     if args.what == "heat-map":
         take(args.source, "#rollouts", out, 1100, 640)
     elif args.what == "ablation":
-        picture(ablation((args.source or ROOT / "docs" / "ablation_tables.md").read_text()), out, 1100)
+        picture(ablation(json.loads((args.source or ABLATION).read_text())), out, 1100)
     else:
         picture([curve(json.loads(args.source.read_text()))], out, 760)
     print(f"{out} ({out.stat().st_size / 1e3:.0f} kB)")

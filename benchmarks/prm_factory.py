@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock
 
 from rlhf_prm.evaluation.audit import AuditSettings, audit
+from rlhf_prm.evaluation.audit.lines import VERDICTS
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import scored
@@ -77,20 +78,25 @@ def mean_and_spread(values: list[float]) -> str:
 
 
 def table(rows: dict[str, dict], seeds: list[int], columns: dict[str, str]) -> str:
-    """One line per seed and label source, then the means ± standard errors over the seeds."""
-    lines = ["| build | labels | " + " | ".join(columns.values()) + " |", "|---|---|" + "---|" * len(columns)]
-    for seed in seeds:
-        for source in SOURCES:
-            cells = [rows[f"{seed}/{source}"][name] for name in columns]
-            lines.append(f"| {seed} | {source} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+    """One line per label source: the means ± standard errors over the seeds."""
+    lines = ["| labels | " + " | ".join(columns.values()) + " |", "|---|" + "---|" * len(columns)]
     for source in SOURCES:
         means = [mean_and_spread([rows[f"{seed}/{source}"][name] for seed in seeds]) for name in columns]
-        lines.append(f"| **mean** | **{source}** | " + " | ".join(means) + " |")
+        lines.append(f"| {source} | " + " | ".join(means) + " |")
     return "\n".join(lines)
 
 
-def _cell(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.3f}"
+def verdict_table(rows: dict[str, dict], seeds: list[int]) -> str:
+    """One line per line of the audit: in how many builds it said what, for the two ends of the paper's recipe."""
+    ends = ("mc", "consensus")
+    lines = ["| line of the audit | " + " | ".join(ends) + " |", "|---|---|---|"]
+    for name in AUDITED:
+        cells = []
+        for source in ends:
+            said = [rows[f"{seed}/{source}"][f"audit verdict: {name}"] for seed in seeds]
+            cells.append(", ".join(f"{verdict} {said.count(verdict)}" for verdict in VERDICTS if verdict in said))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 # measure → its key, and for each ordering what the paper (arXiv 2501.07301) has for it
@@ -199,15 +205,10 @@ def page(results: dict) -> str:
     seeds = sorted({int(key.split("/")[0]) for key in rows})
     seeds = [seed for seed in seeds if all(f"{seed}/{source}" in rows for source in SOURCES)]
     audited = {f"audit: {name}": name for name in AUDITED}
-    verdicts = {f"audit verdict: {name}": name for name in AUDITED}
-    verdict_lines = ["| build | labels | " + " | ".join(verdicts.values()) + " |", "|---|---|" + "---|" * len(verdicts)]
-    for seed in seeds:
-        for source in ("mc", "consensus"):
-            cells = [rows[f"{seed}/{source}"][name] for name in verdicts]
-            verdict_lines.append(f"| {seed} | {source} | " + " | ".join(cells) + " |")
     return f"""# PRMs from Monte-Carlo, judge, consensus and gold labels
 
-Written by `python benchmarks/prm_factory.py`; every number also in `benchmarks/results/prm_factory.json`.
+Written by `python benchmarks/prm_factory.py`. The numbers of every build are in
+[prm_factory.json](../benchmarks/results/prm_factory.json) under `"BUILD/LABELS"`; this page has their means.
 {len(seeds)} independent toy worlds: problems, demonstrator, policy, judge and PRM follow from the seed. In each,
 {SOLUTIONS} solutions are sampled and labelled four ways, and each PRM is trained on the first {ROWS} solutions that
 its source labels, with equal settings ({UPDATES} updates of 64). (Consensus drops about half of the {SOLUTIONS}, so it
@@ -226,9 +227,10 @@ step is wrong at ≤ 0.5. AUROC: of the step scores, up to the first error.
 ## Audit
 {table(rows, seeds, audited)}
 
-Verdicts on the two ends of the paper's recipe (its 7B models are the yardstick of some limits; chains here are short):
+Verdicts on the two ends of the paper's recipe, and in how many builds (the paper's 7B models are the yardstick of some
+limits; chains here are short):
 
-{chr(10).join(verdict_lines)}
+{verdict_table(rows, seeds)}
 
 ## Which orderings hold, here and in the paper
 {orderings(rows, seeds)}

@@ -17,8 +17,10 @@ NO_SPREAD = 1e-9  # a variance below it is rounding
 
 
 def initial_trust() -> Trust:
-    """Nothing seen yet: the sums of Δcredit·Δoutcome, Δcredit², Δoutcome², and the degrees of freedom; Δ is the
-    difference from the group's mean."""
+    """The memory before anything is seen: sums of Δcredit·Δoutcome, Δcredit² and Δoutcome², and the degrees of freedom.
+
+    Δ is the difference from the group's mean.
+    """
     return {name: torch.zeros(()) for name in ("product", "credit", "outcome", "freedom")}
 
 

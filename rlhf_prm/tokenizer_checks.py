@@ -128,7 +128,7 @@ def special_tokens_of_a_turn(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def check_policy(tokenizer: Any, model: Any) -> None:
-    """:func:`check_is_saved_one` and :func:`check_ends` for a model that is loaded, and that it embeds these ids.
+    """Runs :func:`check_is_saved_one` and :func:`check_ends` for a loaded model, and checks that it embeds the ids.
 
     Raises:
         ValueError: one of them does.

@@ -52,7 +52,7 @@ class CellRow:
 
 @dataclass(frozen=True)
 class Table:
-    """All cells, in groups that share a baseline cell; failures; warnings in words."""
+    """All cells, in groups that share a baseline cell, with failures and with warnings in words."""
 
     config: AblationConfig
     groups: dict[str, list[CellRow]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from rlhf_prm.annotate.config import AnnotateConfig
@@ -97,19 +98,28 @@ class MonteCarloStage:
         self.model = config.completer or config.policies[0]
         self.how, self.splitter = config.monte_carlo_settings, config.splitter
         self._template: Callable[[str], str] | None = None
-        self._prefix_tokenizer: Any = None
-        self.settings = {
-            **source,
+        self._source, self._verifier, self._shard_size = source, config.verifier, config.shard_size
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the records depend on; asks for the tokenizer, so only where they are written."""
+        return {
+            **self._source,
             "completer": self.model.results_depend_on(),
             "monte_carlo": self.how.records_depend_on(),
-            "prefixes": "own text",  # an older version joined the steps by the separator
-            "verifier": config.verifier,
-            "shard_size": config.shard_size,
+            # An older version joined the steps by the separator; one in between called both of these "own text".
+            "prefixes": "own text" if self._prefix_tokenizer is None else "token ids",
+            "verifier": self._verifier,
+            "shard_size": self._shard_size,
         }
+
+    @cached_property
+    def _prefix_tokenizer(self) -> Any | None:
+        return self.model.prefix_tokenizer()
 
     def task(self, row: Solution, records: Records) -> Task:
         if self._template is None:
-            self._template, self._prefix_tokenizer = self.model.prompt_template(), self.model.prefix_tokenizer()
+            self._template = self.model.prompt_template()
         prompt, known = self._template(row.prompt), self._estimates(records)
         prefixes = None
         if row.text is not None:

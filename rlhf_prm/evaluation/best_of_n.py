@@ -113,7 +113,7 @@ def problem_values(sample: SampledProblem, n: int, seed: int = 0) -> dict[str, f
 def best_of_n(
     samples: Sequence[SampledProblem], n: int, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Mean over the problems of :func:`problem_values`, with a bootstrap interval over problems.
+    """The mean of :func:`problem_values` over the problems, with a bootstrap interval over problems.
 
     Returns:
         {rule: {"mean", "low", "high"}}; the intervals of all rules come from the same resamples of problems.

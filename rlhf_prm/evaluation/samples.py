@@ -207,5 +207,5 @@ def verified_samples(
 
 
 def load_samples(path: str | Path, verifier: Verifier, splitter: StepSplitter | None = None) -> list[SampledProblem]:
-    """:func:`read_sample_rows`, verified."""
+    """The rows of :func:`read_sample_rows`, with the verifier's verdicts."""
     return verified_samples(read_sample_rows(path), verifier, splitter)

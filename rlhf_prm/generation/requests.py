@@ -1,4 +1,4 @@
-"""What a generator is asked: the prompt, how many continuations, from which seed; and the error of a refusal."""
+"""What a generator is asked (the prompt, how many continuations, from which seed), and the error of a refusal."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Detectors of reward hacking: pure functions over rollouts and texts. They measure; what to do is the caller's.
+"""Detectors of reward hacking are pure functions over rollouts and texts. They only measure.
 
 ``DETECTORS`` says for each measure which known mode shows in it, who reported it, which way is worse and how far it may
 go (``TripRule``), and the published threshold where there is one. Measures are read against their own value early in
@@ -105,7 +105,7 @@ def measurements(
 
 
 def steps_per_rollout(rollouts: StepRollouts) -> float:
-    """Mean number of steps. Towards 1: one giant step; rising: steps are paid by themselves."""
+    """Mean number of steps. It sinks towards 1 when all is one giant step, and rises when steps are paid for."""
     return float(rollouts.num_steps.float().mean())
 
 

@@ -127,7 +127,7 @@ class HackGuard(TrainerCallback):
             self.batches.look(self.trainer)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Measure the rollouts of this update; ask the arbiter if there is cause; act."""
+        """Measures the rollouts of this update, asks the arbiter if there is cause, and acts."""
         if self.off:
             return
         self.batches.look(self.trainer)

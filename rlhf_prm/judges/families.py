@@ -132,7 +132,7 @@ def thinkprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str
 
 
 def genprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str], attempts: int) -> Task:
-    """A dialogue: each step is a user's turn, its critique the answer; P(Yes) of the judgement behind the analysis.
+    """A dialogue: each step is a user's turn and its critique the answer. The score is P(Yes) after the analysis.
 
     Its mode without code: the judgement is asked for where the analysis ends.
     """

@@ -27,7 +27,7 @@ class Hearing:
     """
 
     def __init__(self, judge: Any, solutions: list[Solution]) -> None:
-        self.judge, self.solutions = judge, solutions
+        self.judge, self.solutions, self.keeps = judge, solutions, judge.rows is not None and judge.learns()
         self.distinct = [solution for solution in dict.fromkeys(solutions) if solution[1]]
         # First votes stand before second ones: a budget takes votes away before it takes rollouts away.
         self.ballots = dict.fromkeys(
@@ -143,7 +143,7 @@ class Hearing:
 
     def _keep(self, solution: Solution) -> None:
         """Write the row of a solution if this call has paid for some of it."""
-        if self.judge.rows is None or self.found.keys().isdisjoint(self._ballots_of(solution) - self.known.keys()):
+        if not self.keeps or self.found.keys().isdisjoint(self._ballots_of(solution) - self.known.keys()):
             return
         row = judged_row(*solution, self._votes(solution), f"judge:{self.judge.name}")
         if row is not None:

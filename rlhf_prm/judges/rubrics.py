@@ -1,4 +1,4 @@
-"""Rubrics: a judge says which points of a list a solution meets, and at which step; or marks the whole process.
+"""Rubrics: a judge says which points of a list a solution meets and at which step, or it marks the whole process.
 
 ``rubric`` is the form of SRaR (arXiv 2605.17291): each problem has items of three kinds, SUGGEST (a step that a good
 solution takes), PITFALL (a mistake to avoid) and BONUS (an uncommon way); a satisfied item adds to the step it is met

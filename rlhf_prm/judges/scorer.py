@@ -58,8 +58,8 @@ class JudgeScorer:
         prices: per million tokens.
         cache: verdicts to keep.
         in_evaluation: also ask in held-out evaluations during training, where scores are only logged.
-        keeps_rows: append every verdict to ``judged.jsonl`` in the folder of the run it is attached to, and take back
-            what is there.
+        keeps_rows: append every verdict on rollouts that are trained on to ``judged.jsonl`` in the folder of the run
+            attached to, and take back what is there. Held-out solutions are not written: a PRM may be measured on them.
 
     Attributes:
         costly: True: an outcome-only run that asks no scorer should not be given it.
@@ -94,19 +94,22 @@ class JudgeScorer:
         self.generator, self.reader, self.name = generator, reader, name
         self.votes, self.seed, self.behind_error = votes, seed, behind_error
         self.in_evaluation, self.keeps_rows = in_evaluation, keeps_rows
-        self.meter = Meter(generator, budget, prices)
+        self.budget = budget or Budget()
+        self.meter = Meter(generator, self.budget, prices)
         self.cache = VerdictCache(cache)
         self.stats = JudgeStats()
         self.rows: JudgedRows | None = None
         self._background = Background()
         self._update: Callable[[], Any] = lambda: None
         self._asking: Callable[[], bool] = lambda: True
+        self.learns: Callable[[], bool] = lambda: True
 
     def attach(self, trainer: Any) -> None:
         """Budgets count the trainer's updates and ranks; verdicts go to the ``judged.jsonl`` of its folder."""
-        self._update = lambda: trainer.state.global_step
-        self._asking = lambda: self.in_evaluation or trainer.model.training
-        self.meter.budget = self.meter.budget.share(trainer.accelerator.num_processes)
+        self._update = lambda: trainer.state.global_step if trainer.is_in_train else None
+        self._asking = lambda: self.in_evaluation or trainer.model.training or not trainer.is_in_train
+        self.learns = lambda: trainer.is_in_train and trainer.model.training
+        self.meter.budget = self.budget.share(trainer.accelerator.num_processes)
         if self.keeps_rows and self.reader.verdicts:
             self.rows = JudgedRows(trainer.args.output_dir, self.settings())
             self._take_back(self.rows)

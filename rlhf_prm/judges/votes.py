@@ -64,7 +64,7 @@ class Vote:
 
 
 def labels_from_votes(votes: Sequence[Vote], num_steps: int) -> StepLabels:
-    """Hard labels of the first error with most votes; soft labels: the share of votes that hold the step correct.
+    """Hard labels by the first error with most votes; a soft label is the share of votes that hold the step correct.
 
     Raises:
         RejectedRow: nothing to count, or a tie.
@@ -84,7 +84,7 @@ def labels_from_votes(votes: Sequence[Vote], num_steps: int) -> StepLabels:
 
 
 def step_shares(votes: Sequence[Sequence[float]], num_steps: int, behind_error: str = "unscored") -> list[float]:
-    """p_k: the mean of what the votes say of step k, over those that say something of it; NaN where none does.
+    """p_k is the mean of what the votes say of step k, over those that say something of it, and NaN where none does.
 
     For votes of right or wrong that is the share of votes in which step k holds given its prefix. A judge that stops at
     the first error says nothing of the steps behind it: ``"unscored"`` leaves that vote out there, ``"wrong"`` counts

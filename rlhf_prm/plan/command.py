@@ -17,12 +17,11 @@ from rlhf_prm.plan.memory import (
     memory_by_part,
     peak_bytes,
 )
-from rlhf_prm.plan.recipe import NO_MODEL, launch_settings, prm_shape, recipe_settings
+from rlhf_prm.plan.recipe import in_place_of_weights, launch_settings, prm_shape, recipe_settings
 from rlhf_prm.plan.shapes import model_shape
 from rlhf_prm.plan.timing import GPUS, Efficiency, seconds_by_part
 
 DEFAULTS = {field.name: field.default for field in fields(RunPlan)}
-NO_PRM = dict.fromkeys(NO_MODEL, "none (live Monte-Carlo values)")
 ONE_PROCESS = {"gpus": 1, "nodes": 1, "zero": 0}  # how a recipe is launched where nothing else is said
 
 
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="plan this recipe (recipes/configs/….yaml), on one GPU or --launch")
     parser.add_argument("--launch", help="the accelerate config it is launched with: a file, or one of TRL's: zero3")
     parser.add_argument("--policy", help='"1.5B", "7B", … (Qwen2.5), a published name, or a folder (7B)')
-    parser.add_argument("--prm", help='the same, or "none", or "vine" (7B)')
+    parser.add_argument("--prm", help='the same, "none", "vine" or "judge:MODEL" (7B)')
     parser.add_argument("--gpu", default="h100", choices=sorted(GPUS), help="kind of GPU")
     parser.add_argument("--gpu-memory", type=float, help="GB per GPU, where it differs from the kind's")
     for name, choices in (
@@ -130,7 +129,9 @@ def _head(plan: RunPlan, names: dict[str, str], gpu: str) -> list[str]:
     if plan.task == "prm":
         models = f"PRM training of {models}"
     else:
-        prm = f"{names['prm']} ({plan.prm_placement})" if plan.prm else NO_PRM.get(names.get("prm"), "none")
+        other = in_place_of_weights(names.get("prm"))
+        without = "none" if other is None else f"none ({other[0]})"
+        prm = f"{names['prm']} ({plan.prm_placement})" if plan.prm else without
         models = f"policy {models}, PRM {prm}, critic {plan.critic}" + ", reference policy" * plan.reference
     zero = f"ZeRO-{plan.zero}" if plan.zero else "no ZeRO (DDP)" if plan.gpus > 1 else "no ZeRO"
     offloaded = ", optimizer in host memory" * plan.offload_optimizer
@@ -206,10 +207,8 @@ def run(args: argparse.Namespace) -> None:
         shares += f", {Efficiency.scoring:.0%} in scoring, {args.decoding_share:.0%} of memory bandwidth in decoding"
     longest = "; texts at the longest the recipe allows" if args.config else ""
     lines.append(f"assumed: {shares}, communication not overlapped{longest}.")
-    if names.get("prm") in NO_MODEL:
-        lines.append(
-            "not planned: the completions of live values, several times the rollouts' sampling, and their cache."
-        )
+    if other := in_place_of_weights(names.get("prm")):
+        lines.append(f"not planned: {other[1]}.")
     if plan.task == "rl" and plan.vllm == "none":
         lines.append(
             "transformers' generate launches each layer from Python and takes several times as long as this bound."

@@ -29,7 +29,7 @@ PRM_DEFAULTS = {
     "gradient_checkpointing": False,
 }
 CRITICS = {"own": "own", "shared": "shared", "detached": "shared"}  # a detached head stands on the policy's trunk too
-NO_MODEL = ("vine",)  # values of `prm` that are no model: live Monte-Carlo values of the policy
+LIVE_VALUES, JUDGE = "vine", "judge:"  # a `prm` that is no model, and the prefix of one that is on other machines
 Settings = dict[str, Any]
 
 
@@ -122,14 +122,34 @@ def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
 
 
 def prm_shape(name: str | None) -> ModelShape | None:
-    """The shape of a PRM; None where a run has no PRM or measures live values in place of one."""
-    return model_shape(name) if name and name not in NO_MODEL else None
+    """The shape of a PRM; None where a run has no PRM, or something without weights in these GPUs in its place."""
+    return model_shape(name) if name and in_place_of_weights(name) is None else None
+
+
+def in_place_of_weights(prm: str | None) -> tuple[str, str] | None:
+    """What scores without weights in these GPUs: what it is, and what of it a plan leaves out. None for a model."""
+    if prm == LIVE_VALUES:
+        left_out = "the completions of live values, several times the rollouts' sampling, and their cache"
+        return "live Monte-Carlo values", left_out
+    if prm is not None and prm.startswith(JUDGE):
+        left_out = "the judge, which writes beside this on the machines of its endpoint; the update waits for it"
+        return f"judge {prm.removeprefix(JUDGE)}", left_out
+    return None
 
 
 def _scorer(settings: Settings) -> tuple[str, str | None]:
-    """(``RunPlan.scorer``, the model that scores or a name in ``NO_MODEL``; None: no weights in these GPUs)"""
+    """(``RunPlan.scorer``, the model that scores or what is in its place; None: no weights in these GPUs)
+
+    Raises:
+        ValueError: a judge that would run in the training process.
+    """
     kind, _, name = str(settings.get("prm") or "").partition(":")
     options = settings.get("prm_kwargs") or {}
+    if f"{kind}:" == JUDGE and not options.get("endpoint"):
+        raise ValueError(
+            f"prm: got {settings['prm']!r} without an endpoint in prm_kwargs: a judge that writes in the training "
+            "process is not planned; expected the URL of a server"
+        )
     if kind == "teacher":
         return "frozen", None if "endpoint" in options else name
     if kind == "self":

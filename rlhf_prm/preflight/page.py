@@ -7,8 +7,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from rlhf_prm.evaluation.audit.lines import number
 from rlhf_prm.files import write_json, write_text
-from rlhf_prm.preflight.lines import SECTIONS, written
 from rlhf_prm.preflight.run import Preflight, pays
+from rlhf_prm.preflight.wording import SECTIONS, written
 
 WIDTH = 110
 
@@ -37,7 +37,7 @@ def _wrapped(text: str, mark: str) -> str:
 
 
 def preflight_page(result: Preflight) -> str:
-    """The HTML page: no script, nothing fetched; every text is escaped."""
+    """The HTML page. It has no script and fetches nothing, and every text is escaped."""
     loader = ChoiceLoader([PackageLoader("rlhf_prm.preflight"), PackageLoader("rlhf_prm.evaluation")])
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.get_template("preflight.html.j2")

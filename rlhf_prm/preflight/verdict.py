@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlhf_prm.preflight.lines import title_of, value_text, written
 from rlhf_prm.preflight.within_groups import Measures
+from rlhf_prm.preflight.wording import title_of, value_text, written
 
 VerdictKind = Literal["pay", "not to matter", "harm", "cannot tell"]
 KINDS: tuple[VerdictKind, ...] = ("pay", "not to matter", "harm", "cannot tell")

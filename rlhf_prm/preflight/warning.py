@@ -2,8 +2,8 @@
 
 import math
 
-from rlhf_prm.preflight.lines import written
 from rlhf_prm.preflight.within_groups import Measures
+from rlhf_prm.preflight.wording import written
 
 CHANCE = {"auroc_min": 0.5, "auroc_mean": 0.5, "rho": 0.0}
 WHAT_TO_DO = (

@@ -172,7 +172,7 @@ def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | N
         if chosen.name != "causal_tag" and not getattr(chosen, name):
             raise ValueError(f"{name}={mark!r} has no effect: PRMs of family {chosen.name!r} have none. Leave it out.")
     chosen = replace(chosen, **given)
-    if "between_steps" in given and chosen.tag not in chosen.between_steps:
+    if "between_steps" in given and chosen.tag is not None and chosen.tag not in chosen.between_steps:
         raise ValueError(
             f"between_steps={chosen.between_steps!r}: family {chosen.name!r} reads a step at {chosen.tag!r}, so "
             "expected a text that has it."

@@ -1,4 +1,4 @@
-"""BatchScorer: what every scorer of a process reward model shares; PRMScorer: one in process."""
+"""BatchScorer is what every scorer of a process reward model shares; PRMScorer is the one in this process."""
 
 import math
 import time
@@ -70,7 +70,7 @@ class BatchScorer(ABC):
         own, tag = self.family.between_steps, self.family.tag
         if not own or separator == own:
             return
-        if self.between_steps_given or tag not in separator:
+        if self.between_steps_given or tag is None or tag not in separator:
             why = "load_prm was told so" if self.between_steps_given else f"this PRM reads steps at {tag!r}"
             warnings.warn(
                 f"the policy's steps end at {separator!r}, but the PRM reads {own!r} between them ({why})", stacklevel=2

@@ -47,7 +47,7 @@ class Texts:
 
     @cached_property
     def first_ids(self) -> list[int]:
-        """What the tokenizer puts before a text by itself: BOS for some; not for all that have one."""
+        """What the tokenizer puts before a text by itself. For some it is BOS, but not for all that have one."""
         ids = self.tokenizer(self.tag)["input_ids"]
         return ids[: ids.index(self.tag_id)]
 

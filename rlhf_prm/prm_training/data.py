@@ -60,7 +60,7 @@ def _soft_labels(row: Mapping[str, Any], labels: list[Any]) -> list[float]:
 def encode_dataset(
     dataset: Dataset, encode: Encoder, name: str, num_proc: int | None = None, **options: Any
 ) -> Dataset:
-    """Every row through :func:`encode_row`; rows without a labelled step left are dropped.
+    """Encodes every row by :func:`encode_row`, and drops rows in which no labelled step is left.
 
     Raises:
         ValueError: a column is missing, or nothing is left to learn from.

@@ -1,4 +1,4 @@
-"""Two-stage training: optimizer groups split into body and head; the body held still by a learning rate of 0."""
+"""Two-stage training: body and head are two optimizer groups, and a learning rate of 0 holds the body still."""
 
 import torch
 from torch import nn

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from rlhf_prm.files import read_json, whole
+from rlhf_prm.prm.decoders import decoder_class, head_name
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.scorer import PRMScorer
 from rlhf_prm.prm_training.ranks import Ranks
 
+_OF_QWEN2 = ("qwen_prm", "reasonflux_prm")  # families by the layout of their checkpoints
+_OF_ANY_DECODER = ("decoder_prm", "token_classification")
 STATE_FILE = "prm_refresh.json"  # in a checkpoint: what the refresh remembers
 Weights = dict[str, Tensor]
 
@@ -67,14 +70,19 @@ class Versions:
         self.newest = version
 
     def export(self, folder: Path, tokenizer: Any) -> bool:
-        """Writes the present weights as a PRM that ``load_prm`` loads; False for families with other models' layout."""
-        reader = self.scorer.placement.reader
-        config = getattr(reader.body, "config", None)
-        if self.scorer.family.name not in ("qwen_prm", "reasonflux_prm"):
+        """Writes the present weights as a PRM that ``load_prm`` loads.
+
+        Returns:
+            False, and nothing is written, for families that are no body with a head of two labels.
+        """
+        reader, family = self.scorer.placement.reader, self.scorer.family.name
+        if family not in (*_OF_QWEN2, *_OF_ANY_DECODER):
             return False
+        config = reader.body.config
+        made = Qwen2ForProcessRewardModel if family in _OF_QWEN2 else decoder_class(config)
         with torch.device("meta"):
-            layout = Qwen2ForProcessRewardModel(config)
-        parts = (("model", reader.body), ("score", reader.head))
+            layout = made(config)
+        parts = ((layout.base_model_prefix, reader.body), (head_name(layout), reader.head))
         state = {f"{part}.{name}": t for part, module in parts for name, t in module.state_dict().items()}
         layout.save_pretrained(folder, state_dict={name: tensor.detach().cpu() for name, tensor in state.items()})
         tokenizer.save_pretrained(folder)

@@ -116,7 +116,7 @@ def _keep_disagreement(tops: dict[bool, list], rollout: Rollout, tie: int) -> No
 
 
 def rank(rollout: Rollout) -> float:
-    """What best and worst go by: the mean step advantage; without one the logged advantage, the outcome, the score."""
+    """Best and worst go by the mean step advantage; without one by the logged advantage, the outcome or the score."""
     for value in (_mean(rollout.advantages), rollout.advantage, rollout.outcome, rollout.mean_score):
         if not math.isnan(value):
             return value

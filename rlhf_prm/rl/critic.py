@@ -1,4 +1,4 @@
-"""The critic of PPO: a value head on a trunk of its own, or on the policy's; it lives inside the policy's module.
+"""PPO's critic is a value head on a trunk of its own or on the policy's. It lives inside the policy's module.
 
 One module means one DDP wrapper, one DeepSpeed engine and one optimizer for both. What is saved for others to load is
 the policy alone (``policy_state``); the critic goes to a file of its own beside it.

@@ -22,6 +22,7 @@ from rlhf_prm.rl.trl_seam import prompt_ids, reads_images, tokenizer_of
 logger = logging.getLogger(__name__)
 PrefixKey = tuple[tuple[int, ...], tuple[int, ...], str]  # tokens of the prompt, of the completion so far; gold answer
 KNOWN_PREFIXES = 1_000_000
+ALONE = "expected a policy that writes alone: what goes on from a prefix is sampled without tools and environments"
 
 
 @dataclass
@@ -111,7 +112,7 @@ class LiveMonteCarloScorer:
         self.sampler, self.in_evaluation = sampler, in_evaluation
         self.policy: PolicyAccess | None = None
         self.stats = LiveValueStats()
-        self.budget = Budget(calls=budget_completions, tokens=budget_tokens)
+        self.budget = self._budget = Budget(calls=budget_completions, tokens=budget_tokens)  # the run's, this rank's
         self.known = VerdictCache(KNOWN_PREFIXES)  # values of this update
         self._update: Any = None
         self._spent = {"calls": 0, "tokens": 0}
@@ -120,12 +121,14 @@ class LiveMonteCarloScorer:
         """Takes the policy, the verifier and the sampling settings of a GRPO or PPO trainer.
 
         Raises:
-            ValueError: no verifier, no gold answer in the training data, a policy that reads images, no
-                ``max_completion_length``.
+            ValueError: no verifier, no gold answer in the training data, a policy that reads images or uses
+                tools, no ``max_completion_length``.
         """
         verifier = trainer.scoring.verifier
         if verifier is None:
             raise ValueError("live Monte-Carlo values: got no verifier=, expected one that judges the completions")
+        if trainer.tools:
+            raise ValueError(f"live Monte-Carlo values: got tools or environments, {ALONE}")
         refuse_without_gold(trainer.train_dataset)
         if reads_images(trainer):
             raise ValueError("live Monte-Carlo values: got a policy that reads images, expected one of text only")
@@ -146,7 +149,7 @@ class LiveMonteCarloScorer:
             training=lambda: trainer.model.training,
             update=lambda: trainer.state.global_step,
         )
-        self.budget = self.budget.share(trainer.accelerator.num_processes)
+        self._budget = self.budget.share(trainer.accelerator.num_processes)
 
     def detach(self) -> None:
         """Lets go of the policy; until it is attached again there is nothing to sample from."""
@@ -167,6 +170,8 @@ class LiveMonteCarloScorer:
         """
         if self.policy is None:
             raise ValueError("live Monte-Carlo values: got no policy, expected attach(trainer) to be called first")
+        if any(0 in (rollout.policy_mask or ()) for rollout in rollouts):
+            raise ValueError(f"live Monte-Carlo values: got tokens that an environment wrote, {ALONE}")
         scores = [[*[math.nan] * (len(rollout.lengths) - 1), rollout.verdict] for rollout in rollouts]
         if self.in_evaluation or self.policy.training():
             wanted, index = self._prefixes(rollouts)
@@ -214,12 +219,12 @@ class LiveMonteCarloScorer:
 
     def _paid(self, prefixes: dict[PrefixKey, Prefix]) -> list[PrefixKey]:
         """Those that the budget of this update allows, the shortest first; all of them, as they come, without one."""
-        if self.budget == Budget():
+        if self._budget == Budget():
             return list(prefixes)
         paid = []
         for key in sorted(prefixes, key=lambda key: len(prefixes[key].ids)):
             costs = {"calls": self.num_completions, "tokens": self.num_completions * prefixes[key].limit}
-            limits = {name: getattr(self.budget, name) for name in costs}
+            limits = {name: getattr(self._budget, name) for name in costs}
             if all(limit is None or self._spent[name] + costs[name] <= limit for name, limit in limits.items()):
                 paid.append(key)
                 self._spent = {name: self._spent[name] + cost for name, cost in costs.items()}

@@ -55,7 +55,7 @@ class RefreshPRM(TrainerCallback):
 
     Logged as ``prm_refresh/…`` in the row of that update; labelled rows, versions of the weights and a log lie in the
     run's folder under ``prm_refresh/``, and at the end the PRM as it is then under ``prm_refresh/prm``, for families
-    that ``load_prm`` reads from our layout. A checkpoint holds what is needed to go on.
+    whose PRM is a body with a head of two labels. A checkpoint holds what is needed to go on.
 
     Args:
         given: ``prm_refresh`` of the recipe.

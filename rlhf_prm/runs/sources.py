@@ -119,6 +119,7 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
     world_settings = build(ToyWorldSettings, settings, "world_settings")
     own_prm = recipe.prm is None
     oracle = _oracle(recipe, world_settings.seed) if recipe.prm == ORACLE else None
+    judge = _toy_judge(recipe, world_settings.seed) if recipe.prm == TOY_JUDGE else None
     world = build_world(world_settings, recipe.stage_cache, with_prm=own_prm, with_labels=own_prm)
     tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
 
@@ -126,7 +127,6 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
         prompts = world.eval_dataset["prompt"][: limit or recipe.eval_limit]
         return evaluate_policy(model, tokenizer, prompts, max_new_tokens=world.settings.max_completion_length)
 
-    judge = _toy_judge(recipe, world_settings.seed) if recipe.prm == TOY_JUDGE else None
     scorer = (
         oracle
         or judge

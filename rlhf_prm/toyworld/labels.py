@@ -48,7 +48,10 @@ def sampled_solutions(
 def monte_carlo_labels(
     rows: Sequence[dict[str, Any]], sampler: Generator, *, num_completions: int, seed: int
 ) -> list[StepLabels | Rejection]:
-    """Labels by completions from every step prefix, up to the first step without a hit."""
+    """Labels by completions from every step prefix, up to the first step without a hit.
+
+    Prefixes go to the policy as text. Its tokenizer makes of them the very ids that were sampled, whatever these are.
+    """
     settings = MonteCarloSettings(num_completions=num_completions, separator=SEPARATOR, seed=seed)
     tasks = (
         (i, monte_carlo_task(i, row["prompt"], row["steps"], row["solution"], settings)) for i, row in enumerate(rows)

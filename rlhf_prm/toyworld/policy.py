@@ -60,15 +60,27 @@ def supervised_policy(
         learning_rate: the peak.
     """
     rng = random.Random(f"demonstrations {seed}")
-    model = new_policy(tokenizer, seed)
     rows = [_tokens(tokenizer, problem, demonstrator.solution(problem, rng)) for problem in problems]
+    return fine_tuned_policy(tokenizer, rows, seed=seed, batch_size=batch_size, learning_rate=learning_rate)
+
+
+def fine_tuned_policy(
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[tuple[list[int], list[int]]],
+    *,
+    seed: int,
+    batch_size: int,
+    learning_rate: float,
+) -> Qwen2ForCausalLM:
+    """A new policy after one pass over ``rows``: token ids, and the labels, ``IGNORED`` where nothing is learned."""
+    model = new_policy(tokenizer, seed)
     fine_tune(model, rows, batch_size=batch_size, learning_rate=learning_rate, pad_token_id=tokenizer.pad_token_id)
     return model
 
 
 def fine_tune(
     model: PreTrainedModel,
-    rows: Sequence[tuple[list[int], int]],
+    rows: Sequence[tuple[list[int], list[int]]],
     *,
     batch_size: int,
     learning_rate: float,
@@ -78,7 +90,7 @@ def fine_tune(
     """One pass of supervised fine-tuning over the rows in their order: AdamW, one-cycle learning rate.
 
     Args:
-        rows: token ids of prompt and answer, and how many of them are the prompt's, which are not learned.
+        rows: token ids, and the labels, ``IGNORED`` where nothing is learned.
         learning_rate: the peak.
         half_precision: compute in bfloat16 (the weights stay as they are); about four times as fast on a new CPU.
     """
@@ -105,17 +117,18 @@ def save_policy(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, fol
     tokenizer.save_pretrained(folder)
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast, problem: ChainProblem, steps: list[str]) -> tuple[list[int], int]:
+def _tokens(tokenizer: PreTrainedTokenizerFast, problem: ChainProblem, steps: list[str]) -> tuple[list[int], list[int]]:
     prompt = tokenizer(problem.prompt).input_ids
-    return [*prompt, *tokenizer(SEPARATOR.join(steps)).input_ids, tokenizer.eos_token_id], len(prompt)
+    solution = [*tokenizer(SEPARATOR.join(steps)).input_ids, tokenizer.eos_token_id]
+    return [*prompt, *solution], [IGNORED] * len(prompt) + solution
 
 
-def _padded(rows: list[tuple[list[int], int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+def _padded(rows: Sequence[tuple[list[int], list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
     width = max(len(ids) for ids, _ in rows)
     input_ids = torch.full((len(rows), width), pad_token_id)
     labels = torch.full((len(rows), width), IGNORED)
-    for row, (ids, prompt_length) in enumerate(rows):
+    for row, (ids, learned) in enumerate(rows):
         input_ids[row, : len(ids)] = torch.tensor(ids)
-        labels[row, prompt_length : len(ids)] = torch.tensor(ids[prompt_length:])
+        labels[row, : len(ids)] = torch.tensor(learned)
     # Padding is on the right and attention is causal, so no attention mask is needed.
     return {"input_ids": input_ids, "labels": labels}

@@ -80,6 +80,7 @@ class PolicySampler:
         at_once = max(1, self.batch_size // n)
         with tqdm(total=len(prompts) * n, desc=self.progress, unit="sample", disable=self.progress is None) as bar:
             for chunk in self._chunks([len(ids) for ids in prompts], at_once):
+                self._begin([i * n + k for i in chunk for k in range(n)])
                 sampled = self._decode([prompts[i] for i in chunk], n, uniforms[chunk].flatten(0, 1))
                 for row, ids in enumerate(sampled):
                     completions[chunk[row // n]].append(ids)
@@ -126,7 +127,7 @@ class PolicySampler:
         lengths = torch.full((len(logits),), self.max_new_tokens, device=device)
         ended = torch.zeros_like(rows, dtype=torch.bool)
         for position in range(self.max_new_tokens):
-            sampled = self._sampled(logits, uniforms[rows, position]).masked_fill(ended, eos)
+            sampled = self._replaced(rows, self._sampled(logits, uniforms[rows, position])).masked_fill(ended, eos)
             tokens[rows, position] = sampled
             lengths[rows[~ended & (sampled == eos)]] = position + 1
             ended = sampled == eos
@@ -148,6 +149,13 @@ class PolicySampler:
         most = -(-int((~ended).sum()) // self.drop_at_once) * self.drop_at_once
         order = torch.cat([(~ended).nonzero()[:, 0], ended.nonzero()[:, 0]])[:most]
         return order.sort().values
+
+    def _begin(self, samples: list[int]) -> None:
+        """Called before these samples of the call, those of a prompt adjacent, are decoded together."""
+
+    def _replaced(self, rows: torch.Tensor, sampled: torch.Tensor) -> torch.Tensor:
+        """The next token of the rows that have not ended, where it is not the sampled one (``ToolSampler``)."""
+        return sampled
 
     def _sampled(self, logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         """The token at which the cumulated probability passes the row's random number."""

@@ -18,7 +18,7 @@ from rlhf_prm.steps import StepSplitter
 from rlhf_prm.tokenizer_checks import saved_tokenizer
 from rlhf_prm.toyworld.label_stages import ROWS
 from rlhf_prm.toyworld.labels import gold_labels, stepwise_rows
-from rlhf_prm.toyworld.policy import fine_tune
+from rlhf_prm.toyworld.policy import IGNORED, fine_tune
 from rlhf_prm.toyworld.problems import SEPARATOR
 from rlhf_prm.toyworld.reward_model import train_reward_model
 from rlhf_prm.toyworld.stages import Stage, StageCache
@@ -146,7 +146,8 @@ def _build_policy(settings: WordWorldSettings, problems: Sequence[WordProblem], 
     for problem in problems:
         asked = prompt_ids(tokenizer, messages(problem.text))
         answer = tokenizer(SEPARATOR.join(problem.gold_steps), add_special_tokens=False)["input_ids"]
-        rows.append(([*asked, *answer, tokenizer.eos_token_id], len(asked)))
+        learned = [*answer, tokenizer.eos_token_id]
+        rows.append(([*asked, *learned], [IGNORED] * len(asked) + learned))
     fine_tune(
         model,
         rows,

@@ -221,7 +221,8 @@ def test_an_endpoint_is_given_ids_and_tells_those_it_sampled():
     assert "return_token_ids" not in bodies[1] and silent.ids is None
 
 
-def test_an_endpoint_whose_tokenizer_is_here_continues_ids_otherwise_text(tmp_path, caplog):
+def test_an_endpoint_whose_tokenizer_is_here_continues_ids_otherwise_text(tmp_path, caplog, monkeypatch):
+    """The manifest says which of the two it was: their records are not mixed."""
     path = tmp_path / "solutions.jsonl"
     path.write_text(json.dumps({"problem": "Q", "answer": "7", "steps": STEPS}) + "\n")
     TOKENIZER.save_pretrained(tmp_path / "policy")
@@ -233,3 +234,10 @@ def test_an_endpoint_whose_tokenizer_is_here_continues_ids_otherwise_text(tmp_pa
     prompts = [body["prompt"] for _, body in server.bodies]
     assert prompts[0] == PREFIXES[0] and "Q\n\none three\n\n" in prompts
     assert "step prefixes go to served as text" in caplog.text
+    for out, prefixes in (("ids", "token ids"), ("text", "own text")):
+        manifest = json.loads((tmp_path / out / "monte_carlo" / "manifest.json").read_text())
+        assert manifest["settings"]["prefixes"] == prefixes
+    monkeypatch.chdir(tmp_path)
+    TOKENIZER.save_pretrained("served")  # now the name is a folder with the tokenizer
+    with pytest.raises(ValueError, match="prefixes: 'own text' there, 'token ids' now"):
+        pipeline(tmp_path, solutions=str(path), out=str(tmp_path / "text"), policies=[model]).run("monte_carlo")

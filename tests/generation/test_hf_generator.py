@@ -67,3 +67,44 @@ def test_a_prompt_beyond_the_context_is_refused(parts):
         HFGenerator(*parts).generate(["a " * 30], 1)
     (texts,) = HFGenerator(*parts, max_new_tokens=100).generate(["a " * 20], 2, seed=0)
     assert all(len(text.split()) <= 4 for text in texts)
+
+
+def test_the_probabilities_of_choices_are_the_models_own(parts):
+    """Among the choices alone, by their first tokens; as the model's next-token distribution says."""
+    model, tokenizer = parts
+    generator = HFGenerator(model, tokenizer)
+    ids = torch.tensor([tokenizer("a b c")["input_ids"]])
+    with torch.no_grad():
+        logits = model(ids).logits[0, -1]
+    wanted = logits[[WORDS.index("d"), WORDS.index("f")]].softmax(-1).tolist()
+    (found,) = generator.choose(["a b c"], ("d", "f"))
+    assert found == pytest.approx(wanted) and sum(found) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match=r"choices 'd', 'd e' begin with the same token"):
+        generator.choose(["a"], ("d", "d e"))
+    with pytest.raises(GenerationError, match="the prompt has 30 tokens"):
+        generator.choose(["a " * 30], ("d", "f"))
+
+
+def test_a_last_message_of_the_assistant_begins_the_answer(parts):
+    model, tokenizer = parts
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }} {% endfor %}{% if add_generation_prompt %}h {% endif %}"
+    )
+    asked = [{"role": "user", "content": "a b"}]
+    begun = [*asked, {"role": "assistant", "content": "c d"}]
+    generator = HFGenerator(model, tokenizer, max_new_tokens=4)
+    assert generator.choose([begun], ("e", "f")) == generator.choose(["a b h c d"], ("e", "f"))
+    assert generator.generate([begun], 1, seed=[3]) == generator.generate(["a b h c d"], 1, seed=[3])
+    assert generator.generate([asked], 1, seed=[3]) == generator.generate(["a b h"], 1, seed=[3])
+
+
+def test_a_judge_in_this_process(parts):
+    """A model that cannot write the form: asked twice for each vote, read never, counted by the tokenizer."""
+    from rlhf_prm.judges.load import load_judge
+
+    generator = HFGenerator(*parts, max_new_tokens=3)
+    generator.tokenizer.chat_template = "{{ messages[0]['content'][:8] }}"
+    judge = load_judge("m", generator=generator, votes=2)
+    ((score,),) = judge.score(["a"], [["b"]])
+    assert score != score and judge.stats.judge_calls == 4 and judge.stats.judge_unreadable == 2
+    assert judge.stats.judge_prompt_tokens > 0 and judge.stats.judge_completion_tokens <= 12

@@ -32,6 +32,7 @@ def same(got, wanted):
 
 def attached(judge, folder, update=0, ranks=1, training=True):
     trainer = SimpleNamespace(
+        is_in_train=True,
         state=SimpleNamespace(global_step=update),
         accelerator=SimpleNamespace(num_processes=ranks),
         args=SimpleNamespace(output_dir=str(folder)),
@@ -142,7 +143,8 @@ def test_a_budget_takes_second_votes_before_rollouts():
 
 def test_a_budget_counts_updates_and_ranks(tmp_path):
     judge = judge_of(lambda text: first_bad, budget_calls=4)
-    trainer = attached(judge, tmp_path, ranks=2)
+    attached(judge, tmp_path, ranks=2)
+    trainer = attached(judge, tmp_path, ranks=2)  # the run beside it has a trainer of its own, and no smaller budget
     same(judge.score(["p"], [["a"]]), [[1.0]])
     same(judge.score(["p"] * 2, [["b"], ["c"]]), [[1.0], [NAN]])  # the same update: 2 of 2 are spent
     trainer.state.global_step = 1
@@ -238,8 +240,12 @@ def test_a_run_that_goes_on_takes_back_what_it_has_paid_for(tmp_path):
 def test_in_held_out_evaluations_it_is_asked_on_demand_only(tmp_path):
     for in_evaluation, wanted in ((False, [[NAN]]), (True, [[1.0]])):
         judge = judge_of(lambda text: first_bad, in_evaluation=in_evaluation)
-        attached(judge, tmp_path, training=False)
+        trainer = attached(judge, tmp_path, training=False)
         same(judge.score(["p"], [["a"]]), wanted)
+    assert not (tmp_path / "judged.jsonl").exists()  # held-out solutions are nothing to train on
+    trainer.is_in_train = False  # after the run whoever asks gets an answer
+    judge.in_evaluation = False
+    same(judge.score(["p"], [["b"]]), [[1.0]])
 
 
 def test_a_rollout_without_steps_is_not_asked_about():

@@ -8,11 +8,21 @@ import pytest
 import yaml
 
 from rlhf_prm.cli import main
+from rlhf_prm.judges import load
 from rlhf_prm.plan import RunPlan, fits, memory_by_part, peak_bytes, seconds_by_part
 from rlhf_prm.plan.memory import GB, autocast_copies, frozen_weights, host_memory, model_states
-from rlhf_prm.plan.recipe import PPO_DEFAULTS, PRM_DEFAULTS, RL_DEFAULTS, launch_settings, recipe_settings
+from rlhf_prm.plan.recipe import (
+    JUDGE,
+    LIVE_VALUES,
+    PPO_DEFAULTS,
+    PRM_DEFAULTS,
+    RL_DEFAULTS,
+    launch_settings,
+    recipe_settings,
+)
 from rlhf_prm.plan.shapes import SHAPES, ModelShape, lora_parameters, published_shape
 from rlhf_prm.plan.timing import GPUS
+from rlhf_prm.runs import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
@@ -90,14 +100,32 @@ def test_ppo_and_peft_are_recognised(tmp_path):
     assert settings["adapter_parameters"] == lora_parameters(SHAPES["1.5B"], 8)
 
 
-def test_live_values_are_no_model(tmp_path, capsys):
-    (tmp_path / "vine.yaml").write_text("{model_name_or_path: Qwen/Qwen2.5-1.5B, prm: vine, method: vine}")
-    settings, names = recipe_settings(tmp_path / "vine.yaml", gpus=1)
-    assert settings["prm"] is None and names["prm"] == "vine"
-    for arguments in (["--config", str(tmp_path / "vine.yaml")], ["--policy", "1.5B", "--prm", "vine"]):
+@pytest.mark.parametrize(
+    ("prm", "kwargs", "called", "left_out"),
+    [
+        ("vine", {}, "live Monte-Carlo values", "the completions of live values"),
+        ("judge:Org/Judge-70B", {"endpoint": "http://h:8000/v1"}, "judge Org/Judge-70B", "the judge, which writes"),
+    ],
+)
+def test_what_has_no_weights_in_these_gpus(tmp_path, capsys, prm, kwargs, called, left_out):
+    given = {"model_name_or_path": "Qwen/Qwen2.5-1.5B", "prm": prm, "prm_kwargs": kwargs}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given))
+    settings, names = recipe_settings(tmp_path / "recipe.yaml", gpus=1)
+    assert settings["prm"] is None and names["prm"] == prm
+    for arguments in (["--config", str(tmp_path / "recipe.yaml")], ["--policy", "1.5B", "--prm", prm]):
         assert main(["plan", *arguments]) == 0
         told = capsys.readouterr().out
-        assert "PRM none (live Monte-Carlo values)" in told and "not planned: the completions of live values" in told
+        assert f"PRM none ({called})" in told and f"not planned: {left_out}" in told
+
+
+def test_a_judge_in_the_training_process_is_not_planned(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("{model_name_or_path: Qwen/Qwen2.5-1.5B, prm: 'judge:Org/Judge-7B'}")
+    with pytest.raises(ValueError, match="got 'judge:Org/Judge-7B' without an endpoint in prm_kwargs"):
+        recipe_settings(tmp_path / "recipe.yaml", gpus=1)
+
+
+def test_names_are_those_of_the_recipes():
+    assert (LIVE_VALUES, JUDGE) == (sources.LIVE_VALUES, load.PREFIX)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from markupsafe import escape
 from rlhf_prm.cli import main
 from rlhf_prm.evaluation.samples import load_samples, scored
 from rlhf_prm.preflight import sources
-from rlhf_prm.preflight.lines import LINES, SECTIONS, written
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.preflight.page import preflight_page, preflight_text
 from rlhf_prm.preflight.run import PreflightSettings, preflight
+from rlhf_prm.preflight.wording import SECTIONS, WORDINGS, written
 from rlhf_prm.prm import load_prm
 from tests.evaluation.fakes import BoxVerifier, RuleScorer
 
@@ -188,7 +188,7 @@ def test_page_is_self_contained_escapes_and_shows_every_line():
     assert "<script" not in page and "&lt;script&gt;" in page
     assert not re.search(r"(?:src|href)\s*=|url\(|@import", page)
     assert 'lang="en"' in page and "prefers-color-scheme: dark" in page and page.count('scope="col"') >= 5
-    for line in LINES.values():
+    for line in WORDINGS.values():
         assert f'<th scope="row">{escape(line.title)}</th>' in page
     for title in SECTIONS:
         assert title in page
@@ -201,14 +201,14 @@ def test_text_has_the_verdict_first_and_every_measure():
     result = hostile()
     text = preflight_text(result)
     assert text.startswith(result.verdict.headline) and f"Method to take: {result.verdict.method}" in text
-    for line in LINES.values():
+    for line in WORDINGS.values():
         assert line.title in text
     assert "probe: chit-chat" in text
 
 
 def test_every_measure_with_a_line_is_measured():
     measures = hostile().measures
-    for name in LINES:
+    for name in WORDINGS:
         assert name in measures, name
 
 

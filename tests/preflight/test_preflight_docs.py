@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_prm.preflight.lines import LINES, SECTIONS
 from rlhf_prm.preflight.verdict import RULE
+from rlhf_prm.preflight.wording import SECTIONS, WORDINGS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "preflight.md").read_text()
 
 
-@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+@pytest.mark.parametrize("line", WORDINGS.values(), ids=WORDINGS)
 def test_every_line_is_explained_as_on_the_page(line):
     assert f"| {line.title} | {line.meaning} |" in PAGE and line.meaning
 

@@ -6,10 +6,10 @@ import pytest
 
 from reward import METHODS
 from rlhf_prm.evaluation.samples import SampledProblem
-from rlhf_prm.preflight.lines import LINES, written
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.preflight.verdict import RULE, Condition, VerdictRule, cautions, verdict
 from rlhf_prm.preflight.warning import warn_if_no_better_than_chance
+from rlhf_prm.preflight.wording import WORDINGS, written
 
 TWO_SIDED = VerdictRule(
     pay=(Condition("rho", 0.2), Condition("accuracy", 0.8, at_least=False)),
@@ -57,7 +57,7 @@ def test_reasons_name_the_numbers_that_decided_and_the_limits():
 
 def test_the_shipped_rule_stands_on_lines_that_are_shown_and_names_methods_that_exist():
     for condition in (*RULE.pay, *RULE.harm):
-        assert condition.measure in LINES
+        assert condition.measure in WORDINGS
     assert RULE.dense_method in METHODS and RULE.plain_method in METHODS and RULE.origin
 
 

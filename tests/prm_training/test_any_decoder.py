@@ -29,8 +29,10 @@ from transformers import (
 
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.decoders import decoder_class
+from rlhf_prm.prm_training.along import go_on_learning
 from rlhf_prm.prm_training.config import PRMConfig
 from rlhf_prm.prm_training.trainer import PRMTrainer, merge_adapter
+from rlhf_prm.prm_training.versions import Versions
 from tests.prm_training.conftest import stepwise_rows
 
 WORDS = ["<s>", "</s>", "<unk>", "add", "good", "bad", "so", "1", "2", "3", "user", "model"]
@@ -215,3 +217,16 @@ def test_a_body_with_missing_weights_is_refused(language_model, tmp_path):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"no weights for model\.layers\.1\.mlp\.up_proj\.weight"):
         PRMTrainer(str(folder), config(tmp_path / "prm"), stepwise_rows(4))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_a_prm_that_learnt_along_is_saved_in_its_own_layout(name, language_model, tmp_path):
+    """Gemma 3 has no token classifier of transformers' own, and GPT-2's body and head have other names."""
+    PRMTrainer(str(language_model(name)), config(tmp_path / "old"), stepwise_rows(16)).save_model()
+    scorer = load_prm(tmp_path / "old")
+    go_on_learning(scorer, list(stepwise_rows(32)), updates=3, batch_size=16, learning_rate=1e-2, seed=0)
+    assert Versions(scorer, None).export(tmp_path / "new", scorer.texts.tokenizer)
+    problems, steps = ["add 1", "add 2"], [["so good 1", "so bad 2"], ["so bad 1"]]
+    found, wanted = load_prm(tmp_path / "new"), scorer.score(problems, steps)
+    assert found.family.name == "decoder_prm"
+    assert found.score(problems, steps) == wanted != load_prm(tmp_path / "old").score(problems, steps)

@@ -18,36 +18,24 @@ CURVE = {
         {"name": "b", "group": "long", "x": 0.8, "y": -0.1},
     ],
 }
-TABLES = """# The tables
 
-## Plain
 
-**Accuracy**
-
-| cell | seed 0 | seed 1 | mean | difference (95 % interval) | wins |
-|---|---|---|---|---|---|
-| outcome (baseline) | 0.5 | 0.6 | 0.55 | – | – |
-| pure | 0.7 | 0.5 | 0.6 | +0.050 (-0.100 to +0.200) | 1/2 |
-
-## Long
-
-**Accuracy**
-
-| cell | seed 0 | seed 1 | mean | difference (95 % interval) | wins |
-|---|---|---|---|---|---|
-| outcome (baseline) | 0.5 | 0.6 | 0.55 | – | – |
-"""
+def row_of(method, values, difference):
+    accuracy = {"values": values, "difference": difference, "differences": {"0": values[0] - 0.5, "1": values[1] - 0.6}}
+    return {"labels": {"method": method}, "baseline": method == "outcome", "metrics": {"accuracy.after": accuracy}}
 
 
 def test_the_forest_is_that_of_its_world():
-    (chart,) = pictures.ablation(TABLES)
-    assert chart.title == "Accuracy" and chart.rows == [["pure", "0.05", "-0.1", "0.2"]]
+    outcome = row_of("outcome", [0.5, 0.6], [0.0, 0.0, 0.0])
+    groups = {"world plain": [outcome, row_of("pure", [0.7, 0.5], [0.05, -0.1, 0.2])], "world long": [outcome]}
+    (chart,) = pictures.ablation({"metrics": ["accuracy.after"], "groups": groups})
+    assert chart.title.startswith("Accuracy") and chart.rows == [["pure", "0.05", "-0.1", "0.2"]]
     _, rings, _ = chart.plot.renderers  # between the interval and the mean
     assert rings.data_source.data["x"] == pytest.approx([0.2, -0.1])
 
 
-def test_the_real_tables_give_two_forests_of_thirteen_methods():
-    charts = pictures.ablation((pictures.ROOT / "docs" / "ablation_tables.md").read_text())
+def test_the_real_table_gives_two_forests_of_thirteen_methods():
+    charts = pictures.ablation(json.loads(pictures.ABLATION.read_text()))
     assert [len(chart.rows) for chart in charts] == [13, 13]
 
 

@@ -106,6 +106,39 @@ def test_the_oracle_takes_the_place_of_the_prm(recipe, tmp_path):
     assert blind["prm"]["first_error"]["error_accuracy"] < 0.8
 
 
+def test_the_toy_judge_takes_the_place_of_the_prm(recipe, tmp_path):
+    """No PRM is built; the judge is asked within its budget, and what it says is kept as rows to train on."""
+    from rlhf_prm.step_data import read_rows
+
+    world = json.dumps(SMALL | {"sft_updates": 60, "sft_batch": 32})
+    keywords = json.dumps({"flips": 0.0, "votes": 2, "budget_calls": 12, "behind_error": "wrong"})
+    flags = ("--world_settings", world, "--max_steps", "2", "--baseline", "none", "--method", "fapo")
+    summary = recipe(tmp_path, *flags, "--prm", "judge:toy", "--prm_kwargs", keywords)
+    assert not list((tmp_path / "cache").glob("prm-*"))
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    calls = [row["prm/judge_calls"] for row in logged if "prm/judge_calls" in row]
+    assert calls and max(calls) == 12 and max(row.get("prm/judge_over_budget", 0) for row in logged) > 0
+    assert len(list(read_rows(tmp_path / "run" / "judged.jsonl"))) > 0
+    assert summary["prm"]["first_error"]["error_accuracy"] == 1.0  # without a run each call has the budget it needs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--prm_kwargs", '{"flips": 2}'), "prm_kwargs: flips: got 2, expected a share between 0 and 1"),
+        (("--prm_kwargs", '{"random_flips": 0.1}'), "prm_kwargs: a judge has no keyword 'random_flips'"),
+        (("--prm_kwargs", '{"endpoint": "http://h/v1"}'), "prm_kwargs: endpoint: got a value beside a generator"),
+        (("--prm_placement", "server"), "prm_placement: got 'server' with prm 'judge:toy', which writes its verdicts"),
+    ],
+)
+def test_what_the_toy_judge_does_not_take_is_said_before_anything_is_built(
+    recipe, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.setattr("rlhf_prm.toyworld.build_world", lambda *_, **__: pytest.fail("built"))
+    with pytest.raises(SystemExit, match=message):
+        recipe(tmp_path, "--prm", "judge:toy", *arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

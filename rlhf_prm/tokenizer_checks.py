@@ -88,7 +88,7 @@ def check_ends(tokenizer: Any, end_ids: Sequence[int | None] = ()) -> None:
             "the policy's tokenizer has no end-of-sequence token, so no answer would end before the length limit; set "
             "tokenizer.eos_token to the token that ends an answer, and save it with the checkpoint"
         )
-    opening, closing = _special_tokens_of_a_turn(tokenizer)
+    opening, closing = special_tokens_of_a_turn(tokenizer)
     if own is not None and own in opening:
         known = f" (this template ends a turn with {tokenizer.decode(closing[:1])!r})" if closing else ""
         raise ValueError(
@@ -105,7 +105,7 @@ def check_ends(tokenizer: Any, end_ids: Sequence[int | None] = ()) -> None:
         )
 
 
-def _special_tokens_of_a_turn(tokenizer: Any) -> tuple[list[int], list[int]]:
+def special_tokens_of_a_turn(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids of the special tokens with which the chat template begins an assistant's turn, and ends it."""
     from jinja2.exceptions import TemplateError
 

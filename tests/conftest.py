@@ -24,7 +24,11 @@ LONG = (
         "guard/test_hackguard.py",
         "guard/test_last_good.py",
     ),
-    *("plan/test_gpu_benchmark.py", "prm/test_zero3.py", "report/test_browser.py"),
+    *("plan/test_gpu_benchmark.py", "prm/test_zero3.py", "report/test_browser.py", "real/"),
+    *(
+        f"wordproblems/test_{name}.py"
+        for name in ("real_lm_recipe", "text_sampler", "word_preflight", "word_recipe", "word_world")
+    ),
 )
 
 

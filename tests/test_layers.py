@@ -47,6 +47,7 @@ FLOORS = (
     ("evaluation", "plan", "guard"),
     ("prm_training",),
     ("toyworld",),
+    ("wordproblems",),
     ("preflight",),
     ("runs",),
 )

@@ -11,16 +11,20 @@ from rlhf_prm.judges.load import is_judge
 from rlhf_prm.settings import json_mapping
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
-ORACLE = "oracle"  # as --prm: the toy world's exact labels
+ORACLE = "oracle"  # as --prm: the exact labels of a world
+WORLDS = ("toyworld", "wordproblems")  # laboratories, each an argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_argument_group("where the rollouts come from: --model and --dataset, --samples, or --toyworld")
+    where = parser.add_argument_group(
+        "where the rollouts come from: --model and --dataset, --samples, --toyworld or --wordproblems"
+    )
     where.add_argument("--model", help="the policy's folder, Hub name, or name it is served under")
     where.add_argument("--dataset", help="file, folder or Hub dataset of problems with gold answers")
     where.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, drawn before")
     toyworld = "JSON of ToyWorldSettings, e.g. '{\"seed\": 0}'; steps are checked exactly; --prm oracle: the labels"
     where.add_argument("--toyworld", help=toyworld)
+    where.add_argument("--wordproblems", help="the same of WordWorldSettings: a real language model (docs/real_lm.md)")
     where.add_argument("--problems", type=positive, default=256, help="problems, drawn at random (%(default)s)")
     where.add_argument("--n", type=int, default=8, help="rollouts per problem (%(default)s)")
     _add_policy_arguments(parser)
@@ -31,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
     parser.add_argument("--probe-problems", type=int, default=32, help="problems the probes rewrite; 0 = no probes")
     parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
-    parser.add_argument("--stage-cache", default="runs/cache", help="toy world: folder of its stages (%(default)s)")
+    parser.add_argument("--stage-cache", default="runs/cache", help="a world's stages (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("preflight.html"), help="the page (%(default)s)")
     parser.add_argument("--json", type=Path, help="everything on the page as JSON (default: beside the page)")
@@ -79,18 +83,22 @@ def check(args: argparse.Namespace, data: Path) -> None:
     Raises:
         ValueError: what is missing, contradicts itself or cannot be written.
     """
-    given = [name for name in ("model", "samples", "toyworld") if getattr(args, name) is not None]
+    given = [name for name in ("model", "samples", *WORLDS) if getattr(args, name) is not None]
     if len(given) != 1:
         raise ValueError(
             f"got {' and '.join(f'--{name}' for name in given) or 'no source of rollouts'}, expected one of --model "
-            "POLICY with --dataset FILE, --samples FILE, or --toyworld SETTINGS"
+            "POLICY with --dataset FILE, --samples FILE, --toyworld SETTINGS or --wordproblems SETTINGS"
         )
     if (args.dataset is None) != (args.model is None):
         raise ValueError("--model and --dataset go together: the policy answers the dataset's problems")
-    if args.prm is None and args.toyworld is None:
+    in_a_world = any(getattr(args, name) is not None for name in WORLDS)
+    if args.prm is None and not in_a_world:
         raise ValueError("--prm is needed: the process reward model to measure")
-    if args.prm == ORACLE and args.toyworld is None:
-        raise ValueError("--prm oracle knows the labels of the toy world only: pass --toyworld, or name a PRM")
+    if args.prm == ORACLE and not in_a_world:
+        raise ValueError(
+            "--prm oracle knows the labels of the toy world and of word problems only: pass --toyworld or "
+            "--wordproblems, or name a PRM"
+        )
     if args.n < 2 or args.probe_problems < 0:
         raise ValueError(
             f"got --n {args.n}, --probe-problems {args.probe_problems}; expected at least 2 (rollouts of one problem "
@@ -119,17 +127,21 @@ def _check_policy(name: str) -> None:
 
 def _measured_with(args: argparse.Namespace) -> tuple[Any, Any, str, str]:
     """The samples, what scores them, what it is called on the page, and whose tokenizer counts tokens."""
-    if args.toyworld is None:
+    chosen = next((name for name in WORLDS if getattr(args, name) is not None), None)
+    if chosen is None:
         drawn = _drawn(args)
         return drawn, shared.scorer_from(args, watched=False), args.prm, args.prm
     from rlhf_prm.preflight import sources
+    from rlhf_prm.toyworld.checker import CHAINS
     from rlhf_prm.toyworld.oracle import OracleScorer
+    from rlhf_prm.wordproblems.checker import WORDS
 
-    drawn, world = sources.from_toy_world(
-        json_mapping("--toyworld", args.toyworld), args.stage_cache, args.problems, args.n, with_prm=args.prm is None
-    )
+    build = sources.from_toy_world if chosen == "toyworld" else sources.from_word_problems
+    settings = json_mapping(f"--{chosen}", getattr(args, chosen))
+    drawn, world = build(settings, args.stage_cache, args.problems, args.n, with_prm=args.prm is None)
     if args.prm == ORACLE:
-        return drawn, OracleScorer(), "oracle (exact labels)", str(world.policy_path)
+        oracle = OracleScorer(checker=CHAINS if chosen == "toyworld" else WORDS)
+        return drawn, oracle, "oracle (exact labels)", str(world.policy_path)
     prm = args.prm or str(world.prm_path)
     return drawn, shared.scorer_from(args, prm, watched=False), prm, prm
 

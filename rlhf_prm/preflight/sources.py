@@ -1,4 +1,4 @@
-"""Where the preflight's samples come from: a policy and a dataset, a file, or the toy world."""
+"""Where the preflight's samples come from: a policy and a dataset, a file, or a laboratory."""
 
 import gc
 import json
@@ -22,6 +22,7 @@ from rlhf_prm.steps import StepSplitter
 
 if TYPE_CHECKING:
     from rlhf_prm.toyworld import ToyWorld
+    from rlhf_prm.wordproblems import WordWorld
 
 PROMPTS_PER_CALL = 16  # of a generator in this process: often enough for a progress bar
 
@@ -191,11 +192,27 @@ def from_toy_world(
         ValueError: a setting the world does not know.
     """
     from rlhf_prm.toyworld import ToyWorldSettings, build_world
-    from rlhf_prm.toyworld.prm_check import TEXTS, checked_samples as toy_samples
+    from rlhf_prm.toyworld.prm_check import TEXTS
 
     world_settings = build(ToyWorldSettings, settings, "--toyworld")
     world = build_world(world_settings, root, with_prm=with_prm)
+    return _from_world(world, f"toy world {json.dumps(settings)}", problems, n, TEXTS), world
+
+
+def from_word_problems(
+    settings: dict[str, Any], root: str, problems: int, n: int, *, with_prm: bool = True
+) -> tuple[Drawn, "WordWorld"]:
+    """The same of a word-problem world."""
+    from rlhf_prm.wordproblems import WordWorldSettings, build_world
+
+    world_settings = build(WordWorldSettings, settings, "--wordproblems")
+    world = build_world(world_settings, root, with_prm=with_prm)
+    return _from_world(world, f"word problems {json.dumps(settings)}", problems, n, ProbeTexts()), world
+
+
+def _from_world(world: Any, name: str, problems: int, n: int, texts: ProbeTexts) -> Drawn:
+    from rlhf_prm.toyworld.prm_check import checked_samples as exactly_checked
+
     start = time.perf_counter()
-    samples = toy_samples(world, problems, n)
-    seconds = time.perf_counter() - start
-    return Drawn(samples, f"toy world {json.dumps(settings)}", seconds, texts=TEXTS), world
+    samples = exactly_checked(world, problems, n)
+    return Drawn(samples, name, time.perf_counter() - start, texts=texts)

@@ -16,6 +16,7 @@ from rlhf_prm.rl.master_weights import refuse_other_precision
 from rlhf_prm.settings import json_mapping, read_mapping
 
 OF_ONES_OWN = ("dataset", "model_name_or_path", "train_data")  # arguments that leave the embedded toy world
+WORLDS = ("toyworld", "word_problems")
 NO_BASELINE = ("", "none", "null")
 
 
@@ -29,8 +30,18 @@ class RecipeArguments:
         ValueError: a value outside its range.
     """
 
+    world: str = field(
+        default="toyworld",
+        metadata={
+            "help": "Without a dataset: toyworld (chain arithmetic, a tiny policy) or word_problems (a real language "
+            "model of 135 million parameters, docs/real_lm.md)."
+        },
+    )
     world_settings: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Toy world: JSON of ToyWorldSettings, e.g. '{\"filler\": true}'."}
+        default=None,
+        metadata={
+            "help": "JSON of the world's settings, ToyWorldSettings or WordWorldSettings, e.g. '{\"filler\": true}'."
+        },
     )
     stage_cache: str = field(default="runs/cache", metadata={"help": "Toy world: folder of the cached stages."})
     dataset: str | None = field(default=None, metadata={"help": "Hub name or local .jsonl/.parquet/.csv of problems."})
@@ -106,6 +117,8 @@ class RecipeArguments:
             self.baseline = None
         if not 0.0 <= self.gold_fraction <= 1.0:
             raise ValueError(f"gold_fraction: got {self.gold_fraction}, expected a share between 0 and 1")
+        if self.world not in WORLDS:
+            raise ValueError(f"world: got {self.world!r}, expected one of {', '.join(WORLDS)}")
         if self.ceiling and self.dataset is not None:
             raise ValueError("ceiling: got true beside a dataset; exact step labels are known in the toy world only")
         if self.eval_every < 0:

@@ -14,7 +14,11 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Condition], ...] = (
         "a dataset: the embedded toy world has its own problems and checks them exactly",
         lambda recipe: recipe.dataset is not None,
     ),
-    (("world_settings", "check_prm"), "the toy world, and so no dataset", lambda recipe: recipe.dataset is None),
+    (
+        ("world", "world_settings", "check_prm"),
+        "the toy world, and so no dataset",
+        lambda recipe: recipe.dataset is None,
+    ),
     (
         ("prm_family", "prm_placement", "prm_kwargs"),
         "a prm",

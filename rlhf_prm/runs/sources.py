@@ -1,4 +1,4 @@
-"""Where the parts of an RL run come from: the embedded toy world, or models and data of one's own."""
+"""Where the parts of an RL run come from: one of the two laboratories, or models and data of one's own."""
 
 import inspect
 import warnings
@@ -13,6 +13,7 @@ from trl import ModelConfig
 
 from reward import resolve
 from reward.verifier import MathVerifier, Verifier
+from rlhf_prm.evaluation.audit.probes import ProbeTexts
 from rlhf_prm.judges.load import PREFIX, check_judge_keywords, is_judge, load_judge
 from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.prm import load_prm
@@ -28,9 +29,9 @@ from rlhf_prm.settings import build
 from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
-ORACLE = "oracle"  # in place of a PRM: the toy world's exact step labels
+ORACLE = "oracle"  # in place of a PRM: the world's exact step labels
 LIVE_VALUES = "vine"  # no PRM: Monte-Carlo values of the policy in training
-TOY_JUDGE = f"{PREFIX}toy"  # the toy world's fallible judge, in place of a model that judges
+TOY_JUDGE = f"{PREFIX}toy"  # the world's fallible judge, in place of a model that judges
 VERIFIERS: dict[str, Callable[..., Verifier]] = {"math": MathVerifier}
 
 
@@ -43,7 +44,7 @@ class Sources:
     trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many
     held-out problems an evaluation without a limit is over. Where steps can be checked exactly, ``check_prm(page)``
     measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels; ``world`` is the toy
-    world, where it is one.
+    world, where it is one. ``prepare`` is called on every fresh policy.
     """
 
     policy_path: str
@@ -57,13 +58,17 @@ class Sources:
     check_prm: Callable[[Path], dict[str, Any]] | None = None
     exact_scorer: StepScorer | None = None
     world: Any = None
+    prepare: Callable[[PreTrainedModel], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     eval_problems: int = 0
 
     def policy(self) -> PreTrainedModel:
         """A fresh copy of the policy."""
         with loading("model_name_or_path", self.policy_path):
-            return AutoModelForCausalLM.from_pretrained(self.policy_path, **self.model_kwargs)
+            policy = AutoModelForCausalLM.from_pretrained(self.policy_path, **self.model_kwargs)
+        if self.prepare is not None:
+            self.prepare(policy)
+        return policy
 
     def __enter__(self) -> "Sources":
         return self
@@ -100,7 +105,7 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
                     f"dataset: got nothing beside {name} {given!r}, expected the problems to train on (without any of "
                     "the two the recipe runs the embedded toy world, which makes its own policy and problems)"
                 )
-        return _toy_world(recipe, seed)
+        return _word_problems(recipe, seed) if recipe.world == "word_problems" else _toy_world(recipe, seed)
     return _named(recipe, model_args, seed)
 
 
@@ -151,8 +156,54 @@ def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:
     )
 
 
-def _oracle(recipe: RecipeArguments, seed: int) -> StepScorer:
-    """The toy world's exact labels, with as many errors in them as ``prm_kwargs`` asks for."""
+def _word_problems(recipe: RecipeArguments, seed: int) -> Sources:
+    from rlhf_prm.toyworld.oracle import OracleScorer
+    from rlhf_prm.toyworld.prm_check import check_prm
+    from rlhf_prm.toyworld.reward_model import freeze_layers
+    from rlhf_prm.toyworld.verifier import ExactMatchVerifier
+    from rlhf_prm.wordproblems import WordWorldSettings, build_world
+    from rlhf_prm.wordproblems.checker import WORDS
+    from rlhf_prm.wordproblems.sampler import ATTENTION, generate_fast
+
+    settings = build(WordWorldSettings, {"seed": seed, **recipe.world_settings}, "world_settings")
+    if recipe.prm_refresh:
+        raise ValueError("prm_refresh: got settings in the world word_problems, expected none: it has no labeller yet")
+    own_prm = recipe.prm is None
+    oracle = _oracle(recipe, settings.seed, checker=WORDS) if recipe.prm == ORACLE else None
+    judge = _toy_judge(recipe, settings.seed, checker=WORDS) if recipe.prm == TOY_JUDGE else None
+    world = build_world(settings, recipe.stage_cache, with_prm=own_prm, gold_fraction=recipe.gold_fraction)
+    tokenizer = saved_tokenizer(world.policy_path, padding_side="left")
+    policy = (str(world.policy_path), tokenizer, world.train_dataset["prompt"][0])
+    scorer = oracle or judge or _step_scorer(recipe, str(world.prm_path if own_prm else recipe.prm), policy)
+
+    def prepare(model: PreTrainedModel) -> None:
+        freeze_layers(model, settings.frozen_layers)
+        generate_fast(model, tokenizer)
+
+    def evaluate(model: PreTrainedModel, limit: int | None) -> dict[str, float]:
+        return world.evaluate(model, tokenizer, limit=limit or recipe.eval_limit)
+
+    def check(page: Path) -> dict[str, Any]:
+        return check_prm(world, scorer, page, texts=ProbeTexts(), name="PRM")
+
+    return Sources(
+        policy_path=str(world.policy_path),
+        model_kwargs={"dtype": "float32", "attn_implementation": ATTENTION},
+        tokenizer=tokenizer,
+        step_scorer=scorer,
+        verifier=ExactMatchVerifier(),
+        train_dataset=world.train_dataset,
+        evaluate=evaluate,
+        check_prm=check if hasattr(scorer, "score") and recipe.prm != LIVE_VALUES else None,
+        exact_scorer=OracleScorer(seed=settings.seed, checker=WORDS),
+        prepare=prepare,
+        seconds=dict(world.seconds),
+        eval_problems=min(recipe.eval_limit or settings.eval_problems, settings.eval_problems),
+    )
+
+
+def _oracle(recipe: RecipeArguments, seed: int, **world: Any) -> StepScorer:
+    """The world's exact labels, with as many errors in them as ``prm_kwargs`` asks for."""
     from rlhf_prm.toyworld.oracle import OracleScorer
 
     _refuse_settings_of_a_prm(recipe, "which is no model")
@@ -163,20 +214,20 @@ def _oracle(recipe: RecipeArguments, seed: int) -> StepScorer:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"prm_kwargs: {name}: got {value!r}, expected a share between 0 and 1")
     try:
-        return OracleScorer(seed=seed, **recipe.prm_kwargs)
+        return OracleScorer(seed=seed, **recipe.prm_kwargs, **world)
     except ValueError as error:
         raise ValueError(f"prm_kwargs: {error}") from error
 
 
-def _toy_judge(recipe: RecipeArguments, seed: int) -> JudgeScorer:
-    """The toy world's judge, mistaken in a share ``flips`` of its verdicts; further keywords are ``load_judge``'s."""
+def _toy_judge(recipe: RecipeArguments, seed: int, **world: Any) -> JudgeScorer:
+    """The world's judge, mistaken in a share ``flips`` of its verdicts; further keywords are ``load_judge``'s."""
     from rlhf_prm.toyworld.judge import FallibleJudge
 
     keywords = dict(recipe.prm_kwargs)
     flips = keywords.pop("flips", 0.1)
     if isinstance(flips, bool) or not isinstance(flips, int | float) or not 0 <= flips <= 1:
         raise ValueError(f"prm_kwargs: flips: got {flips!r}, expected a share between 0 and 1")
-    return _judge(TOY_JUDGE, keywords, generator=FallibleJudge(flips, seed))
+    return _judge(TOY_JUDGE, keywords, generator=FallibleJudge(flips, seed, **world))
 
 
 def _judge(name: str, keywords: dict[str, Any], **given: Any) -> JudgeScorer:

@@ -1,14 +1,38 @@
-"""The exact checker of the toy world: which steps are right, and is the whole process right."""
+"""The exact checker of the toy world: which steps are right, and is the whole process right.
+
+``Checker`` is what the oracle, the judge and the labels ask of any world's.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from operator import and_
 
-from rlhf_prm.toyworld.problems import FILLERS, OPERATIONS, ChainProblem, result
+from rlhf_prm.toyworld.problems import FILLERS, HEADER, OPERATIONS, ChainProblem, result
 
 _STEP = re.compile(rf"(\d) ({'|'.join(OPERATIONS)}) (\d) = (\d)")
 _ANSWER = re.compile(r"Answer: \\boxed\{(\d)\}")
+_PROBLEM = re.compile(rf"^{re.escape(HEADER)}.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Checker:
+    """The exact checker of a world, for what is built on it: the oracle, the fallible judge, the labels.
+
+    Args:
+        verdicts: (problem, steps) → whether each step follows from the problem and the steps before it as they stand.
+        fact: step → the calculation that it states, in one form whatever the words around it; None for other steps.
+        problem_in: the question that a judge is asked → the problem in it; None where there is none of this world.
+    """
+
+    verdicts: Callable[[str, Sequence[str]], list[bool]]
+    fact: Callable[[str], str | None]
+    problem_in: Callable[[str], str | None]
+
+    def labels(self, problem: str, steps: Sequence[str]) -> list[bool]:
+        """True for every step up to the first error, False from there on."""
+        return list(accumulate(self.verdicts(problem, steps), and_))
 
 
 def step_verdicts(problem: ChainProblem | str, steps: Sequence[str]) -> list[bool]:
@@ -58,3 +82,15 @@ def step_facts(step: str) -> tuple[int, str, int, int] | None:
 def process_correct(problem: ChainProblem | str, steps: Sequence[str]) -> bool:
     """Every step right, and the answer given."""
     return bool(steps) and all(step_labels(problem, steps)) and _ANSWER.fullmatch(steps[-1].strip()) is not None
+
+
+def _problem_in(question: str) -> str | None:
+    found = _PROBLEM.search(question)
+    return found[0] if found else None
+
+
+def _fact(step: str) -> str | None:
+    return None if step_facts(step) is None else step.strip()
+
+
+CHAINS = Checker(step_verdicts, _fact, _problem_in)

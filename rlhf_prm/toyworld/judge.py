@@ -1,14 +1,12 @@
-"""The toy judge: it reads a solution in tagged paragraphs, as an LLM judge is asked to, and errs now and then."""
+"""A fallible judge: it reads a solution in tagged paragraphs, as an LLM judge is asked to, and errs now and then."""
 
 import random
 import re
 from collections.abc import Sequence
 
-from rlhf_prm.toyworld.checker import step_facts, step_verdicts
-from rlhf_prm.toyworld.problems import HEADER
+from rlhf_prm.toyworld.checker import CHAINS, Checker
 
 _PARAGRAPH = re.compile(r"<paragraph_\d+>\n(.*?)\n?</paragraph_\d+>", re.DOTALL)
-_PROBLEM = re.compile(rf"^{re.escape(HEADER)}.*$", re.MULTILINE)
 
 
 class FallibleJudge:
@@ -21,10 +19,11 @@ class FallibleJudge:
     Args:
         flips: share of verdicts on operations that are wrong; on other lines only the random half occurs.
         seed: decides about which lines it is mistaken.
+        checker: the world's whose solutions it reads; the toy world's by default.
     """
 
-    def __init__(self, flips: float, seed: int) -> None:
-        self.flips, self.seed = flips, seed
+    def __init__(self, flips: float, seed: int, checker: Checker = CHAINS) -> None:
+        self.flips, self.seed, self.checker = flips, seed, checker
 
     def generate(
         self,
@@ -41,14 +40,14 @@ class FallibleJudge:
 
     def _answer(self, chat: list[dict[str, str]], rng: random.Random) -> str:
         question = chat[-1]["content"]
-        problem, steps = _PROBLEM.search(question), _PARAGRAPH.findall(question)
+        problem, steps = self.checker.problem_in(question), _PARAGRAPH.findall(question)
         if problem is None or not steps:
             raise ValueError(
-                f"the toy judge knows problems that begin with {HEADER!r} and steps in <paragraph_n> tags only, "
+                "this judge knows problems of its own world and steps in <paragraph_n> tags only, "
                 f"got {question[:80]!r}"
             )
         analyses = []
-        for number, (step, right) in enumerate(zip(steps, step_verdicts(problem[0], steps), strict=True), 1):
+        for number, (step, right) in enumerate(zip(steps, self.checker.verdicts(problem, steps), strict=True), 1):
             believed = right != self._errs(step, rng)
             analysis = "This holds." if believed else "This is wrong."
             analyses.append(f"<analysis_{number}>\n{analysis}\n</analysis_{number}>")
@@ -58,8 +57,9 @@ class FallibleJudge:
         return "\n\n".join([*analyses, f"<conclusion>\n{conclusion}\n</conclusion>"])
 
     def _errs(self, step: str, rng: random.Random) -> bool:
-        systematic = step_facts(step) is not None and self._opinion(step) < self.flips / 2
+        fact = self.checker.fact(step)
+        systematic = fact is not None and self._opinion(fact) < self.flips / 2
         return systematic or rng.random() < self.flips / 2
 
-    def _opinion(self, step: str) -> float:
-        return random.Random(f"judge {self.seed} {step.strip()}").random()
+    def _opinion(self, fact: str) -> float:
+        return random.Random(f"judge {self.seed} {fact}").random()

@@ -18,7 +18,7 @@ from rlhf_prm.generation.tasks import Rejection
 from rlhf_prm.statistics import first_error
 from rlhf_prm.step_data import StepLabels, labels_from_first_error
 from rlhf_prm.steps import StepSplitter
-from rlhf_prm.toyworld.checker import step_labels
+from rlhf_prm.toyworld.checker import CHAINS, Checker
 from rlhf_prm.toyworld.judge import FallibleJudge
 from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
 from rlhf_prm.toyworld.sampler import PolicySampler
@@ -62,12 +62,12 @@ def monte_carlo_labels(
 
 
 def judged_labels(
-    rows: Sequence[dict[str, Any]], *, flips: float, seed: int, votes: int = 1
+    rows: Sequence[dict[str, Any]], *, flips: float, seed: int, votes: int = 1, checker: Checker = CHAINS
 ) -> list[StepLabels | Rejection]:
     """Labels by the fallible judge, asked ``votes`` times; a tie of the votes is a rejection."""
     settings = JudgeSettings(seed=seed, votes=votes)
     tasks = ((i, judge_task(i, row["prompt"], row["steps"], settings)) for i, row in enumerate(rows))
-    finished = run_batched(tasks, FallibleJudge(flips, seed), window=WINDOW)
+    finished = run_batched(tasks, FallibleJudge(flips, seed, checker), window=WINDOW)
     return _in_order(finished, len(rows), "PRM: judge")
 
 
@@ -106,9 +106,9 @@ def confirmed_labels(
     return confirmed
 
 
-def gold_labels(rows: Sequence[dict[str, Any]]) -> list[StepLabels]:
+def gold_labels(rows: Sequence[dict[str, Any]], checker: Checker = CHAINS) -> list[StepLabels]:
     """Labels by the exact checker."""
-    errors = [first_error(step_labels(row["prompt"], row["steps"])) for row in rows]
+    errors = [first_error(checker.labels(row["prompt"], row["steps"])) for row in rows]
     return [labels_from_first_error(e, len(row["steps"]), "gold") for e, row in zip(errors, rows, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""OracleScorer: exact step labels of the toy world as step scores, and, by choice, with known errors in them.
+"""OracleScorer: exact step labels of a world as step scores, and, by choice, with known errors in them.
 
 In place of a PRM it shows the ceiling: what a method would gain from a process reward model that is always right. With
 errors of a known kind it shows how good a PRM has to be.
@@ -8,22 +8,23 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhf_prm.toyworld.checker import step_facts, step_labels, step_verdicts
+from rlhf_prm.toyworld.checker import CHAINS, Checker
 
 RIGHT, WRONG = 0.98, 0.02
 
 
 @dataclass(frozen=True)
 class OracleScorer:
-    """A ``StepScorer`` of toy-world solutions: 0.98 for a step up to the first error, 0.02 from there on.
+    """A ``StepScorer`` of a world's solutions: 0.98 for a step up to the first error, 0.02 from there on.
 
     Args:
         random_flips: share of the scores that are turned around, each prefix for itself. The same prefix of the same
             problem is always scored alike, as by a PRM.
-        systematic_flips: share of the 1,500 lines an operation can be written as ("7 Add 3 = 0") about which the oracle
-            is mistaken, in every solution alike: a right line ends the right part of the solution, and a wrong one
-            passes as right.
+        systematic_flips: share of the facts that a step can state (in the toy world 1,500 lines such as "7 Add 3 = 0")
+            about which the oracle is mistaken, in every solution alike: a right line ends the right part of the
+            solution, and a wrong one passes as right.
         seed: decides which.
+        checker: the world's; the toy world's by default.
 
     Raises:
         ValueError: a share outside [0, 1].
@@ -32,6 +33,7 @@ class OracleScorer:
     random_flips: float = 0.0
     systematic_flips: float = 0.0
     seed: int = 0
+    checker: Checker = CHAINS
 
     def __post_init__(self) -> None:
         for name in ("random_flips", "systematic_flips"):
@@ -42,7 +44,7 @@ class OracleScorer:
         """One score per step of every solution.
 
         Raises:
-            ValueError: a problem that is not the toy world's.
+            ValueError: a problem that is none of the world's.
         """
         return [self._row(problem, row) for problem, row in zip(problems, steps, strict=True)]
 
@@ -58,10 +60,11 @@ class OracleScorer:
     def _believed(self, problem: str, steps: Sequence[str]) -> list[bool]:
         """Whether the oracle takes everything up to each step for right."""
         if not self.systematic_flips:
-            return step_labels(problem, steps)
+            return self.checker.labels(problem, steps)
         labels, so_far = [], True
-        for step, right in zip(steps, step_verdicts(problem, steps), strict=True):
-            mistaken = step_facts(step) is not None and self._draw("line", step.strip()) < self.systematic_flips
+        for step, right in zip(steps, self.checker.verdicts(problem, steps), strict=True):
+            fact = self.checker.fact(step)
+            mistaken = fact is not None and self._draw("line", fact) < self.systematic_flips
             so_far = so_far and right != mistaken
             labels.append(so_far)
         return labels

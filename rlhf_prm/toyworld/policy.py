@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlhf_prm.toyworld.demonstrator import Demonstrator
 from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
@@ -73,18 +73,42 @@ def fine_tuned_policy(
     learning_rate: float,
 ) -> Qwen2ForCausalLM:
     """A new policy after one pass over ``rows``: token ids, and the labels, ``IGNORED`` where nothing is learned."""
-    model = new_policy(tokenizer, seed).train()
+    model = new_policy(tokenizer, seed)
+    fine_tune(model, rows, batch_size=batch_size, learning_rate=learning_rate, pad_token_id=tokenizer.pad_token_id)
+    return model
+
+
+def fine_tune(
+    model: PreTrainedModel,
+    rows: Sequence[tuple[list[int], list[int]]],
+    *,
+    batch_size: int,
+    learning_rate: float,
+    pad_token_id: int,
+    half_precision: bool = False,
+) -> None:
+    """One pass of supervised fine-tuning over the rows in their order: AdamW, one-cycle learning rate.
+
+    Args:
+        rows: token ids, and the labels, ``IGNORED`` where nothing is learned.
+        learning_rate: the peak.
+        half_precision: compute in bfloat16 (the weights stay as they are); about four times as fast on a new CPU.
+    """
     updates = len(rows) // batch_size
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=updates + 1)
+    model.train()
     for update in tqdm(range(updates), desc="policy: supervised fine-tuning", unit="update"):
-        batch = _padded(rows[update * batch_size : (update + 1) * batch_size], tokenizer.pad_token_id)
-        model(**batch).loss.backward()
-        clip_grad_norm_(model.parameters(), 1.0)
+        batch = _padded(rows[update * batch_size : (update + 1) * batch_size], pad_token_id)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half_precision):
+            loss = model(**batch).loss
+        loss.backward()
+        clip_grad_norm_(learned, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return model.eval()
+    model.eval()
 
 
 def save_policy(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

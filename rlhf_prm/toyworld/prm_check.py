@@ -1,7 +1,7 @@
-"""The toy PRM measured on held-out problems: first errors, best-of-n and the audit, against exact labels."""
+"""A world's PRM measured on held-out problems: first errors, best-of-n and the audit, against exact labels."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rlhf_prm.evaluation.audit import AuditSettings, ProbeTexts, audit
 from rlhf_prm.evaluation.audit.page import write_audit_page
@@ -12,12 +12,22 @@ from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.statistics import first_error, predicted_first_error
 from rlhf_prm.toyworld.problems import FILLERS, SEPARATOR
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier, final_answer
-from rlhf_prm.toyworld.world import ToyWorld
 
 TEXTS = ProbeTexts(filler=FILLERS, chit_chat=FILLERS, rephrase="{problem}")
 
 
-def checked_samples(world: ToyWorld, problems: int, per_problem: int) -> list[SampledProblem]:
+@runtime_checkable
+class CheckedWorld(Protocol):
+    """A world whose solutions can be checked exactly."""
+
+    settings: Any
+
+    def held_out_solutions(self, problems: int, per_problem: int = 1, *, seed: int = 0) -> list[dict[str, Any]]:
+        """The starting policy's solutions of held-out problems, with exact labels; those of a problem adjacent."""
+        ...
+
+
+def checked_samples(world: CheckedWorld, problems: int, per_problem: int) -> list[SampledProblem]:
     """The starting policy's samples of held-out problems, verified, with exact first errors."""
     rows = world.held_out_solutions(problems, per_problem, seed=1000 + world.settings.seed)
     samples = []
@@ -38,14 +48,24 @@ def checked_samples(world: ToyWorld, problems: int, per_problem: int) -> list[Sa
 
 
 def check_prm(
-    world: ToyWorld, scorer: StepScorer, page: Path, problems: int = 100, per_problem: int = 8
+    world: CheckedWorld,
+    scorer: StepScorer,
+    page: Path,
+    problems: int = 100,
+    per_problem: int = 8,
+    *,
+    texts: ProbeTexts = TEXTS,
+    name: str = "toy PRM",
 ) -> dict[str, Any]:
-    """ProcessBench's metrics, best-of-n accuracies and the audit's verdicts; the audit's page goes to ``page``."""
+    """ProcessBench's metrics, best-of-n accuracies and the audit's verdicts; the audit's page goes to ``page``.
+
+    ``texts`` are what the audit's probes write, in the world's own language.
+    """
     samples = scored(checked_samples(world, problems, per_problem), scorer)
     predictions = [predicted_first_error(row) for sample in samples for row in sample.step_scores]
     truth = [error for sample in samples for error in sample.first_errors]
-    settings = AuditSettings(n=per_problem, probe_problems=min(problems, 50), texts=TEXTS)
-    findings = audit(scorer, samples, settings, name="toy PRM")
+    settings = AuditSettings(n=per_problem, probe_problems=min(problems, 50), texts=texts)
+    findings = audit(scorer, samples, settings, name=name)
     write_audit_page(page, [findings])
     return {
         "first_error": processbench_metrics(predictions, truth),

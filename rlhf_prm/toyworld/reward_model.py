@@ -1,4 +1,4 @@
-"""The toy PRM: the policy's body with a new head, trained on labelled solutions until it learns no more from them."""
+"""A world's PRM: the policy's body with a new head, trained on labelled solutions until it learns no more from them."""
 
 import tempfile
 from collections.abc import Sequence
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PrinterCallback, ProgressCallback
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
 
 from rlhf_prm.files import write_json
 from rlhf_prm.prm_training.config import PRMConfig
 from rlhf_prm.prm_training.stopping import stopping_metric
 from rlhf_prm.prm_training.trainer import PRMTrainer
 from rlhf_prm.step_data import to_dataset
+from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 TRAINING = "training.json"
 MICRO_BATCH = 16  # rows of like length that go through the model together
@@ -33,6 +34,8 @@ def train_reward_model(
     loss: str = "ce",
     target: str = "steps",
     metric: str | None = None,
+    frozen_layers: int = 0,
+    **settings: Any,
 ) -> None:
     """Writes a PRM that ``load_prm`` loads into ``folder``, and ``training.json``: its held-out metrics on the way.
 
@@ -48,10 +51,12 @@ def train_reward_model(
         held_out: share of the rows that is evaluated on and not trained on.
         loss, target: as in ``PRMConfig``.
         metric: of the held-out rows, what decides which weights are kept; default: F1 or AUROC as above.
+        frozen_layers: the embeddings and so many of the lowest layers keep the policy's weights, if any.
+        settings: further ones of ``PRMConfig``.
     """
     kept = len(rows) - max(1, round(held_out * len(rows)))
     micro_batch, metric = min(MICRO_BATCH, batch_size), metric or stopping_metric(rows[kept:])
-    tokenizer = AutoTokenizer.from_pretrained(policy_path)
+    tokenizer = saved_tokenizer(policy_path)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as checkpoints:
         arguments = PRMConfig(
             output_dir=checkpoints,
@@ -76,6 +81,7 @@ def train_reward_model(
             report_to="none",
             logging_strategy="no",
             use_cpu=True,
+            **settings,
         )
         trainer = PRMTrainer(
             str(policy_path),
@@ -84,10 +90,26 @@ def train_reward_model(
             to_dataset(rows[kept:]),
             processing_class=tokenizer,
         )
+        freeze_layers(trainer.model, frozen_layers)
         _without_printed_evaluations(trainer)
         trainer.train()
         trainer.save_model(str(folder))
     write_history(trainer, folder / TRAINING, rows=kept, held_out_rows=len(rows) - kept, stopped_by=metric)
+
+
+def freeze_layers(model: PreTrainedModel, layers: int) -> None:
+    """Embeddings and the lowest ``layers`` layers of a decoder are not trained; 0 = all of it is.
+
+    Raises:
+        ValueError: the model has not so many.
+    """
+    if not layers:
+        return
+    body = model.base_model
+    if layers > len(body.layers):
+        raise ValueError(f"frozen layers: got {layers}, expected at most the {len(body.layers)} of the model")
+    for part in (body.get_input_embeddings(), *body.layers[:layers]):
+        part.requires_grad_(False)
 
 
 class _Bar(ProgressCallback):

@@ -122,7 +122,10 @@ def nothing_long(monkeypatch):
         (("--model", "POLICY", "--prm", "PRM"), "--model and --dataset go together"),
         (("--samples", "x.jsonl", "--prm", "PRM", "--dataset", "DATA"), "--model and --dataset go together"),
         (("--samples", "x.jsonl"), "--prm is needed"),
-        (("--samples", "x.jsonl", "--prm", "oracle"), "--prm oracle knows the labels of the toy world only"),
+        (
+            ("--samples", "x.jsonl", "--prm", "oracle"),
+            "--prm oracle knows the labels of the toy world and of word problems only",
+        ),
         (("--samples", "x.jsonl", "--prm", "PRM"), "no file at x.jsonl"),
         (("--samples", "ONE", "--prm", "PRM"), "one completion per problem"),
         (("--samples", "x.jsonl", "--prm", "nowhere/at-all"), "--prm nowhere/at-all cannot be loaded"),

@@ -84,5 +84,5 @@ def test_the_same_seeds_give_the_same_answers_and_other_judges_differ():
 
 
 def test_a_question_about_something_else_is_refused():
-    with pytest.raises(ValueError, match="toy judge knows"):
+    with pytest.raises(ValueError, match="judge knows problems of its own world"):
         FallibleJudge(0.1, 0).generate([[{"role": "user", "content": "What is 7 Add 5?"}]])

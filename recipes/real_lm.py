@@ -1,0 +1,150 @@
+"""A real language model all the way: SFT, samples, labels, PRMs, preflight, and RL with and without dense rewards.
+
+python recipes/real_lm.py                             # make real: SmolLM2-135M-Instruct, two CPU cores
+python recipes/real_lm.py --scale smoke               # every stage in minutes, at a size that learns nothing
+python recipes/real_lm.py --settings '{"model": "HuggingFaceTB/SmolLM2-360M-Instruct"}'
+
+Every stage lies under --root and is built once: the same command goes on where it was stopped. --budget says after how
+many minutes no further stage is begun.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes of one thread are faster than one of two
+
+from rlhf_prm.ablation.config import load_config, merged
+from rlhf_prm.ablation.launch import run_cells
+from rlhf_prm.ablation.markdown import markdown
+from rlhf_prm.ablation.page import write_page
+from rlhf_prm.ablation.table import build_table
+from rlhf_prm.files import read_json, write_json
+from rlhf_prm.preflight.page import write_preflight
+from rlhf_prm.preflight.run import PreflightSettings, preflight
+from rlhf_prm.prm import load_prm
+from rlhf_prm.settings import build
+from rlhf_prm.toyworld.prm_check import checked_samples
+from rlhf_prm.wordproblems import SCALES, WordWorldSettings, build_world
+
+ABLATION = Path(__file__).parent / "configs" / "ablation_word_problems.yaml"
+SOURCES = ("judge", "mc", "gold")  # the first is what the policy is trained against
+UPDATES = {"full": 40, "small": 10, "smoke": 1}
+PREFLIGHT = {"full": (64, 8), "small": (24, 4), "smoke": (4, 2)}  # problems, rollouts of each
+PROBED = {"full": 16, "small": 4, "smoke": 0}  # problems whose rollouts are rewritten
+MEASURES = ("first_error_f1", "step_auroc_same_position", "auroc_min", "approval_lift")
+
+
+class Budget:
+    """Minutes, and how to go on when they are used up."""
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes, self.start = minutes, time.monotonic()
+
+    def stage(self, name: str) -> None:
+        """Says what comes; ends the process instead when the time is over."""
+        spent = (time.monotonic() - self.start) / 60
+        if spent >= self.minutes:
+            raise SystemExit(f"budget: {spent:.0f} minutes spent, next is {name}; the same command goes on there")
+        print(f"\n[{spent:5.1f} min] {name}", flush=True)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("runs/real"), help="folder of all stages (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", choices=SCALES, default="full", help="(%(default)s)")
+    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of WordWorldSettings over the scale's")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="minutes; no stage is begun after them")
+    parser.add_argument("--parallel", type=int, default=2, help="processes at once, a thread each (%(default)s)")
+    return parser.parse_args()
+
+
+def build_worlds(arguments: argparse.Namespace, settings: dict[str, Any], budget: Budget) -> None:
+    """What all label sources share, then their labels and PRMs, ``--parallel`` of them at once."""
+    command = [sys.executable, "-m", "rlhf_prm.wordproblems", "--root", str(arguments.root / "cache"), "--settings"]
+    budget.stage("policy: base model and supervised fine-tuning")
+    subprocess.run([*command, json.dumps(settings), "--without-prm"], check=True)
+    for first in range(0, len(SOURCES), arguments.parallel):
+        together = SOURCES[first : first + arguments.parallel]
+        budget.stage(f"labels and PRMs: {', '.join(together)}")
+        processes = [
+            subprocess.Popen([*command, json.dumps({**settings, "label_source": source})]) for source in together
+        ]
+        if any([process.wait() for process in processes]):  # a list: every one is waited for
+            raise SystemExit("a stage failed; its message is above")
+
+
+def check_prms(arguments: argparse.Namespace, settings: dict[str, Any], budget: Budget) -> dict[str, Any]:
+    """The preflight of every PRM on the same rollouts of held-out problems, with exact first errors."""
+    found, samples = {}, None
+    for source in SOURCES:
+        data = arguments.root / f"preflight_{source}.json"
+        if not data.exists():
+            budget.stage(f"preflight: the PRM on labels of {source}")
+            world_settings = build(WordWorldSettings, {**settings, "label_source": source}, "--settings")
+            world = build_world(world_settings, arguments.root / "cache")
+            samples = samples or checked_samples(world, *PREFLIGHT[arguments.scale])
+            prm = load_prm(str(world.prm_path), dtype="bfloat16", max_batch_tokens=2048)
+            result = preflight(
+                prm,
+                samples,
+                PreflightSettings(probe_problems=PROBED[arguments.scale], seed=arguments.seed),
+                policy=world_settings.model,
+                prm=f"labels: {source}",
+            )
+            write_preflight(result, data.with_suffix(".html"), data)
+        found[source] = read_json(data)
+        print(source, {name: found[source]["measures"].get(name) for name in MEASURES}, found[source]["headline"])
+    return found
+
+
+def train_policies(arguments: argparse.Namespace, settings: dict[str, Any], budget: Budget) -> Path:
+    """Outcome-only, the default on the learned PRM, a runner-up, and the ceiling; the table and its page."""
+    config = load_config(ABLATION)
+    fixed = {"world_settings": {**settings, "label_source": SOURCES[0]}, "stage_cache": str(arguments.root / "cache")}
+    if arguments.scale == "smoke":
+        fixed |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_generations": 4}
+        fixed |= {"max_completion_length": 40, "eval_every": 0}
+    config = replace(
+        config,
+        fixed=merged(config.fixed, fixed),
+        grid={"method": {name: point for name, point in config.grid["method"].items() if name != "clip_delta"}},
+        seeds=[arguments.seed],
+        budget={"updates": UPDATES[arguments.scale]},
+        parallel=arguments.parallel,
+        output_dir=str(arguments.root / "rl"),
+    )
+    budget.stage("reinforcement learning")
+    runs = run_cells(config, retry=True, say=lambda text: print(text, flush=True))
+    table = build_table(config, runs)
+    print(markdown(table))
+    page = write_page(table, runs, arguments.root / "rl" / "report.html")
+    if failed := [run.folder for run in runs if run.state == "failed"]:
+        raise SystemExit(f"{len(failed)} runs failed: {failed[0]}/log.txt says why; the same command runs them again")
+    return page
+
+
+def main() -> None:
+    arguments = parsed()
+    budget = Budget(arguments.budget)
+    settings = {"seed": arguments.seed, **SCALES[arguments.scale], **arguments.settings}
+    build(WordWorldSettings, settings, "--settings")
+    arguments.root = (arguments.root / f"{arguments.scale}-seed{arguments.seed}").resolve()
+    arguments.root.mkdir(parents=True, exist_ok=True)
+    os.chdir(Path(__file__).parents[1])  # the configurations name files from there
+    build_worlds(arguments, settings, budget)
+    found = check_prms(arguments, settings, budget)
+    page = train_policies(arguments, settings, budget)
+    write_json(arguments.root / "prms.json", {name: one["measures"] for name, one in found.items()})
+    print(f"\nPRMs: {arguments.root}/preflight_*.html   policies: {page}   each run: {arguments.root}/rl/cells")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""``recipes/real_lm.py`` from the first stage to the last on a tiny model, in this process; stopped, and gone on."""
+
+import json
+import runpy
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import jaxtyping
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def real_lm(monkeypatch, tmp_path, tiny_settings):
+    """Calls the recipe; the processes that build worlds are calls in this one, which are counted."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.chdir(ROOT)
+    started = []
+
+    def here(others, command, *arguments, **settings):
+        if "rlhf_prm.wordproblems" not in command:  # in a cell, which is a fork of this process
+            return others(command, *arguments, **settings)
+        started.append(json.loads(command[command.index("--settings") + 1]).get("label_source", "policy"))
+        monkeypatch.setattr(sys, "argv", command[2:])
+        runpy.run_module(command[2], run_name="__main__")
+        return SimpleNamespace(wait=lambda: 0)
+
+    for name in ("run", "Popen"):
+        monkeypatch.setattr(subprocess, name, partial(here, getattr(subprocess, name)))
+
+    def run(*arguments: str) -> Path:
+        started.clear()
+        given = ["--scale", "smoke", "--root", str(tmp_path), "--settings", json.dumps(tiny_settings)]
+        main = runpy.run_path("recipes/real_lm.py", run_name="recipe")["main"]
+        monkeypatch.setattr(sys, "argv", ["real_lm.py", *given, *arguments])
+        main()
+        return tmp_path / "smoke-seed0"
+
+    run.started = started
+    return run
+
+
+def test_from_the_first_stage_to_the_table(real_lm, capsys):
+    with pytest.raises(SystemExit, match=r"next is policy.*the same command goes on"):
+        real_lm("--budget", "0")
+    assert real_lm.started == []
+    folder = real_lm()
+    assert real_lm.started == ["policy", "judge", "mc", "gold"]
+    for source in ("judge", "mc", "gold"):
+        assert (folder / f"preflight_{source}.html").exists()
+        assert json.loads((folder / f"preflight_{source}.json").read_text())["measures"]["accuracy"] is not None
+    cells = sorted(path.name for path in (folder / "rl" / "cells").iterdir())
+    assert cells == ["method=ceiling", "method=outcome", "method=trusted"]
+    for cell in cells:
+        summary = json.loads((folder / "rl" / "cells" / cell / "seed0" / "summary.json").read_text())
+        assert summary["settings"]["max_steps"] == 1 and summary["settings"]["recipe"]["world"] == "word_problems"
+        assert (folder / "rl" / "cells" / cell / "seed0" / "report.html").exists()
+    assert (folder / "rl" / "report.html").exists()
+    before = (folder / "preflight_mc.json").stat().st_mtime_ns
+    capsys.readouterr()
+    real_lm()
+    assert "3 there already, 0 to run" in capsys.readouterr().out
+    assert (folder / "preflight_mc.json").stat().st_mtime_ns == before

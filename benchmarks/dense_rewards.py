@@ -4,8 +4,11 @@
     python benchmarks/dense_rewards.py methods --builds 20 21 22       # every other method on the learned PRM
     python benchmarks/dense_rewards.py hostile --builds 20 21 22       # scorers that mislead, plain world
     python benchmarks/dense_rewards.py curve --builds 30 31            # scorers of every quality, with preflight
+    python benchmarks/dense_rewards.py seconds --builds 23 24 25 26 27 # as long as outcome-only takes
     python benchmarks/dense_rewards.py tuning --builds 10 11           # outcome-only: learning rate × prompts
     python benchmarks/dense_rewards.py judges --builds 20 21 22        # the judge itself as scorer, with its cost
+    python benchmarks/dense_rewards.py vine --builds 23 24 25         # live Monte-Carlo values of step prefixes
+    python benchmarks/dense_rewards.py measure                         # what preflight says of them, anew
     python benchmarks/dense_rewards.py show                            # the tables of what is there
     python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
 
@@ -37,12 +40,13 @@ from filelock import FileLock, Timeout
 from reward import METHODS
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.files import read_json_lines
+from rlhf_prm.files import read_json_lines, write_json_lines
 from rlhf_prm.judges.load import load_judge
 from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.prm import load_prm
-from rlhf_prm.prm.scorer import StepScorer
+from rlhf_prm.rl.live_values import LiveMonteCarloScorer
+from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.statistics import (
     difference_interval,
     difference_p_value,
@@ -64,10 +68,19 @@ WORLDS: dict[str, dict[str, Any]] = {
     "filler": {"filler": True},
     "gold10": {"gold_fraction": 0.1},
 }
+MEASURED = 256  # problems × 8 samples of the starting policy, for the measures
 LEARNED = {"label_source": "judge", "judge_votes": 8}
 METHOD = "trusted"
-# Outcome-only at its best on builds 10 and 11 (`tuning`); every method trains as it does.
-REGIMES: dict[str, dict[str, Any]] = {"plain": {}, "long": {"learning_rate": 1.5e-4}, "filler": {}, "gold10": {}}
+# The best of the nine of `tuning` for outcome-only, by its mean accuracy on builds 10 and 11; every method trains so.
+SMALL_STEPS = {"learning_rate": 1.5e-4, "prompts": 4, "max_steps": 160}
+REGIMES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "long": SMALL_STEPS,
+    "filler": SMALL_STEPS,
+    "gold10": {"learning_rate": 1.5e-4},
+}
+# CPU-seconds of a training on the learned PRM over those of outcome-only, of as many updates, both measured in one go.
+COST = {"plain": 1.15, "long": 1.13, "filler": 1.20, "gold10": 1.12}
 Cell = dict[str, Any]
 
 
@@ -104,15 +117,27 @@ def hostile(builds: list[int]) -> Iterator[Cell]:
 
 
 def curve(builds: list[int]) -> Iterator[Cell]:
-    """Scorers of every quality: exact labels with errors, PRMs of few and many updates, every source of labels."""
+    """Scorers of every quality: exact labels with errors, PRMs of few updates, every source of labels.
+
+    Exact labels themselves and the PRM of `contenders` are found there.
+    """
     flips = [f"oracle:{kind}={share}" for kind in ("random", "systematic") for share in (0.1, 0.2, 0.35)]
     learned = [f"learned:prm_updates={updates}" for updates in (100, 200)]
     sources = [f"learned:label_source={source}" for source in ("gold", "judge", "consensus", "mc")]
     for build in builds:
         for world in ("plain", "long", "filler"):
             yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
-            for scorer in ("oracle", "learned", *flips, *learned, *sources, *("inverted", "noise")):
+            for scorer in (*flips, *learned, *sources, "inverted", "noise"):
                 yield cell("curve", world, build, scorer, METHOD, REGIMES[world])
+
+
+def seconds(builds: list[int]) -> Iterator[Cell]:
+    """The method on the learned PRM for as many seconds as outcome-only takes: fewer updates, a faster decay."""
+    for build in builds:
+        for world, regime in REGIMES.items():
+            yield cell("contenders", world, build, "none", "outcome", regime)
+            updates = round(Regime(**regime).max_steps / COST[world])
+            yield cell("seconds", world, build, "learned", METHOD, {**regime, "max_steps": updates})
 
 
 def tuning(builds: list[int]) -> Iterator[Cell]:
@@ -137,13 +162,23 @@ def judges(builds: list[int]) -> Iterator[Cell]:
                 yield cell("judges", world, build, asked[1], method, REGIMES[world])
 
 
+def vine(builds: list[int]) -> Iterator[Cell]:
+    """Live Monte-Carlo values of step prefixes, 4 completions each: the expensive reference."""
+    for build in builds:
+        for world in ("plain", "long"):
+            yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
+            yield cell("vine", world, build, "vine:completions=4", "vine", REGIMES[world])
+
+
 PARTS = {
     "contenders": contenders,
     "methods": methods,
     "hostile": hostile,
     "curve": curve,
+    "seconds": seconds,
     "tuning": tuning,
     "judges": judges,
+    "vine": vine,
 }
 
 
@@ -159,7 +194,7 @@ def world_of(one: Cell, cache: str) -> ToyWorld:
     return build_world(ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **chosen), cache)
 
 
-def scorer_of(one: Cell, world: ToyWorld) -> StepScorer | None:
+def scorer_of(one: Cell, world: ToyWorld) -> Scorer | None:
     """The scorer that a cell names."""
     name, _, given = one["scorer"].partition(":")
     if name == "none":
@@ -170,6 +205,8 @@ def scorer_of(one: Cell, world: ToyWorld) -> StepScorer | None:
         return OracleScorer(seed=one["build"], **flips)
     if name == "judge":
         return judge_of(given, one["build"])
+    if name == "vine":
+        return LiveMonteCarloScorer(int(given.removeprefix("completions=")), max_steps=None, batch_size=512)
     if name in HOSTILE:
         return HostileScorer(name)
     prm = load_prm(str(world.prm_path))
@@ -202,7 +239,7 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     if isinstance(scorer, JudgeScorer):
         result["judge"] = vars(scorer.stats).copy()  # of the training alone; tokens are characters / 3.5
     if one["part"] in ("curve", "hostile") or (one["part"] == "contenders" and scorer is not None):
-        result["measures"] = preflight_measures(scored(checked_samples(world, 100, 8), scorer))
+        result["measures"] = preflight_measures(scored(checked_samples(world, MEASURED, 8), scorer))
     if one["part"] == "judges":
         result["first_error"] = first_error_metrics(scored(checked_samples(world, 100, 8), scorer))
     return result
@@ -230,6 +267,22 @@ def work(cells: list[Cell], results: Path, cache: str) -> None:
                 print(f"{name}: accuracy {result['accuracy']:.3f}, all steps right {result['process_accuracy']:.3f}")
         except Timeout:
             continue
+
+
+def measure(results: Path, cache: str) -> None:
+    """The measures of all finished rows with today's preflight on ``MEASURED`` problems; training is not repeated."""
+    samples: dict[tuple[str, int], list[SampledProblem]] = {}
+    rows = rows_of(results)
+    for row in rows:
+        one = row["cell"]
+        if "measures" not in row:
+            continue
+        world = world_of(one, cache)
+        key = one["world"], one["build"]
+        if key not in samples:
+            samples[key] = checked_samples(world, MEASURED, 8)
+        row["measures"] = preflight_measures(scored(samples[key], scorer_of(one, world)))
+    write_json_lines(results, rows)
 
 
 def rows_of(results: Path) -> list[dict[str, Any]]:
@@ -324,7 +377,7 @@ def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*PARTS, "show", "pairs"))
+    parser.add_argument("part", choices=(*PARTS, "measure", "show", "pairs"))
     parser.add_argument("--builds", type=int, nargs="+", default=[20, 21, 22, 23, 24, 25, 26, 27])
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -339,6 +392,8 @@ def main() -> None:
     if args.part == "pairs":
         text = json.dumps(pairs(rows_of(args.results)), indent=1) + "\n"
         sys.stdout.write(text) if args.output is None else args.output.write_text(text)
+    elif args.part == "measure":
+        measure(args.results, args.cache)
     elif args.part == "show":
         for part in PARTS:
             print(f"## {part}\n{table(rows_of(args.results), part)}\n")

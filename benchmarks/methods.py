@@ -35,7 +35,8 @@ def random_rollouts(rollouts: int, steps: int, tokens: int, group: int) -> StepR
     outcomes[torch.rand(rollouts, generator=generator) < 0.1] = torch.nan
     mask = torch.arange(steps) < counts
     scores = torch.rand(rollouts, steps, generator=generator)
-    return StepRollouts(scores, mask, torch.where(mask, lengths, 0), outcomes, group)
+    states = torch.randint(-1, steps, (rollouts, steps), generator=generator)
+    return StepRollouts(scores, mask, torch.where(mask, lengths, 0), outcomes, group, state_keys=states)
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """PRM training: the padded way against micro-batches of like length, in CPU-seconds an update and until it learned.
 
     OMP_NUM_THREADS=1 python benchmarks/prm_training.py --world long --build 10
+    OMP_NUM_THREADS=1 python benchmarks/prm_training.py --lengths real --updates 4 --most 0
 
 Three ways over the same rows with the same seed, gold labels, 64 rows an update:
 
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
 from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm_training.config import PRMConfig
@@ -33,6 +34,7 @@ from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.world import ToyWorld, build_world
 
 BATCH, MICRO_BATCH, TARGET, EVERY = 64, 16, 0.6, 50
+LENGTHS = Path(__file__).parent / "data" / "processbench_math_step_tokens.json"
 RESULTS = Path(__file__).parent / "results" / "prm_training.json"
 
 
@@ -93,10 +95,33 @@ def trained(
     return clock
 
 
+def rows_of_real_lengths(rows: list[dict], tokenizer: PreTrainedTokenizerBase) -> list[dict]:
+    """The toy world's text, cut anew into steps as long as those of real solutions; every third solution has an error.
+
+    The labels mean nothing: only the time is measured.
+    """
+    text = [token for row in rows for step in row["completions"] for token in tokenizer(step).input_ids]
+    solutions = json.loads(LENGTHS.read_text())["tokens_per_step"]
+    made, start = [], 0
+    for index, lengths in enumerate(solutions):
+        steps = []
+        for length in lengths:
+            start = start if start + length <= len(text) else 0
+            steps.append(tokenizer.decode(text[start : start + length]))
+            start += length
+        labels = [True] * len(steps)
+        labels[-1] = index % 3 > 0
+        made.append(
+            {**rows[0], "completions": steps, "labels": labels, "soft_labels": [float(label) for label in labels]}
+        )
+    return made
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--world", choices=("plain", "long"), default="long")
     parser.add_argument("--build", type=int, default=10)
+    parser.add_argument("--lengths", choices=("toy", "real"), default="toy", help="of the rows' steps")
     parser.add_argument("--updates", type=int, default=30, help="of each timed training (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--most", type=int, default=600, help="updates until the target F1, at most; 0 leaves it out")
@@ -107,7 +132,12 @@ def main() -> None:
     world = build_world(
         ToyWorldSettings(seed=arguments.build, long_chains=long_chains, label_source="gold"), with_prm=False
     )
-    rows = to_dataset(read_json_lines(world.stages["labels"].path / ROWS))
+    if arguments.lengths == "real" and arguments.most:
+        parser.error("--lengths real measures time alone: expected --most 0")
+    rows = read_json_lines(world.stages["labels"].path / ROWS)
+    if arguments.lengths == "real":
+        rows = rows_of_real_lengths(rows, AutoTokenizer.from_pretrained(world.policy_path))
+    rows = to_dataset(rows)
     held_out = to_dataset(world.held_out_solutions(400)) if arguments.most else None
     best = dict.fromkeys(WAYS, float("inf"))
     for _ in range(arguments.repeats):
@@ -121,7 +151,7 @@ def main() -> None:
         result[way] |= {"f1": clock.f1, "seconds_to_target": clock.seconds if reached else None}
         result[way]["seconds"] = clock.seconds
     print(table(result))
-    key = f"{arguments.world}/{arguments.build}"
+    key = f"{arguments.world}/{arguments.build}" if arguments.lengths == "toy" else "real lengths"
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     RESULTS.write_text(json.dumps(results | {key: {"settings": vars(arguments), **result}}, indent=1) + "\n")
 

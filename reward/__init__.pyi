@@ -12,6 +12,7 @@ from .credit import (
     group_normalized as group_normalized,
     leave_one_out_baseline as leave_one_out_baseline,
     leave_one_out_outcomes as leave_one_out_outcomes,
+    leave_one_out_returns as leave_one_out_returns,
     min_returns as min_returns,
     outcome_advantages as outcome_advantages,
     over_steps as over_steps,
@@ -20,6 +21,7 @@ from .credit import (
     step_to_token as step_to_token,
     token_baseline as token_baseline,
     tokens_to_step as tokens_to_step,
+    within_states as within_states,
 )
 from .dotted import resolve as resolve
 from .methods import METHODS as METHODS, Method as Method
@@ -55,4 +57,5 @@ from .trust import (
     initial_trust as initial_trust,
     trust_updated as trust_updated,
 )
+from .turn_rewards import turn_rewards as turn_rewards, turn_rewards_and_outcome as turn_rewards_and_outcome
 from .verifier import STATUSES as STATUSES, MathVerifier as MathVerifier, Verdict as Verdict, Verifier as Verifier

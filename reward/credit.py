@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 EPSILON = 1e-4  # added to every standard deviation, as TRL's GRPOTrainer does
+STATE_EPSILON = 1e-6  # the same among steps of one state, as GiGPO's authors do
 
 
 def discounted_returns(
@@ -95,6 +96,61 @@ def positional_advantages(
     sums, counts = everyone_else @ shifted, everyone_else @ real
     advantages = torch.where((real > 0) & (counts > 0), shifted - sums / counts.clamp(min=1), 0)
     return advantages.reshape(values.shape)
+
+
+def leave_one_out_returns(
+    rewards: Float[Tensor, "B K"],
+    mask: Bool[Tensor, "B K"],
+    num_generations: int,
+    *,
+    gamma: float = 1.0,
+    ended: Float[Tensor, " B"] | None = None,
+) -> Float[Tensor, "B K"]:
+    """Gₖ − LOO(Gₖ), Gₖ = Σ_{j≥k} γ^{j−k}·rⱼ: the return from k on against that of the group's other rollouts from k on.
+
+    A rollout that has ended before k counts with ``ended`` (by default 0), so the baseline of a step depends on k and
+    on the other rollouts only, and the expected gradient is that of the return itself. Centring the *rewards* and
+    summing them is no such baseline: it charges for every step that is still written. (``positional_advantages`` of
+    the returns compares with the rollouts alone that have a step k: unbiased too.)
+
+    Rows without a real step take no part.
+    """
+    returns = discounted_returns(rewards, mask, gamma=gamma)
+    if ended is not None:
+        returns = torch.where(mask, returns, ended.float()[:, None])
+    counted = mask.any(1, keepdim=True).expand_as(mask)
+    return torch.where(mask, positional_advantages(returns, counted, num_generations), 0)
+
+
+def within_states(
+    values: Float[Tensor, "B K"],
+    mask: Bool[Tensor, "B K"],
+    states: Int[Tensor, "B K"],
+    num_generations: int,
+    *,
+    scaled: bool = False,
+) -> Float[Tensor, "B K"]:
+    """x − mean of x over the group's steps of the same state; ``scaled``: over their unbiased std + 1e-6 as well.
+
+    A step whose state (below 0) is unknown, or that no other step of the group shares, gets 0.
+    """
+    known = mask & (states >= 0)
+    group = torch.arange(len(values), device=values.device) // num_generations
+    _, place = states.flatten().unique(return_inverse=True)
+    pairs = group[:, None] * (place.max() + 1) + place.reshape(states.shape)
+    _, place = torch.where(known, pairs, -1).flatten().unique(return_inverse=True)
+    real, flat = known.flatten().float(), torch.where(known, values.float(), 0).flatten()
+
+    def total(of: Tensor) -> Tensor:
+        """The sum over the steps of the same state, at each of them."""
+        return torch.zeros_like(flat).scatter_add(0, place, of)[place]
+
+    count = total(real)
+    for _ in range(2):  # a rounded mean leaves equal values a little apart from it; centred twice they are 0
+        flat = (flat - total(flat) / count.clamp(min=1)) * real
+    if scaled:
+        flat = flat / ((total(flat.square()) / (count - 1).clamp(min=1)).sqrt() + STATE_EPSILON)
+    return torch.where(count > 1, flat, 0).reshape(values.shape)
 
 
 def group_normalized(

@@ -36,8 +36,13 @@ def _close_shared() -> None:
 
 
 def completion_texts(completions: list[str] | list[list[dict[str, str]]]) -> list[str]:
-    """The text of plain completions, or of the last message of conversational ones."""
-    return [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
+    """The text of plain completions, or of the last message of conversational ones that is not a tool's."""
+    return [
+        completion
+        if isinstance(completion, str)
+        else next(message["content"] for message in reversed(completion) if message.get("role") != "tool")
+        for completion in completions
+    ]
 
 
 def gold_text(value: Any) -> str | None:

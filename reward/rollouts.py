@@ -29,6 +29,8 @@ class StepRollouts:
             step itself. None: all are the scorer's.
         token_scores: what a scorer says of each of the policy's own tokens, on any scale; the tokens of a row are its
             first Σ_k ``step_lengths``, and what stands behind them never matters. None: the scorer knows steps only.
+        state_keys: what the policy saw before a step: steps of one group with equal numbers of 0 or more began in the
+            same state; −1 = no state is known. None: nobody told any.
 
     Raises:
         ValueError: a field breaks one of these rules; the message says what came and what was expected.
@@ -52,6 +54,7 @@ class StepRollouts:
         return self.scored_steps & (self.step_scores <= threshold)
 
     token_scores: Float[Tensor, "B T"] | None = None
+    state_keys: Int[Tensor, "B K"] | None = None
 
     @property
     def scorable(self) -> Bool[Tensor, " B"]:
@@ -95,6 +98,20 @@ class StepRollouts:
         return self.token_scores
 
     @property
+    def required_state_keys(self) -> Int[Tensor, "B K"]:
+        """``state_keys``.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.state_keys is None:
+            raise ValueError(
+                "state_keys: got none, expected (B, K): this method compares steps that began in the same state, and "
+                "only an environment (`state_keys()`) or a tree of rollouts can tell which ones did"
+            )
+        return self.state_keys
+
+    @property
     def token_mask(self) -> Bool[Tensor, "B T"]:
         """True = a real token of ``token_scores``."""
         width = self.required_token_scores.shape[1]
@@ -112,13 +129,17 @@ class StepRollouts:
         """The fields with one number per rollout."""
         return ("outcome_rewards",) if self.verdicts is None else ("outcome_rewards", "verdicts")
 
+    @property
+    def _told_of_steps(self) -> tuple[str, ...]:
+        """The optional fields with something of every step that are there."""
+        return tuple(name for name in ("scored", "state_keys") if getattr(self, name) is not None)
+
     def _check_shapes(self) -> None:
         shape = tuple(self.step_scores.shape)
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"step_scores: got shape {shape}, expected (B, K) with B ≥ 1 and K ≥ 1")
         expected = {"step_mask": shape, "step_lengths": shape} | dict.fromkeys(self._per_rollout, shape[:1])
-        if self.scored is not None:
-            expected["scored"] = shape
+        expected |= dict.fromkeys(self._told_of_steps, shape)
         for name, wanted in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != wanted:
@@ -137,11 +158,13 @@ class StepRollouts:
             raise ValueError(f"step_mask: got dtype {self.step_mask.dtype}, expected torch.bool (True = real step)")
         if self.scored is not None and self.scored.dtype != torch.bool:
             raise ValueError(f"scored: got dtype {self.scored.dtype}, expected torch.bool (True = the scorer's own)")
-        lengths = self.step_lengths.dtype
-        if lengths.is_floating_point or lengths.is_complex or lengths == torch.bool:
-            raise ValueError(f"step_lengths: got dtype {lengths}, expected integers (tokens per step)")
-        optional = () if self.scored is None else ("scored",)
-        for name in ("step_mask", "step_lengths", *self._per_rollout, *optional):
+        for name, values, meaning in (
+            ("step_lengths", self.step_lengths, "tokens per step"),
+            ("state_keys", self.state_keys, "equal numbers = the same state"),
+        ):
+            if values is not None and not _holds_integers(values):
+                raise ValueError(f"{name}: got dtype {values.dtype}, expected integers ({meaning})")
+        for name in ("step_mask", "step_lengths", *self._per_rollout, *self._told_of_steps):
             device = getattr(self, name).device
             if device != self.step_scores.device:
                 raise ValueError(f"{name}: got device {device}, expected {self.step_scores.device} as step_scores")
@@ -181,6 +204,12 @@ class StepRollouts:
             raise ValueError(
                 f"step_lengths: got {int(self.step_lengths[row, step])} at rollout {row}, step {step}, expected ≥ 0"
             )
+        if self.state_keys is not None and (self.step_mask & (self.state_keys < -1)).any():
+            row, step = (self.step_mask & (self.state_keys < -1)).nonzero()[0].tolist()
+            raise ValueError(
+                f"state_keys: got {int(self.state_keys[row, step])} at rollout {row}, step {step}, expected a state "
+                "(0 or more) or −1 = none"
+            )
         if self.outcome_rewards.isinf().any():
             row = int(self.outcome_rewards.isinf().nonzero()[0])
             raise ValueError(f"outcome_rewards: got infinity at rollout {row}, expected a number, or NaN = unscorable")
@@ -215,6 +244,10 @@ class StepRollouts:
                 f"verdicts: got {float(self.verdicts[row]):g} at rollout {row}, expected 1 = correct, 0 = incorrect or "
                 "NaN = no verdict; graded rewards belong into outcome_rewards"
             )
+
+
+def _holds_integers(values: Tensor) -> bool:
+    return not (values.dtype.is_floating_point or values.dtype.is_complex or values.dtype == torch.bool)
 
 
 def filled_scores(

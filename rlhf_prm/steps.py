@@ -31,6 +31,24 @@ _SENTENCE_IN_CODE = re.compile(
 )
 
 
+_MARK_OF_RESULTS = "Tool result:\n"
+
+
+class ToolResult(str):
+    """What a tool or an environment wrote, among the steps that a scorer reads: context, and no step of the policy.
+
+    It reads ``Tool result:`` and the text, so that a scorer of plain texts can tell; whatever score it is given, nobody
+    looks at it.
+    """
+
+    def __new__(cls, text: str) -> "ToolResult":
+        return super().__new__(cls, f"{_MARK_OF_RESULTS}{text}")
+
+    def __getnewargs__(self) -> tuple[str]:
+        """What it is made of again, in another process say."""
+        return (self.removeprefix(_MARK_OF_RESULTS),)
+
+
 @dataclass(frozen=True)
 class StepSplitter:
     """Cuts a solution into steps at a separator.

@@ -26,7 +26,7 @@ def offenders(folder: str, *forbidden: str) -> list[str]:
 
 
 FLOORS = (
-    ("steps", "statistics", "files", "settings", "retries", "command_line", "progress", "tokenizer_checks"),
+    ("steps", "statistics", "files", "sandbox", "settings", "retries", "command_line", "progress", "tokenizer_checks"),
     ("columns", "step_data"),
     ("prompts", "generation", "report"),
     ("prm", "ablation"),

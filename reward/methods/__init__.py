@@ -1,10 +1,14 @@
 """Published ways to turn step scores into step advantages, one file each.
 
 A method is a function ``method(rollouts, **keywords) -> (B, K)`` in float32, 0 where masked. To add one: a file of
-20–60 lines here whose docstring has the paragraphs Formula, Use when, Known failure and Source, and a line in
-``METHODS``; or no change here at all and a dotted path (:func:`reward.resolve`). A method that remembers earlier
+20–60 lines here whose docstring has the paragraphs Formula, Use when, Known failure, Baseline and Source, and a line
+in ``METHODS``; or no change here at all and a dotted path (:func:`reward.resolve`). A method that remembers earlier
 batches has an attribute ``initial_memory``, a function that gives named float32 tensors, and is called as
-``method(rollouts, memory, **keywords) -> (advantages, memory)``. ``python -m reward.methods`` prints the table of them.
+``method(rollouts, memory, **keywords) -> (advantages, memory)``. ``python -m reward.methods`` prints tables of them.
+
+Baseline says whether what is subtracted depends on what the rollout itself does later, which rewards or punishes
+writing on: "unaffected"; "own share" (a mean over all steps of the group, in which a rollout weighs by its length: of
+the order 1/G); or "affected" (as many terms are subtracted as steps are left).
 
 Sources are marked [code] read in the authors' code, [paper] in the paper, [2nd] in secondary notes or an abstract,
 [mem] from memory, unconfirmed.
@@ -19,8 +23,11 @@ from reward.methods.capo import capo
 from reward.methods.clip_delta import clip_delta
 from reward.methods.fapo import fapo
 from reward.methods.gamma_sum import gamma_sum
+from reward.methods.gigpo import gigpo
 from reward.methods.grpo_ps import grpo_ps
+from reward.methods.gtpo import gtpo
 from reward.methods.immediate import immediate
+from reward.methods.mt_grpo import mt_grpo
 from reward.methods.outcome import outcome
 from reward.methods.papo import papo
 from reward.methods.potential import potential
@@ -59,4 +66,7 @@ METHODS: dict[str, Method] = {
     "capo": capo,
     "fapo": fapo,
     "srar": srar,
+    "gigpo": gigpo,
+    "mt_grpo": mt_grpo,
+    "gtpo": gtpo,
 }

@@ -22,6 +22,8 @@ def capo(
     that no judge calls wrong is not penalised. θ = ½ is a majority of the votes; θ = 0, all of them, is the paper's
     intersection, and with a PRM, which never says 0, leaves the outcome alone.
 
+    Baseline: own share. One term per token; the mean over all tokens of the group gives long rollouts more weight.
+
     Source: CAPO, arXiv 2508.02298 [2nd]; that the scaling runs over tokens and not rollouts is this project's reading
     """
     group = rollouts.num_generations

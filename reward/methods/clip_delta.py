@@ -19,6 +19,8 @@ def clip_delta(rollouts: StepRollouts, *, threshold: float = 0.5, outcome_weight
 
     Known failure: blind among steps scored above η; no published value of η is confirmed.
 
+    Baseline: own share. The mean over all steps of the group gives long rollouts more weight.
+
     Source: Gao et al., arXiv 2410.15115 [mem]; the principle, a bounded cumulative reward, is confirmed
     """
     mask, group = rollouts.step_mask, rollouts.num_generations

@@ -18,6 +18,8 @@ def fapo(rollouts: StepRollouts, *, penalty: float = 1.0, threshold: float = 0.5
     Known failure: the whole rollout is penalised, its right steps too; a judge that flags most right answers makes them
     worth nothing, and one vote of one judge is enough to do it.
 
+    Baseline: unaffected. One number per rollout.
+
     Source: FAPO, arXiv 2510.22543 [code]; there r is 1, 1 − λ = 0 and −1, which the scaling makes the same
     """
     wrong = rollouts.judged_wrong(threshold).any(dim=1)

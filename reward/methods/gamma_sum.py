@@ -19,6 +19,8 @@ def gamma_sum(rollouts: StepRollouts, *, gamma: float = 1.0, outcome_weight: flo
     Known failure: every step adds reward, so the policy writes more and more of them and stops answering; PURE saw
     the collapse at about update 25.
 
+    Baseline: unaffected. One fixed term, mean_g G_1; the return itself pays every further step.
+
     Source: the sum-form of Math-Shepherd, arXiv 2312.08935 [2nd]; its collapse: PURE, arXiv 2504.15275
     """
     mask, group = rollouts.step_mask, rollouts.num_generations

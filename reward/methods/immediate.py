@@ -18,6 +18,8 @@ def immediate(rollouts: StepRollouts, *, process_weight: float = 0.5) -> Float[T
     Known failure: never negative, so it also pays the steps of wrong answers, and a PRM that likes everything
     flattens the contrast between rollouts; a constant p = 0.75 in its place made the toy policy worse.
 
+    Baseline: unaffected. One term per step, and nothing is subtracted but the outcome's mean.
+
     Source: exploratory runs of a toy-world prototype; no paper
     """
     return outcome(rollouts) + process_weight * raw_scores(rollouts.step_scores, rollouts.step_mask)

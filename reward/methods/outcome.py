@@ -17,6 +17,8 @@ def outcome(rollouts: StepRollouts) -> Float[Tensor, "B K"]:
     Known failure: no signal where all rollouts of a group are right or all wrong; a right answer by a wrong process
     is rewarded.
 
+    Baseline: unaffected. One number per rollout.
+
     Source: GRPO, arXiv 2402.03300; equals TRL's GRPOTrainer (`scale_rewards="group"`) bit for bit
     """
     return over_steps(outcome_advantages(rollouts.outcome_rewards, rollouts.num_generations), rollouts.step_mask)

@@ -19,6 +19,8 @@ def papo(rollouts: StepRollouts, *, beta: float = 0.5) -> Float[Tensor, "B K"]:
 
     Known failure: silent where no answer, or only one, is right; with β near 1 a right answer can be pushed down.
 
+    Baseline: unaffected. One number per rollout.
+
     Source: PAPO, arXiv 2603.26535 [2nd]
     """
     scored = rollouts.scored_steps

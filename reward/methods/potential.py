@@ -20,6 +20,8 @@ def potential(rollouts: StepRollouts, *, gamma: float = 1.0, initial: float | No
     Known failure: no better than the PRM's calibration; scores that are too high push all later steps down, and so
     does any offset of the outcomes, which only the first step's baseline follows.
 
+    Baseline: unaffected. Φ_{k−1} depends on what came before step k, Φ_0 on the group's outcomes.
+
     Source: Ng, Harada, Russell, ICML 1999 (policy invariance under reward transformations)
     """
     mask, scorable = rollouts.step_mask, ~rollouts.outcome_rewards.isnan()

@@ -21,6 +21,8 @@ def prof(
 
     Known failure: throws rollouts away, so it needs more of them; groups that are all right or all wrong stay silent.
 
+    Baseline: unaffected. One number per rollout.
+
     Source: PROF, arXiv 2509.03403 [code]
 
     m is rounded half up; the odd one of an odd m goes to the correct ones. Where one side is short the other fills up,

@@ -21,6 +21,8 @@ def progress(
 
     Known failure: not policy-invariant, since the last score is kept; restating the problem as a first step is paid.
 
+    Baseline: own share. The mean over all steps of the group gives long rollouts more weight.
+
     Source: PAV, arXiv 2410.08146 [paper]
     """
     mask, group = rollouts.step_mask, rollouts.num_generations

@@ -20,6 +20,9 @@ def progrs(rollouts: StepRollouts, *, beta: float = 0.5) -> Float[Tensor, "B K"]
 
     Known failure: among correct rollouts the sum still favours more steps.
 
+    Baseline: affected. In wrong rollouts the mean score is taken off every further step; in right ones every further
+    step pays.
+
     Source: PROGRS, arXiv 2604.02341 [2nd]; that the sum runs over the steps to come is this project's reading, and
     its quantile-regression PRM and coherence penalty are not part of it
     """

@@ -8,13 +8,14 @@ from reward.credit import (
     discounted_returns,
     leave_one_out_baseline,
     leave_one_out_outcomes,
+    leave_one_out_returns,
     over_steps,
     token_baseline,
 )
 from reward.rollouts import StepRollouts
 from reward.shaping import centered_scores, soft_min_shaping
 
-BASELINES = ("token", "step", "none")
+BASELINES = ("token", "step", "return", "none")
 
 
 def pure(
@@ -23,12 +24,16 @@ def pure(
     """The worst step decides: rewards weighted by a softmax of −q, so that their sum is a soft minimum.
 
     Formula: A_k = Σ_{j≥k} (r_j − b·n_j) + c·(o − LOO(o)), r = q·softmax(−q/τ), q = 2p − 1, R = Σ_k r_k,
-    b = Σ_others R / Σ_others T, n_j the tokens of step j, T of the rollout; c = `outcome_weight`
+    b = Σ_others R / Σ_others T, n_j the tokens of step j, T of the rollout; with `baseline="return"` Σ_{j≥k} r_j
+    less its LOO in place of the sum; c = `outcome_weight`
 
     Use when: the PRM is trusted to find the worst step; with the outcome, as published.
 
     Known failure: without an outcome term it ends in one giant step, chit-chat or repetition (within 5 updates).
     `baseline="step"` (b = LOO(R/K), charged per step) is hackable: rollouts avoid separators.
+
+    Baseline: affected. b is charged for every further token or step, and is a bonus where b < 0; unaffected with
+    `baseline="return"` or "none". The outcome's term is unaffected.
 
     Source: PURE, arXiv 2504.15275 [code], but for the tokens: by default the authors' code gives every step's separator
     token and the final token no advantage; here they take their step's, as with every method
@@ -47,5 +52,7 @@ def pure(
     elif baseline == "step":
         means = leave_one_out_baseline(totals / rollouts.num_steps, torch.ones_like(mask[:, 0]), group)
         rewards = rewards - over_steps(means, mask)
-    outcomes = leave_one_out_outcomes(rollouts.outcome_rewards, group)
-    return discounted_returns(rewards, mask) + outcome_weight * over_steps(outcomes, mask)
+    outcomes = outcome_weight * over_steps(leave_one_out_outcomes(rollouts.outcome_rewards, group), mask)
+    if baseline == "return":
+        return leave_one_out_returns(rewards, mask, group) + outcomes
+    return discounted_returns(rewards, mask) + outcomes

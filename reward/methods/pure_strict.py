@@ -19,6 +19,8 @@ def pure_strict(rollouts: StepRollouts, *, outcome_weight: float = 1.0) -> Float
 
     Known failure: one noisy low score sets the return of everything before it.
 
+    Baseline: unaffected. One fixed term, from the other rollouts.
+
     Source: PURE's strict min-form, arXiv 2504.15275 [code]; the baseline's normalisation is this project's, and
     separator and final tokens, which the authors' code leaves out, take their step's advantage
     """

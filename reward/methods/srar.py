@@ -22,6 +22,8 @@ def srar(rollouts: StepRollouts, *, process_weight: float = 1.0) -> Float[Tensor
     Known failure: step k of one rollout is compared with step k of another, whatever they are about; which rollouts it
     is compared with depends on how many steps they have. Two rollouts that differ at all get ±0.7, however little.
 
+    Baseline: unaffected. No sum; step k is compared with the rollouts that have one, whatever this one writes later.
+
     Source: SRaR, arXiv 2605.17291 [code]. The rubric judge writes a delta d ∈ [−1, 1.8] as p = (d + 1) / 2.8, which the
     normalisation undoes; a delta of the whole solution counts at each step, where the authors normalise it apart
     """

@@ -4,8 +4,10 @@ import inspect
 import re
 
 from reward.methods import METHODS, Method
+from reward.token_methods import TOKEN_METHODS
 
-SECTIONS = ("Formula", "Use when", "Known failure", "Source")
+SECTIONS = ("Formula", "Use when", "Known failure", "Baseline", "Source")
+BIASES = ("unaffected", "own share", "affected")  # how a Baseline paragraph begins
 
 
 def sections(method: Method) -> dict[str, str]:
@@ -23,6 +25,27 @@ def sections(method: Method) -> dict[str, str]:
     if missing:
         raise ValueError(f"{method.__name__}: its docstring has no paragraph {', '.join(missing)}")
     return found
+
+
+def baseline_bias(method: Method) -> tuple[str, str]:
+    """Whether the method's baseline depends on what the rollout does later: one of ``BIASES``, and why.
+
+    Raises:
+        ValueError: the paragraph Baseline begins with something else.
+    """
+    bias, _, why = sections(method)["Baseline"].partition(". ")
+    if bias not in BIASES or not why:
+        raise ValueError(f"{method.__name__}: got the Baseline {bias!r}, expected one of {', '.join(BIASES)}, and why")
+    return bias, why
+
+
+def baselines_table() -> str:
+    """A Markdown table: whose baseline depends on when a rollout ends, step methods first and then token methods."""
+    lines = ["| method | baseline | why |", "|---|---|---|"]
+    for name, method in (METHODS | TOKEN_METHODS).items():
+        bias, why = baseline_bias(method)
+        lines.append(f"| `{name}` | {bias} | {why} |")
+    return "\n".join(lines)
 
 
 def keywords(method: Method) -> str:

@@ -34,6 +34,8 @@ def trusted(
     PRM with no score above η approves nothing and is never trusted: calibrate it. A policy that is never right earns
     the PRM no trust: it needs another method for its start.
 
+    Baseline: own share. One term per step; the mean over all steps of the group gives long rollouts more weight.
+
     Source: this project; the credit is that of Gao et al., arXiv 2410.15115 [mem]
     """
     for name, value in (("slope", slope), ("caution", caution)):

@@ -19,6 +19,9 @@ def verigate(rollouts: StepRollouts) -> Float[Tensor, "B K"]:
 
     Known failure: in all-wrong groups the sum favours more steps.
 
+    Baseline: own share. In groups without a right answer the mean over all steps of the group gives long rollouts more
+    weight, and the return pays every further step.
+
     Source: VeriGate, arXiv 2605.30451 [2nd]
     """
     mask, group = rollouts.step_mask, rollouts.num_generations

@@ -20,6 +20,8 @@ def vine(rollouts: StepRollouts) -> Float[Tensor, "B K"]:
     again; with few completions per prefix the differences are mostly noise; what is paid besides the verdict (a format
     reward) stands at the last step and in V_0 only, as the scores know nothing of it.
 
+    Baseline: unaffected. V_{k−1} depends on what came before step k.
+
     Source: VinePPO, arXiv 2410.01679 [code]; V_0 from the group's other rollouts in place of further completions
     """
     mask, scorable = rollouts.step_mask, ~rollouts.outcome_rewards.isnan()

@@ -19,6 +19,8 @@ def vppo(rollouts: StepRollouts, *, threshold: float = 0.8, alpha: float = 0.5) 
 
     Known failure: a PRM that sees no error pays α for the whole wrong rollout.
 
+    Baseline: unaffected. One fixed term, the mean over the group of a number per rollout.
+
     Source: VPPO, arXiv 2601.18984 [2nd]
     """
     mask = rollouts.step_mask

@@ -29,6 +29,8 @@ def distil(
     Known failure: the student becomes the teacher, its errors included, whatever the verifier says; without a clip one
     token that the teacher holds impossible outweighs the rest of the batch; a teacher of another format teaches that.
 
+    Baseline: unaffected. Nothing is subtracted from a token's term; beside it stands `method`, with its own baseline.
+
     Source: on-policy distillation (tinker-cookbook, slime, NeMo-RL) [code]; λ = 1 there, the clip is this project's
 
     Raises:

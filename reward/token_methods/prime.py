@@ -30,6 +30,8 @@ def prime(
     Known failure: the process baseline is charged once for every token that is left, so length costs or pays (as with
     `grpo_ps`); with `batch_norm` one rollout sets the scale of all.
 
+    Baseline: affected. m is charged for every token that is left.
+
     Source: PRIME, arXiv 2502.01456 [code: verl-recipe prime/]; its own repository keeps the last token
     (`drop_last=False`). Both train on groups with a share of right answers from .2 to .8 only (`keep_from`, `keep_to`)
 

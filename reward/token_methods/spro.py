@@ -20,6 +20,9 @@ def spro(rollouts: StepRollouts, *, beta: float = 0.05) -> Float[Tensor, "B T"]:
     Known failure: rollouts are compared at equal token positions, where they may be at different places of the
     solution; the log-ratio is 0 at the first update, and what it rewards is what the policy already does more often.
 
+    Baseline: unaffected. The cumulated reward so far against one mean, over the rollouts that have one, whatever this
+    one writes later.
+
     Source: SPRO, arXiv 2507.01551 [2nd]; β is not stated there
 
     Raises:

@@ -31,6 +31,8 @@ def trusted_tokens(
 
     Known failure: as `trusted`; longer steps have larger sums.
 
+    Baseline: unaffected. One term per step, against the other rollouts' at the same step.
+
     Source: this project; s is about the spread of a PRM's centred scores
 
     Raises:

@@ -133,8 +133,8 @@ class ImplicitPRM:
         """Adds the gradients of these rollouts; (their part of the loss, how many are on the right side)."""
         log_odds = torch.stack(
             [
-                self.settings.beta * (own.float() - ref[: len(own)].to(own.device)).sum()
-                for own, ref in zip(rows, reference, strict=True)
+                self.settings.beta * _of_the_policy(own.float() - ref[: len(own)].to(own.device), one).sum()
+                for own, ref, one in zip(rows, reference, rollouts, strict=True)
             ]
         )
         verdicts = torch.tensor([one.verdict for one in rollouts], device=log_odds.device)
@@ -181,6 +181,12 @@ class ImplicitPRM:
         """
         with self.models.learning():
             self._stepper().load_state_dict(state)
+
+
+def _of_the_policy(values: Tensor, rollout: Any) -> Tensor:
+    """The values of the tokens that the policy wrote, and no tool or environment."""
+    mask = getattr(rollout, "policy_mask", None)
+    return values if mask is None else values[torch.tensor(mask[: len(values)], device=values.device).bool()]
 
 
 def _sequences(rollouts: Sequence[Any]) -> list[tuple[list[int], list[int]]]:

@@ -65,7 +65,10 @@ def _disagreements(gathered: Gathered) -> dict[str, Any]:
 
 
 def _rollout_view(rollout: Rollout, with_prompt: bool = False) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = [_step_view(rollout, k) for k in range(len(rollout.steps))]
+    steps: list[dict[str, Any]] = []
+    for k in range(len(rollout.steps) + 1):
+        steps += [_result_view(text) for after, text in rollout.tool_results if after == k]
+        steps += [_step_view(rollout, k)] if k < len(rollout.steps) else []
     if len(steps) > MOST_STEPS:
         tail = MOST_STEPS - HEAD_STEPS
         steps = [*steps[:HEAD_STEPS], {"gap": len(steps) - MOST_STEPS}, *steps[-tail:]]
@@ -79,6 +82,11 @@ def _rollout_view(rollout: Rollout, with_prompt: bool = False) -> dict[str, Any]
         "count": len(rollout.steps),
         "steps": steps,
     }
+
+
+def _result_view(text: str) -> dict[str, Any]:
+    """What a tool said: no step, and without a score."""
+    return {"tool": True, "text": clipped(text, MOST_STEP_CHARACTERS)}
 
 
 def _step_view(rollout: Rollout, k: int) -> dict[str, Any]:

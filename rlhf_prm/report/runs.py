@@ -41,6 +41,7 @@ class Rollout:
     outcome: float
     verdict: str
     advantage: float
+    tool_results: list[tuple[int, str]] = field(default_factory=list)  # (number of steps before it, text)
 
     @property
     def right(self) -> bool | None:
@@ -199,6 +200,7 @@ def _read_rollout(row: Row, group: int, outcome_advantage: float) -> Rollout:
         outcome=outcome,
         verdict=row.get("verifier_status") or _verdict(outcome),
         advantage=_number(row.get("advantage")),
+        tool_results=[(int(one["after"]), str(one["text"])) for one in row.get("tool_results") or []],
     )
 
 

@@ -13,7 +13,7 @@ STYLES, COLOURS = 24, 8
 METHODS = (
     *("immediate", "outcome", "pure", "potential", "grpo_ps", "vppo", "progress", "clip_delta"),
     *("gamma_sum", "pure_strict", "papo", "progrs", "prof", "verigate"),
-    *("trusted", "vine", "capo", "fapo", "srar"),
+    *("trusted", "vine", "capo", "fapo", "srar", "gigpo", "mt_grpo", "gtpo"),
 )
 DASHES = (
     *("solid", "dashed", "dotted", "dashdot", "solid", "dashed", "dotted", "dashdot"),

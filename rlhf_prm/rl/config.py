@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from trl import GRPOConfig
 
+from rlhf_prm.rl.turn_scores import RULES
 from rlhf_prm.steps import StepSplitter
 
 # TRL checks these at the first loss, after the first generation; a typo should not cost that.
@@ -15,6 +16,8 @@ _TRL_CHOICES = {
     "vllm_mode": ("colocate", "server"),
     "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
 }
+STEP_UNITS = ("separator", "turn")
+NEVER = r"(?!)"  # a pattern that matches nowhere
 
 
 @dataclass
@@ -28,6 +31,14 @@ class ProcessGRPOConfig(GRPOConfig):
             ``reward.scheduled``. On the command line: JSON.
         step_separator: the text between two steps.
         step_pattern: a regular expression in place of ``step_separator``.
+        step_unit: "separator", or "turn": each turn of a policy that uses tools is one step.
+        turn_scores: whose scores of turns are merged into the step scores: "environment" (its ``turn_rewards()``), or
+            the dotted path of a function ``(problems, turns) -> scores``; None = nobody's, or the trainer's
+            ``turn_scorer``.
+        turn_rule: how. With s the score of a turn and p that of a step in it, the step's is: "replace" s; "last" s at
+            the turn's last step, p at the others; "mean" (p + s) / 2; "min" min(p, s). A turn that nothing is said of
+            leaves its steps as they are.
+        turn_range: [lowest, highest] that a turn may be given; becomes [0, 1].
 
     ``scale_rewards`` and ``multi_objective_aggregation`` belong to TRL's sequence-level advantages, which the method
     replaces: anything but their defaults is refused. ``reward_weights`` holds the weight of the verifier first, then
@@ -53,6 +64,15 @@ class ProcessGRPOConfig(GRPOConfig):
         default=None, metadata={"help": "A regular expression whose matches end a step, in place of step_separator."}
     )
 
+    step_unit: str = field(default="separator", metadata={"help": "What a step is: separator (see there) or turn."})
+    turn_scores: str | None = field(
+        default=None, metadata={"help": "Scores of whole turns: environment, or the dotted path of a function."}
+    )
+    turn_rule: str = field(default="replace", metadata={"help": f"How they are merged: {', '.join(RULES)}."})
+    turn_range: list[float] = field(
+        default_factory=lambda: [0.0, 1.0], metadata={"help": "Lowest and highest score of a turn."}
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.step_separator = self.step_separator.replace("\\n", "\n")  # as typed on a command line
@@ -75,12 +95,22 @@ class ProcessGRPOConfig(GRPOConfig):
                 "remove_unused_columns: got True, expected False: it drops `solution`, `problem` and whatever reward "
                 "functions read"
             )
+        self._check_turns()
         if self.use_transformers_continuous_batching and (self.bf16 or self.fp16) and self.deepspeed_plugin is None:
             raise ValueError(
                 "use_transformers_continuous_batching: got True with bf16 or fp16, expected float32 training "
                 "(bf16: false) or DeepSpeed: TRL casts the trained weights themselves for it, and small updates then "
                 "round away; use_vllm: true generates faster and leaves them alone"
             )
+
+    def _check_turns(self) -> None:
+        for name, choices in (("step_unit", STEP_UNITS), ("turn_rule", tuple(RULES))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}")
+        if self.step_unit == "turn" and (self.step_pattern is not None or self.step_separator != "\n\n"):
+            raise ValueError("step_unit: got 'turn' beside a step_separator or step_pattern, expected one of the two")
+        if len(self.turn_range) != 2 or not self.turn_range[0] < self.turn_range[1]:
+            raise ValueError(f"turn_range: got {self.turn_range}, expected [lowest, highest]")
 
     @property
     def learns_from_outcome_only(self) -> bool:
@@ -105,4 +135,6 @@ class ProcessGRPOConfig(GRPOConfig):
 
     def splitter(self) -> StepSplitter:
         """The ``StepSplitter`` these settings describe."""
+        if self.step_unit == "turn":
+            return StepSplitter(pattern=NEVER)
         return StepSplitter(separator=self.step_separator, pattern=self.step_pattern)

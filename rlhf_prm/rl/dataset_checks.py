@@ -9,7 +9,14 @@ from reward.reward_functions import gold_text
 
 
 def check_datasets(
-    args: GRPOConfig, train_dataset: Any, eval_dataset: Any, *, verified: bool, needs_gold: bool
+    args: GRPOConfig,
+    train_dataset: Any,
+    eval_dataset: Any,
+    *,
+    verified: bool,
+    needs_gold: bool,
+    with_tools: bool = False,
+    environments: bool = False,
 ) -> None:
     """Every row count and column the trainer will ask for; a streamed dataset is checked for columns only.
 
@@ -17,6 +24,8 @@ def check_datasets(
         eval_dataset: one dataset, a mapping of them, or None.
         verified: a verifier will read the ``solution`` column.
         needs_gold: nothing but the verdict on gold answers gives a signal.
+        with_tools: the policy calls tools, which needs messages.
+        environments: environments may tell the prompt themselves.
 
     Raises:
         ValueError: no training dataset, an empty one, one too small for a generation batch, a column that is not
@@ -24,11 +33,11 @@ def check_datasets(
     """
     if train_dataset is None:
         raise ValueError("train_dataset: got None, expected a dataset with a `prompt` column")
-    _check_columns("train_dataset", train_dataset, verified)
+    _check_columns("train_dataset", train_dataset, verified, with_tools, environments)
     held_out = eval_dataset if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
     for name, dataset in held_out.items():
         if dataset is not None:
-            _check_columns(f"eval_dataset {name}".strip(), dataset, verified)
+            _check_columns(f"eval_dataset {name}".strip(), dataset, verified, with_tools, environments)
     if not hasattr(train_dataset, "__len__"):
         return
     prompts = args.generation_batch_size // args.num_generations
@@ -45,15 +54,17 @@ def check_datasets(
         )
 
 
-def _check_columns(label: str, dataset: Any, verified: bool) -> None:
+def _check_columns(label: str, dataset: Any, verified: bool, with_tools: bool, environments: bool) -> None:
     if hasattr(dataset, "__len__") and not len(dataset):
         raise ValueError(f"{label}: got no rows, expected at least one prompt")
     columns = getattr(dataset, "column_names", None)
     if not columns:
         return
-    if "prompt" not in columns:
+    if "prompt" not in columns and not environments:
         raise ValueError(f"{label}: got columns {columns}, expected `prompt` with texts or messages; rename yours")
     if verified and "solution" not in columns:
         raise ValueError(f"{label}: got columns {columns}, expected `solution` with the gold answer; rename yours")
     if verified and hasattr(dataset, "__len__"):
         gold_text(dataset[0]["solution"])  # a column has one type, so the first row tells
+    if with_tools and "prompt" in columns and hasattr(dataset, "__len__") and isinstance(dataset[0]["prompt"], str):
+        raise ValueError(f"{label}: got texts as `prompt` beside tools, expected messages: tools are called in a chat")

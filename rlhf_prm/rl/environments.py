@@ -1,33 +1,106 @@
-"""Refuses rollouts in which not every token is the policy's: steps, verdicts and losses would take them for its own."""
+"""What the environments of a batch report of each turn: ``turn_rewards`` and ``state_keys``, beside TRL's own methods.
 
-from collections.abc import Callable, Mapping
-from functools import wraps
+An environment of TRL's ``environment_factory`` may have two optional methods of ours. Neither is a tool.
+
+- ``turn_rewards() -> list[float]``: what its tools have earned so far, in order; NaN = says nothing.
+- ``state_keys() -> list[str]``: what the policy saw before each turn so far; its last entry is the present state.
+
+Both are asked before every turn and at the end. What ``turn_rewards`` has grown by between two turns belongs to the
+turn that was written in between: NaN where it has not grown (the policy called a tool that there is not, say), the mean
+where it has grown by several numbers (the policy called several tools at once). So a policy that calls wrongly, or
+twice, never moves the rewards of other turns.
+
+A ``rollout_func`` tells the same in its output, as ``turn_rewards`` and ``state_keys``: one list per rollout, with one
+entry per turn.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-INSTEAD = (
-    "what they write would be cut into steps, scored, verified and learnt from as if the policy had written it; use "
-    "trl.GRPOTrainer, which masks it, with reward functions for the outcome"
-)
+OWN_METHODS = ("turn_rewards", "state_keys")
 
 
-def refuse_environments(arguments: Mapping[str, Any]) -> None:
-    """Raises a ValueError where TRL's ``tools`` or ``environment_factory`` are among a trainer's arguments."""
-    for name in ("tools", "environment_factory"):
-        if arguments.get(name):
-            raise ValueError(f"{name}: got {arguments[name]!r}, expected none: {INSTEAD}")
+@dataclass(frozen=True)
+class Reported:
+    """What an environment says of one rollout: one entry per turn; None where it has not the method."""
+
+    rewards: list[float] | None = None
+    keys: list[str | None] | None = None
 
 
-def only_the_policys_tokens(rollout_func: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """The same TRL ``rollout_func``; its first result with an ``env_mask`` raises a ValueError."""
+def reported_by_rollout_func(output: Mapping[str, Any], turns: Sequence[int]) -> list[Reported]:
+    """What the output of a ``rollout_func`` says of turns: ``turn_rewards`` and ``state_keys``, one entry per turn.
 
-    @wraps(rollout_func)
-    def checked(prompts, trainer) -> dict[str, Any]:
-        output = rollout_func(prompts, trainer)
-        if output.get("env_mask") is not None:
+    Args:
+        turns: how many turns of the policy each rollout has.
+
+    Raises:
+        ValueError: not one entry for each turn of each rollout.
+    """
+    columns = {}
+    for name in OWN_METHODS:
+        values = output.get(name)
+        columns[name] = [None] * len(turns) if values is None else values
+        got = None if values is None else [len(row) for row in values]
+        if got is not None and got != list(turns):
+            raise ValueError(f"rollout_func: got {name} for {got} turns, expected one entry per turn: {list(turns)}")
+    return [Reported(*row) for row in zip(columns["turn_rewards"], columns["state_keys"], strict=True)]
+
+
+class EnvironmentReports:
+    """Asks the environments of one batch, one per rollout, before every turn."""
+
+    def __init__(self, environments: Sequence[Any]) -> None:
+        self._records = [_Record(environment) for environment in environments]
+
+    def before_turn(self) -> None:
+        """To be called before the policy is sampled from, for whichever rollouts."""
+        for record in self._records:
+            record.look()
+
+    def of_rollouts(self, turns: Sequence[int]) -> list[Reported]:
+        """What they say now that the rollouts have ended, which have so many turns of the policy.
+
+        Raises:
+            ValueError: rewards that are no numbers.
+        """
+        if not self._records:
+            return [Reported() for _ in turns]
+        return [record.reported(count) for record, count in zip(self._records, turns, strict=True)]
+
+
+@dataclass
+class _Record:
+    environment: Any
+    counts: list[int] = field(default_factory=list)  # of rewards, before each turn
+    keys: list[str | None] = field(default_factory=list)  # before each turn
+
+    def look(self) -> None:
+        if hasattr(self.environment, "turn_rewards"):
+            self.counts.append(len(self.environment.turn_rewards()))
+        if hasattr(self.environment, "state_keys"):
+            known = self.environment.state_keys()
+            self.keys.append(known[-1] if known else None)
+
+    def reported(self, turns: int) -> Reported:
+        return Reported(
+            self._rewards(turns) if hasattr(self.environment, "turn_rewards") else None,
+            self.keys[:turns] if hasattr(self.environment, "state_keys") else None,
+        )
+
+    def _rewards(self, turns: int) -> list[float]:
+        paid = self.environment.turn_rewards()
+        if any(isinstance(one, bool) or not isinstance(one, int | float) for one in paid):
             raise ValueError(
-                "rollout_func: got an env_mask, which marks tokens that an environment wrote, expected only tokens of "
-                f"the policy: {INSTEAD}"
+                f"{type(self.environment).__name__}.turn_rewards: got {paid}, expected numbers (NaN = says nothing)"
             )
-        return output
+        # What came after the last turn belongs to it, also where TRL had no room left for the tool's result.
+        ends = [*self.counts[1:turns], len(paid)]
+        return [_mean(paid[first:end]) for first, end in zip(self.counts, ends, strict=False)]
 
-    return checked
+
+def _mean(values: list[float]) -> float:
+    known = [float(value) for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

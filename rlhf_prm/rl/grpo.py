@@ -13,27 +13,30 @@ from datasets import Dataset, IterableDataset
 from jaxtyping import Float
 from torch import Tensor, nn
 from trl import GRPOTrainer
-from trl.data_utils import is_conversational
 from trl.trainer.grpo_trainer import RewardFunc
 
 from reward import StepRollouts, outcome_reward, step_to_token, tokens_to_step
 from reward.reward_functions import gold_text, shared_verifier
 from reward.verifier import STATUSES, Verifier
+from rlhf_prm.prm.protocol import StepScorer
+from rlhf_prm.rl.completion_table import OWN_COLUMNS, STATUS_COLUMN, completion_columns
 from rlhf_prm.rl.config import ProcessGRPOConfig
 from rlhf_prm.rl.dataset_checks import check_datasets
-from rlhf_prm.rl.environments import only_the_policys_tokens, refuse_environments
+from rlhf_prm.rl.environments import OWN_METHODS, EnvironmentReports, Reported, reported_by_rollout_func
 from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
+from rlhf_prm.rl.outcomes import VerifierReward, check_sources, readable
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
+from rlhf_prm.rl.policy_tokens import of_width, policy_tokens, scattered
 from rlhf_prm.rl.rollout_metrics import rollout_metrics, scorer_metrics
 from rlhf_prm.rl.rollout_scoring import (
-    UNVERIFIED,
     RolloutScoring,
     ScoredRollout,
     StartedScoring,
     step_rollouts,
     with_statuses,
 )
+from rlhf_prm.rl.sampled import Sampled
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
@@ -41,17 +44,18 @@ from rlhf_prm.rl.thoughts import tell_of_thoughts
 from rlhf_prm.rl.trl_seam import (
     checkpoint_folder,
     completions_only_head,
+    hide_from_policy,
+    kinds_of_environments,
     metrics_of,
     prompt_ids,
     reported_by_rewards,
     tables_of,
     tokenizer_of,
 )
+from rlhf_prm.rl.turn_scores import TurnFunction, turn_scores
+from rlhf_prm.rl.turns import Told, num_turns, prompt_text, told_by_trl
 from rlhf_prm.tokenizer_checks import check_policy
 
-STATUS_COLUMN = "verifier_status"
-# Of TRL's completions table, which reward functions may add to.
-OWN_COLUMNS = ("steps", "step_scores", "step_advantages", "token_scores", "outcome_reward", STATUS_COLUMN)
 MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
 SCORER_FILE = "step_scorer.pt"  # in a checkpoint: a scorer that learns along
 
@@ -78,8 +82,10 @@ class ProcessGRPOTrainer(GRPOTrainer):
     Overrides three methods of ``trl.GRPOTrainer``: ``_generate`` starts to split, score and verify the completions as
     soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
     a scorer that works beside all this (a judge) and replaces the advantages. Two more see to it that what TRL weighs
-    by sequence fits advantages of tokens (``sequence_ratios``), one spares the output head work on a CPU, and two carry
-    the memory of a method that has one (see ``StepAdvantages``) through checkpoints. Everything else is TRL's.
+    by sequence fits advantages of tokens (``sequence_ratios``), one spares the output head work on a CPU, two carry
+    the memory of a method that has one (see ``StepAdvantages``) through checkpoints, and ``_generate_single_turn`` asks
+    the environments between two turns. Everything else is TRL's, its tools and environments included: what these write
+    belongs to no step, gets no advantage and is not verified (docs/turns.md).
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
@@ -90,6 +96,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
             methods of ``reward.TOKEN_METHODS`` need one with ``score_tokens``.
         verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions, and
             its verdict is what "correct" means, whatever else is paid.
+        turn_scorer: scores whole turns of a policy that uses tools: a PRM or a judge that reads turns as it would
+            steps, or a function ``(problems, turns) -> scores``. They are merged into the step scores by
+            ``args.turn_rule``; ``args.turn_scores`` names other sources.
         reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome. Without
             a ``verifier``, one that reports ``verifier_status`` by ``log_extra`` (``reward.outcome_reward`` does) gives
             the verdicts; without that, an outcome above 0.5 is correct.
@@ -102,7 +111,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, a dataset that
             nothing can be learned from (``check_datasets``), low-precision weights without float32 copies
             (``check_master_weights``), a tokenizer that is not the model's or cannot end an answer (``check_policy``),
-            TRL's ``tools`` or ``environment_factory``; in training a ``rollout_func`` that gives an ``env_mask``.
+            a source or a rule of turn scores that cannot apply (``turn_scores``).
     """
 
     _tag_names = ("trl", "grpo", "process-supervision")
@@ -114,17 +123,17 @@ class ProcessGRPOTrainer(GRPOTrainer):
         args: ProcessGRPOConfig,
         *,
         step_scorer: Scorer | None = None,
+        turn_scorer: StepScorer | TurnFunction | None = None,
         verifier: Verifier | None = None,
         reward_funcs: RewardFunc | list[RewardFunc] | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         **trl_arguments: Any,
     ) -> None:
-        refuse_environments(trl_arguments)
-        if trl_arguments.get("rollout_func"):
-            trl_arguments["rollout_func"] = only_the_policys_tokens(trl_arguments["rollout_func"])
         self.step_advantages = StepAdvantages(args.method, args.method_kwargs)
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
-        _check_sources(args.method, step_scorer, verifier, reward_funcs)
+        acts = bool(trl_arguments.get("tools") or trl_arguments.get("environment_factory"))
+        scores = [one for one in (step_scorer, turn_scorer, args.turn_scores) if one is not None]
+        check_sources(self.step_advantages, scores, verifier, reward_funcs, acts)
         if self.step_advantages.per_token and not hasattr(step_scorer, "score_tokens"):
             raise ValueError(
                 f"method {args.method!r} reads token scores: got step_scorer {type(step_scorer).__name__}, expected "
@@ -135,17 +144,23 @@ class ProcessGRPOTrainer(GRPOTrainer):
             train_dataset,
             trl_arguments.get("eval_dataset"),
             verified=verifier is not None or outcome_reward in reward_funcs,
-            needs_gold=args.learns_from_outcome_only and not reward_funcs,
+            needs_gold=args.learns_from_outcome_only and not reward_funcs and not acts,
+            with_tools=acts,
+            environments=bool(trl_arguments.get("environment_factory")),
         )
         if isinstance(model, str) and trl_arguments.get("peft_config") is None:
             refuse_low_precision((args.model_init_kwargs or {}).get("dtype"), args, args.learning_rate)
         if verifier is not None:
-            reward_funcs = [_VerifierReward(self), *reward_funcs]
+            reward_funcs = [VerifierReward(self), *reward_funcs]
         self.process_scale = 1.0
         self.last_rollouts: ScoredBatch | None = None
-        self._rows: list[ScoredRollout] = []
+        self.verified_rows: list[ScoredRollout] = []
         self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
         self._scoring_of_batch: StartedScoring | None = None
+        self._reports = EnvironmentReports([])
+        self._told: list[Told] = []  # of the newest completions
+        self._reported: list[Reported] = []
+        self.samples_only = False  # set by `sampled`
         self._first_batch_seen = False
         self._outcome_rewards: Tensor | None = None
         super().__init__(
@@ -154,7 +169,11 @@ class ProcessGRPOTrainer(GRPOTrainer):
         check_policy(tokenizer_of(self), self.model)
         if self.optimizer is None:  # a caller's own may keep copies unseen
             check_master_weights(self.model, args, args.learning_rate)
-        self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier)
+        environments = kinds_of_environments(self)
+        hide_from_policy(self, OWN_METHODS)
+        own_rollouts = self.rollout_func is not None
+        of_turns = turn_scores(args, turn_scorer, step_scorer is not None, environments, own_rollouts=own_rollouts)
+        self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), step_scorer, verifier, of_turns)
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
         self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
@@ -167,22 +186,46 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
 
+    @property
+    def acts(self) -> bool:
+        """Whether others than the policy may write into a rollout: tools, environments or a ``rollout_func``."""
+        return bool(self.tools) or self.rollout_func is not None
+
     def _generate(self, prompts):
         """As TRL's; the verifier and a judge begin while TRL computes log-probabilities."""
+        self._reports = EnvironmentReports(self.environments or [])
+        hide_from_policy(self, OWN_METHODS)
         output = super()._generate(prompts)
-        adds_columns = bool(output[5])  # a rollout_func may bring problems and solutions of its own
+        if self.samples_only:
+            raise Sampled(output)
+        _, completion_ids, masks, completions, _, extra_fields, *_ = output
+        self._told = told_by_trl(masks, completions, len(prompts), with_tools=bool(self.tools))
+        turns = [num_turns(ids, one.policy_mask) for ids, one in zip(completion_ids, self._told, strict=True)]
+        if self.rollout_func is None:
+            self._reported = self._reports.of_rollouts(turns)
+        else:
+            self._reported = reported_by_rollout_func(extra_fields, turns)
+        adds_columns = bool(extra_fields)  # a rollout_func may bring problems and solutions of its own
         if self._sampled_for is not None and not adds_columns:
-            self._scoring_of_batch = self._started_scoring(self._sampled_for, prompts, output[1])
+            self._scoring_of_batch = self._started_scoring(self._sampled_for, prompts, completion_ids)
         return output
 
+    def _generate_single_turn(self, *args, **kwargs):
+        """As TRL's; the environments are asked what the last turn has earned, and for the state of the next."""
+        self._reports.before_turn()
+        return super()._generate_single_turn(*args, **kwargs)
+
     def _started_scoring(self, inputs, prompts, completion_ids_list) -> StartedScoring:
+        given = prompts if self.environments else [row["prompt"] for row in inputs]  # with what `reset` has told
         return self.scoring.start(
-            prompts=[_text(prompt) for prompt in prompts],
-            problems=[row.get("problem") or _text(row["prompt"]) for row in inputs],
+            prompts=[prompt_text(prompt) for prompt in prompts],
+            problems=[row.get("problem") or prompt_text(prompt) for row, prompt in zip(inputs, given, strict=True)],
             solutions=[gold_text(row.get("solution")) for row in inputs],
             completion_ids=completion_ids_list,
             policy_prompts=prompts,
             learning=self.model.training,
+            told=self._told,
+            reports=self._reported,
         )
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
@@ -191,8 +234,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
             raise ValueError(f"dataset: got columns {sorted(inputs[0])}, expected `solution` with the gold answer")
         if self._scoring_of_batch is None:
             self._scoring_of_batch = self._started_scoring(inputs, prompts, completion_ids_list)
-        self._rows = self._scoring_of_batch.verified()
-        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self.verified_rows = self._scoring_of_batch.verified()
+        texts = readable(completions, self._told, self._scoring_of_batch.cut, with_tools=bool(self.tools))
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, texts, completion_ids_list)
         self._take_reported_verdicts()
         weighted = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1)
         unscorable = rewards_per_func.isnan().all(dim=1)
@@ -216,7 +260,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         for status in STATUSES:  # the trainer counts them over all ranks
             metrics.pop(f"verifier/{status}_frac", None)
         if self.scoring.verifier is None:
-            self._rows = with_statuses(self._rows, statuses)
+            self.verified_rows = with_statuses(self.verified_rows, statuses)
         elif not self._first_batch_seen:
             warnings.warn(
                 f"a reward function reports {STATUS_COLUMN} beside verifier=: verifier= decides what is correct, and "
@@ -229,10 +273,10 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self._sampled_for, self._scoring_of_batch = inputs, None
         with undone_if_it_fails(self):
             output = super()._generate_and_score_completions(inputs)
-            self._rows = self._scoring_of_batch.scored(self._rows)
+            self.verified_rows = self._scoring_of_batch.scored(self.verified_rows)
         self._sampled_for = self._scoring_of_batch = None
         mode = "train" if self.model.training else "eval"
-        rows: list[ScoredRollout] = gather_object(self._rows)
+        rows: list[ScoredRollout] = gather_object(self.verified_rows)
         num_generations = self.num_generations if mode == "train" else self.num_generations_eval
         rollouts = step_rollouts(rows, self._outcome_rewards, num_generations)
         first = self.accelerator.process_index * len(inputs)
@@ -260,16 +304,20 @@ class ProcessGRPOTrainer(GRPOTrainer):
     ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "B T"]]:
         """Step advantages of all ranks, and this rank's token advantages: every token takes its step's, others 0.
 
+        Tokens that the policy did not write have 0.
+
         A token method gives the tokens' own; its steps then have the means of theirs.
         """
         advantages = self.step_advantages(
             rollouts, self.state.global_step, self.process_scale, remember=self.model.training
         )
-        mask = output["completion_mask"]
+        mask = policy_tokens(output)
         if self.step_advantages.per_token:
             counts = rollouts.token_counts
-            return tokens_to_step(advantages, counts) / counts.clamp(min=1), of_width(advantages[local], mask)
-        return advantages, step_to_token(advantages[local], rollouts.step_lengths[local], mask.size(1)) * mask
+            of_steps = tokens_to_step(advantages, counts) / counts.clamp(min=1)
+            return of_steps, scattered(of_width(advantages[local], mask), mask)
+        of_tokens = step_to_token(advantages[local], rollouts.token_counts[local], mask.size(1))
+        return advantages, scattered(of_tokens, mask)
 
     def _log_rollouts(self, mode: str) -> None:
         """Our metrics beside TRL's, and the dense advantages in TRL's completions table."""
@@ -288,16 +336,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
         for _ in range(min(len(batch.rows), len(logged))):
             logged.pop()
         logged.extend(means.tolist())
-        extra = tables["extra"]
-        extra["steps"].extend(row.steps for row in batch.rows)
-        extra["step_scores"].extend(row.scores for row in batch.rows)
-        extra["step_advantages"].extend(
-            row[: len(scored.steps)] for row, scored in zip(batch.step_advantages.tolist(), batch.rows, strict=True)
-        )
-        if batch.rollouts.token_scores is not None:
-            extra["token_scores"].extend([round(score, 4) for score in row.token_scores.tolist()] for row in batch.rows)
-        extra["outcome_reward"].extend(batch.rollouts.outcome_rewards.tolist())
-        extra[STATUS_COLUMN].extend(None if row.status == UNVERIFIED else row.status for row in batch.rows)
+        for name, values in completion_columns(batch, self.acts).items():
+            tables["extra"][name].extend(values)
 
     def _over_ranks(self, growth: dict[str, float]) -> dict[str, float]:
         """A judge's counts summed over all ranks, as its bill is; the others stay this rank's."""
@@ -344,46 +384,14 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
         """Once, on the first batch."""
         splitter, self._first_batch_seen, seen = self.scoring.splitter, True, self._first_batch_seen
-        if not seen and not any(splitter.occurs_in(row.text) for row in rows):
+        whole_turns = self.args.step_unit == "turn"
+        if not seen and not whole_turns and not any(splitter.occurs_in(row.text) for row in rows):
             wanted = f"pattern {splitter.pattern!r}" if splitter.pattern else f"separator {splitter.separator!r}"
             warnings.warn(
                 f"the step {wanted} occurs in none of the first {len(rows)} completions, so each is one step; "
                 f"set step_separator or step_pattern. First completion: {rows[0].text[:80]!r}",
                 stacklevel=2,
             )
-
-
-def of_width(values: Float[Tensor, "N S"], mask: Tensor) -> Float[Tensor, "N T"]:
-    """Token values cut or padded to the mask's width, and 0 where it is."""
-    missing = mask.size(1) - values.size(1)
-    return torch.nn.functional.pad(values, (0, missing)) * mask
-
-
-class _VerifierReward:
-    """The verifier's rewards as a TRL reward function; the trainer has collected them when TRL asks."""
-
-    __name__ = "verifier"
-
-    def __init__(self, trainer: ProcessGRPOTrainer) -> None:
-        self.trainer = trainer
-
-    def __call__(self, **_: Any) -> list[float | None]:
-        return [row.reward for row in self.trainer._rows]
-
-
-def _check_sources(method: str, step_scorer, verifier, reward_funcs: list) -> None:
-    if step_scorer is None and method != "outcome":
-        raise ValueError(f"method {method!r} needs step scores: pass step_scorer=load_prm(…), or method='outcome'")
-    if verifier is None and not reward_funcs:
-        raise ValueError("no outcome: pass verifier=MathVerifier(), a verifier of your own, or reward_funcs")
-
-
-def _text(prompt) -> str:
-    """What the PRM reads of a prompt: the text, or the last user message."""
-    if not is_conversational({"prompt": prompt}):
-        return prompt
-    content = next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def _not_about_unlabelled(record: logging.LogRecord) -> bool:

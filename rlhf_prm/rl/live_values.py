@@ -22,6 +22,7 @@ from rlhf_prm.rl.trl_seam import prompt_ids, reads_images, tokenizer_of
 logger = logging.getLogger(__name__)
 PrefixKey = tuple[tuple[int, ...], tuple[int, ...], str]  # tokens of the prompt, of the completion so far; gold answer
 KNOWN_PREFIXES = 1_000_000
+ALONE = "expected a policy that writes alone: what goes on from a prefix is sampled without tools and environments"
 
 
 @dataclass
@@ -120,12 +121,14 @@ class LiveMonteCarloScorer:
         """Takes the policy, the verifier and the sampling settings of a GRPO or PPO trainer.
 
         Raises:
-            ValueError: no verifier, no gold answer in the training data, a policy that reads images, no
-                ``max_completion_length``.
+            ValueError: no verifier, no gold answer in the training data, a policy that reads images or uses
+                tools, no ``max_completion_length``.
         """
         verifier = trainer.scoring.verifier
         if verifier is None:
             raise ValueError("live Monte-Carlo values: got no verifier=, expected one that judges the completions")
+        if trainer.tools:
+            raise ValueError(f"live Monte-Carlo values: got tools or environments, {ALONE}")
         refuse_without_gold(trainer.train_dataset)
         if reads_images(trainer):
             raise ValueError("live Monte-Carlo values: got a policy that reads images, expected one of text only")
@@ -167,6 +170,8 @@ class LiveMonteCarloScorer:
         """
         if self.policy is None:
             raise ValueError("live Monte-Carlo values: got no policy, expected attach(trainer) to be called first")
+        if any(0 in (rollout.policy_mask or ()) for rollout in rollouts):
+            raise ValueError(f"live Monte-Carlo values: got tokens that an environment wrote, {ALONE}")
         scores = [[*[math.nan] * (len(rollout.lengths) - 1), rollout.verdict] for rollout in rollouts]
         if self.in_evaluation or self.policy.training():
             wanted, index = self._prefixes(rollouts)

@@ -13,6 +13,7 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from reward import SHAPINGS, StepRollouts, generalized_advantage_estimation, resolve, scheduled, tokens_to_step
 from reward.ppo import clipped_value_loss, explained_variance, kl_penalty, masked_sums, token_rewards, whitened
+from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.rl.critic import (
     PREFIX,
     Critic,
@@ -25,9 +26,9 @@ from rlhf_prm.rl.critic import (
     save_critic,
     state_values,
 )
-from rlhf_prm.rl.environments import refuse_environments
-from rlhf_prm.rl.grpo import ProcessGRPOTrainer, of_width
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.master_weights import has_master_weights, one_dtype_for_zero3
+from rlhf_prm.rl.policy_tokens import compacted, in_front, of_width, policy_tokens, scattered
 from rlhf_prm.rl.ppo_config import TOKEN_SCORES, ProcessPPOConfig
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.rl.trl_seam import (
@@ -39,6 +40,7 @@ from rlhf_prm.rl.trl_seam import (
     token_log_probs,
     tokenizer_of,
 )
+from rlhf_prm.rl.turn_scores import TurnFunction
 
 
 class ProcessPPOTrainer(ProcessGRPOTrainer):
@@ -66,14 +68,14 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         args: ProcessPPOConfig,
         *,
         step_scorer: Scorer | None = None,
+        turn_scorer: StepScorer | TurnFunction | None = None,
         **arguments: Any,
     ) -> None:
-        if args.process_weight and step_scorer is None:
+        if args.process_weight and all(one is None for one in (step_scorer, turn_scorer, args.turn_scores)):
             raise ValueError(
                 f"process_weight {args.process_weight} needs step scores: pass step_scorer=load_prm(…), or "
                 "process_weight=0"
             )
-        refuse_environments(arguments)  # before the critic's weights are loaded
         _refuse_images(isinstance(arguments.get("processing_class"), ProcessorMixin))
         self._shaping = None
         if args.shaping == TOKEN_SCORES:
@@ -82,7 +84,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
             self._shaping = resolve(args.shaping, SHAPINGS, "shaping")
             self._check_shaping(args)
         trunk, source = _trunk_of(model, args, step_scorer)
-        super().__init__(model=model, args=args, step_scorer=step_scorer, **arguments)
+        super().__init__(model=model, args=args, step_scorer=step_scorer, turn_scorer=turn_scorer, **arguments)
         _refuse_images(reads_images(self))
         if trunk is not None and source is not None:
             check_vocabulary(trunk, source, tokenizer_of(self))
@@ -121,17 +123,20 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
     def _advantages(self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice) -> tuple[Tensor, Tensor]:
         """(B, K) mean advantage of each step over all ranks, and (B, T) token advantages of this one.
 
+        All of it is computed on the policy's own tokens, moved together: the value after the last token before a tool
+        result is that of the first token behind it, and the tokens of tools have no advantage, no value and no return.
         Leaves ``old_values`` and ``returns`` in ``output`` for the value loss.
         """
-        mask, lengths = output["completion_mask"].bool(), rollouts.step_lengths[local]
-        log_probs, values = self._old_policy(output)
-        outcomes = rollouts.outcome_rewards[local]
+        own, lengths = policy_tokens(output), rollouts.token_counts[local]
+        log_probs, values = (compacted(of_all, own) for of_all in self._old_policy(output))
+        mask, outcomes = in_front(own), rollouts.outcome_rewards[local]
         rewards = token_rewards(self._process_rewards(rollouts, local), lengths, outcomes, mask)
         if self._shaping is None and self.args.process_weight:
             weight = self.args.process_weight * self.process_scale
-            rewards = rewards + weight * of_width(rollouts.required_token_scores[local], mask)
+            of_tokens = of_width(rollouts.required_token_scores[local], mask)
+            rewards = rewards + weight * torch.where(mask, of_tokens, 0)
         if self.beta:
-            kl = kl_penalty(log_probs, output["ref_per_token_logps"], mask)
+            kl = kl_penalty(log_probs, compacted(output["ref_per_token_logps"], own), mask)
             rewards = rewards - self.beta * kl
             self._log_mean("kl", kl, mask)
         advantages, returns = generalized_advantage_estimation(
@@ -140,9 +145,9 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         self._log_critic(values, returns, mask)
         if self.args.whiten_advantages:
             advantages = whitened(advantages, mask, self._summed(masked_sums(advantages, mask)))
-        output |= {"old_values": values, "returns": returns}
+        output |= {"old_values": scattered(values, own), "returns": scattered(returns, own)}
         means = tokens_to_step(advantages, lengths) / lengths.clamp(min=1)
-        return self.accelerator.gather(means), advantages
+        return self.accelerator.gather(means), scattered(advantages, own)
 
     def _old_policy(self, output: dict[str, Tensor]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
         """Log-probabilities and values of the completion tokens under the weights that sampled them."""
@@ -159,7 +164,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
 
     def _compute_loss(self, model, inputs):
         """TRL's policy loss without its KL term, plus the clipped value loss of the same forward."""
-        mask = inputs["completion_mask"].bool()
+        mask = policy_tokens(inputs)
         with loss_setting(self, "beta", 0.0), self.value_tap.collecting() as values:
             policy_loss = super()._compute_loss(model, inputs)
         per_token, clipped = clipped_value_loss(

@@ -20,7 +20,8 @@ def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_adva
     ``process/step_score/mean`` is over steps, ``process/step_score/min`` the mean over rollouts of the lowest;
     ``process/auroc`` ranks the rollouts that have a score by their lowest one against the verdicts (the outcomes where
     nobody verifies); ``advantage/frac_zero`` is the share of rollouts that teach nothing. ``verifier/<status>_frac``
-    are left out where nobody verifies.
+    are left out where nobody verifies. ``process/turn_score/mean`` and ``process/tool_results/mean`` (runs of tokens
+    that tools or environments wrote, per rollout) are there where there are any.
     """
     scores = [[score for score in row.scores if not math.isnan(score)] for row in rows]
     lowest = torch.tensor([min(row) if row else math.nan for row in scores], device=rollouts.step_scores.device)
@@ -42,6 +43,11 @@ def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_adva
             "process/token_score/std": tokens.std(correction=0).item(),
             "process/token_score/abs_max": tokens.abs().max().item(),
         }
+    turn_scores = [score for row in rows for score in row.turn_scores or [] if not math.isnan(score)]
+    if turn_scores:
+        metrics["process/turn_score/mean"] = sum(turn_scores) / len(turn_scores)
+    if any(row.tool_results for row in rows):
+        metrics["process/tool_results/mean"] = sum(len(row.tool_results) for row in rows) / len(rows)
     counts = Counter(row.status for row in rows)
     if not counts[UNVERIFIED]:
         metrics |= {f"verifier/{status}_frac": counts[status] / len(rows) for status in (*STATUSES, UNLABELLED)}

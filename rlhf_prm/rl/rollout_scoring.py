@@ -7,15 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from reward import StepRollouts, filled_scores
 from reward.verifier import STATUSES, Verdict, Verifier
+from rlhf_prm.rl.environments import Reported
 from rlhf_prm.rl.scorers import PolicyRollout, Scorer
 from rlhf_prm.rl.token_scoring import TokenScoring, step_scores, token_table
+from rlhf_prm.rl.turn_scores import TurnScores, of_the_policy
+from rlhf_prm.rl.turns import Told, cut_rollout
 from rlhf_prm.step_data import FreshRollout
-from rlhf_prm.steps import StepSplitter, step_lengths
+from rlhf_prm.steps import StepSplitter
 
 UNLABELLED = "unlabelled"  # there is no gold answer to verify against
 UNVERIFIED = "unverified"  # there is no verifier: the outcome is what the reward functions pay
@@ -28,7 +31,11 @@ class ScoredRollout:
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
     where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``; ``problem`` is what the PRM
     read, ``given`` what the policy was given, where the two are not ``prompt``; ``solution`` is the gold answer;
-    ``token_scores`` (T_i,) are those of a token scorer.
+    ``token_scores`` (T_i,) are those of a token scorer, of the policy's tokens. ``text`` is all that the policy wrote.
+
+    Where tools or environments wrote too: ``turn_of_step`` is the turn of every step (empty: there is one turn),
+    ``tool_results`` are (number of steps before it, text), ``turn_scores`` has one score per turn, ``state_keys`` the
+    state that an environment told before each turn.
     """
 
     prompt: str
@@ -42,10 +49,23 @@ class ScoredRollout:
     given: str | list[dict[str, Any]] | None = None
     solution: str | None = None
     token_scores: Tensor | None = field(default=None, compare=False)
+    turn_of_step: list[int] = field(default_factory=list)
+    tool_results: list[tuple[int, str]] = field(default_factory=list)
+    turn_scores: list[float] | None = None
+    state_keys: list[str | None] | None = None
 
     @property
     def fresh(self) -> FreshRollout:
-        """The rollout without what was said about it but the verdict, for whoever labels its steps."""
+        """The rollout without what was said about it but the verdict, for whoever labels its steps.
+
+        Raises:
+            ValueError: tools or environments wrote in it, which whoever labels steps does not read.
+        """
+        if self.tool_results:
+            raise ValueError(
+                "labels of steps: got a rollout with tool results, expected one that the policy wrote alone: whoever "
+                "labels the steps would not see what the tools said"
+            )
         problem = self.prompt if self.problem is None else self.problem
         given = self.prompt if self.given is None else self.given
         return FreshRollout(problem, tuple(self.steps), self.solution, self.verdict, given)
@@ -66,6 +86,7 @@ class RolloutScoring:
             ``submit(problems, steps)`` scores beside other work: the ``result()`` of what it returns is waited for at
             the very end.
         verifier: gives the verdicts; None leaves every rollout unverified. Its ``submit`` is used where it has one.
+        turn_scores: whose scores of turns are merged into those of the steps; None = nobody's.
 
     After a call ``seconds`` holds the time spent waiting for the PRM ("prm") and, besides, for the verifier
     ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile; ``learnt``
@@ -80,9 +101,10 @@ class RolloutScoring:
         tokenizer,
         step_scorer: Scorer | None,
         verifier: Verifier | None,
+        turn_scores: TurnScores | None = None,
     ) -> None:
         self.splitter, self.tokenizer = splitter, tokenizer
-        self.step_scorer, self.verifier = step_scorer, verifier
+        self.step_scorer, self.verifier, self.turn_scores = step_scorer, verifier, turn_scores
         self.seconds: dict[str, float] = {}
         self.scorer_stats: dict[str, float] = {}
         self.learnt: dict[str, float] = {}
@@ -96,14 +118,18 @@ class RolloutScoring:
         completion_ids: Sequence[list[int]],
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
         learning: bool = False,
+        told: Sequence[Told] | None = None,
+        reports: Sequence[Reported] | None = None,
     ) -> list[ScoredRollout]:
         """Scored rollouts.
 
         Args:
             policy_prompts: what the policy was given where ``prompts`` are not.
             learning: the policy is trained on these, and a scorer that learns along learns from them.
+            told: which tokens are the policy's, and what tools said; None = all of them, and nothing.
+            reports: what the environments say of the turns.
         """
-        started = self.start(prompts, problems, solutions, completion_ids, policy_prompts, learning)
+        started = self.start(prompts, problems, solutions, completion_ids, policy_prompts, learning, told, reports)
         return started.scored(started.verified())
 
     def start(
@@ -114,9 +140,13 @@ class RolloutScoring:
         completion_ids: Sequence[list[int]],
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
         learning: bool = False,
+        told: Sequence[Told] | None = None,
+        reports: Sequence[Reported] | None = None,
     ) -> "StartedScoring":
         """The same, begun: the verifier and a scorer with ``submit`` are at work when this returns."""
-        return StartedScoring(self, prompts, problems, solutions, completion_ids, policy_prompts, learning)
+        return StartedScoring(
+            self, prompts, problems, solutions, completion_ids, policy_prompts, learning, told, reports
+        )
 
     def counted(self) -> dict[str, float]:
         """The scorer's running totals, where it keeps them."""
@@ -134,7 +164,8 @@ class StartedScoring:
 
     Args:
         scoring: whose parts are used, and where the seconds, the scorer's stats and what it learnt are left.
-        prompts, problems, solutions, completion_ids, policy_prompts, learning: as ``RolloutScoring``'s call.
+        prompts, problems, solutions, completion_ids, policy_prompts, learning, told, reports: as ``RolloutScoring``'s
+            call.
     """
 
     def __init__(
@@ -146,20 +177,25 @@ class StartedScoring:
         completion_ids: Sequence[list[int]],
         policy_prompts: Sequence[str | list[dict[str, Any]]] | None = None,
         learning: bool = False,
+        told: Sequence[Told] | None = None,
+        reports: Sequence[Reported] | None = None,
     ) -> None:
         self.scoring, self.prompts, self.problems, self.solutions = scoring, prompts, problems, solutions
         self.completion_ids, self.learning = completion_ids, learning
         self.policy_prompts = prompts if policy_prompts is None else policy_prompts
-        tokenizer = scoring.tokenizer
-        self.texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
-        self._collect_verdicts = self._submit_verifying()
+        self.told = [Told()] * len(prompts) if told is None else list(told)
+        self.reports = [Reported()] * len(prompts) if reports is None else list(reports)
         begun = time.perf_counter()
-        cut = [step_lengths(ids, tokenizer, scoring.splitter) for ids in completion_ids]
-        self.steps, self.lengths = [texts for texts, _ in cut], [row for _, row in cut]
+        self.cut = [
+            cut_rollout(ids, scoring.tokenizer, scoring.splitter, one)
+            for ids, one in zip(completion_ids, self.told, strict=True)
+        ]
         self.seconds = {"steps": time.perf_counter() - begun, "prm": 0.0, "verifier": 0.0}
+        self._collect_verdicts = self._submit_verifying()
+        self.shown, self.lengths = [one.shown_steps for one in self.cut], [one.lengths for one in self.cut]
         self._before = scoring.counted()
         submit = getattr(scoring.step_scorer, "submit", None)
-        self._pending = submit(problems, self.steps) if submit else None
+        self._pending = submit(problems, self.shown) if submit else None
         self._scores: list[list[float]] | None = None
         self._tokens: list[Tensor] | None = None
 
@@ -172,7 +208,7 @@ class StartedScoring:
         by_tokens = hasattr(scorer, "score_tokens")
         waits = by_tokens or hasattr(scorer, "score_rollouts")
         if scorer is not None and self._pending is None and not waits:
-            self._scores = self._timed("prm", lambda: scorer.score(self.problems, self.steps))
+            self._scores = self._timed("prm", lambda: scorer.score(self.problems, self.shown))
         verdicts = self._timed("verifier", self._collect_verdicts)
         check_statuses([verdict.status for verdict in verdicts if verdict])
         if by_tokens:
@@ -183,45 +219,57 @@ class StartedScoring:
         return [
             ScoredRollout(
                 prompt=prompt,
-                text=text,
-                steps=steps,
-                lengths=lengths,
-                scores=[math.nan] * len(steps),
+                text=cut.text,
+                steps=cut.steps,
+                lengths=cut.lengths,
+                scores=[math.nan] * len(cut.steps),
                 reward=verdict.reward if verdict else None,
                 status=verdict.status if verdict else unknown,
                 problem=problem if problem != prompt else None,
                 given=given if given != prompt else None,
                 solution=solution,
+                turn_of_step=cut.turn_of_step,
+                tool_results=cut.results_after_steps,
+                state_keys=report.keys,
             )
-            for prompt, problem, given, solution, text, steps, lengths, verdict in zip(
+            for prompt, problem, given, solution, cut, verdict, report in zip(
                 self.prompts,
                 self.problems,
                 self.policy_prompts,
                 self.solutions,
-                self.texts,
-                self.steps,
-                self.lengths,
+                self.cut,
                 verdicts,
+                self.reports,
                 strict=True,
             )
         ]
 
     def scored(self, rows: list[ScoredRollout]) -> list[ScoredRollout]:
-        """The rows with their step scores, and those of their tokens where there are any."""
+        """The rows with their step scores, and those of their turns and tokens where there are any."""
         if self._pending is not None:
             self._scores = self._timed("prm", self._pending.result)
+        if self._scores is not None:
+            self.scoring.scorer_stats = {
+                name: value - self._before[name] for name, value in self.scoring.counted().items()
+            }
+            by_text = self._tokens is None and not hasattr(self.scoring.step_scorer, "score_rollouts")
+            steps = self.shown if by_text else [one.steps for one in self.cut]
+            scores = of_the_policy(self._scores, steps, "step_scorer")
+            tokens = self._tokens if self._tokens is not None else [None] * len(rows)
+            rows = [
+                replace(row, scores=of_steps, token_scores=of_tokens)
+                for row, of_steps, of_tokens in zip(rows, scores, tokens, strict=True)
+            ]
+        if self.scoring.turn_scores is not None:
+            rows = self._timed("prm", lambda: self._with_turn_scores(rows, self.scoring.turn_scores))
         self.scoring.seconds = self.seconds
-        if self._scores is None:
-            return rows
-        growth = {name: value - self._before[name] for name, value in self.scoring.counted().items()}
-        self.scoring.scorer_stats = growth
-        got, wanted = [len(row) for row in self._scores], [len(row) for row in self.steps]
-        if got != wanted:
-            raise ValueError(f"step_scorer: got {got} scores, expected one per step: {wanted}")
-        tokens = self._tokens if self._tokens is not None else [None] * len(rows)
+        return rows
+
+    def _with_turn_scores(self, rows: list[ScoredRollout], turn_scores: TurnScores) -> list[ScoredRollout]:
+        of_turns = turn_scores.of_turns(self.problems, self.cut, self.reports)
         return [
-            replace(row, scores=scores, token_scores=of_tokens)
-            for row, scores, of_tokens in zip(rows, self._scores, tokens, strict=True)
+            replace(row, turn_scores=turns, scores=turn_scores.merged(row.scores, row.turn_of_step, turns))
+            for row, turns in zip(rows, of_turns, strict=True)
         ]
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
@@ -238,16 +286,17 @@ class StartedScoring:
 
     def _policy_rollouts(self, verdicts: Sequence[Verdict | None]) -> list[PolicyRollout]:
         values = [verdict_value(verdict.reward, verdict.status) if verdict else math.nan for verdict in verdicts]
-        rows = zip(self.policy_prompts, self.completion_ids, self.lengths, self.solutions, values, strict=True)
-        return [PolicyRollout(*row) for row in rows]
+        masks = [one.policy_mask for one in self.told]
+        rows = zip(self.policy_prompts, self.completion_ids, self.lengths, self.solutions, values, masks, strict=True)
+        return [PolicyRollout(*row[:-1], policy_mask=row[-1]) for row in rows]
 
     def _submit_verifying(self) -> Callable[[], list[Verdict | None]]:
         verifier = self.scoring.verifier
         labelled = [i for i, solution in enumerate(self.solutions) if solution is not None]
-        verdicts: list[Verdict | None] = [None] * len(self.texts)
+        verdicts: list[Verdict | None] = [None] * len(self.cut)
         if verifier is None or not labelled:
             return lambda: verdicts
-        work = [self.texts[i] for i in labelled], [self.solutions[i] for i in labelled]
+        work = [self.cut[i].answer for i in labelled], [self.solutions[i] for i in labelled]
         submit = getattr(verifier, "submit", None)
         pending = submit(*work) if submit else None
 
@@ -320,4 +369,18 @@ def step_rollouts(
         verdicts=verdicts,
         scored=(~filled).to(device),
         token_scores=token_table([row.token_scores for row in rows], device),
+        state_keys=_state_keys(rows, width, device),
     )
+
+
+def _state_keys(rows: list[ScoredRollout], width: int, device: torch.device) -> Int[Tensor, "B K"] | None:
+    """A number for every state that was told before a turn, at the turn's first step; −1 elsewhere. None: none told."""
+    if all(row.state_keys is None for row in rows):
+        return None
+    numbers: dict[str, int] = {}
+    keys = torch.full((len(rows), width), -1)
+    for i, row in enumerate(rows):
+        for turn, state in enumerate(row.state_keys or []):
+            if state is not None and turn in row.turn_of_step:
+                keys[i, row.turn_of_step.index(turn)] = numbers.setdefault(state, len(numbers))
+    return keys.to(device)

@@ -13,6 +13,10 @@ a score per step) or ``score_tokens`` (rollouts → a score per token). Beside i
 - ``costly``: True = a run that learns from outcomes alone should not be given it. Token scorers never are.
 
 All ranks call each of them equally often.
+
+Where tools or environments write into a rollout, ``score`` and ``submit`` get their texts among the steps, as
+``rlhf_prm.steps.ToolResult``: context for the steps behind it. They are scored like any text, and that score is
+dropped.
 """
 
 from collections.abc import Mapping
@@ -32,6 +36,9 @@ class PolicyRollout:
     of ``completion_ids``; ``solution`` is the gold answer; ``verdict`` is as ``ScoredRollout.verdict``. A token scorer
     also gets ``prompt_ids``, the prompt as the policy read it, and where it has ``needs_log_probs`` the policy's own
     ``log_probs`` of the completion's tokens, under the weights that sampled them.
+
+    ``policy_mask`` is 1 at the tokens that the policy wrote, 0 at those of tools and environments; None = all are its
+    own. ``lengths`` then sum to the ones.
     """
 
     prompt: str | list[dict[str, Any]]
@@ -41,6 +48,7 @@ class PolicyRollout:
     verdict: float
     prompt_ids: list[int] | None = None
     log_probs: Tensor | None = None
+    policy_mask: list[int] | None = None
 
 
 @runtime_checkable
@@ -63,7 +71,10 @@ class TokenScorer(Protocol):
     """
 
     def score_tokens(self, rollouts: list[PolicyRollout]) -> list[Tensor]:
-        """For each rollout one score per token of the completion, (T_i,) float32 on the CPU; NaN = not scored."""
+        """For each rollout one score per token of the completion, (T_i,) float32 on the CPU; NaN = not scored.
+
+        Those of tokens that the policy did not write are dropped.
+        """
         ...
 
 

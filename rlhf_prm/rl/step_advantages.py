@@ -62,6 +62,13 @@ class StepAdvantages:
             outcome_only = step_to_token(outcome_only, rollouts.token_counts, advantages.shape[1])
         return outcome_only + process_scale * (advantages - outcome_only)
 
+    @property
+    def reads_scores(self) -> bool:
+        """Whether step scores reach its advantages: not "outcome", nor a method whose ``process_weight`` is 0."""
+        parameter = inspect.signature(self.method).parameters.get("process_weight")
+        weight = self.keywords.get("process_weight", None if parameter is None else parameter.default)
+        return self.name != "outcome" and weight != 0
+
     def state_dict(self) -> Memory:
         """A copy of the memory, on the CPU."""
         return {name: value.detach().cpu().clone() for name, value in self.memory.items()}
@@ -134,6 +141,7 @@ class StepAdvantages:
             outcome_rewards=torch.tensor([1.0, 0.0, 0.0, float("nan")]),
             num_generations=2,
             token_scores=torch.linspace(-0.5, 0.5, 20).reshape(4, 5) if self.per_token else None,
+            state_keys=torch.tensor([[0, 1], [0, -1], [2, -1], [2, 3]]),
         )
         try:
             advantages, _ = self._called(rollouts, self.memory, update=0)

@@ -29,9 +29,14 @@ def tell_of_thoughts(verifier: Any, trainer: Any) -> None:
 
 
 def opens_thought(trainer: Any) -> bool:
-    """Whether the first training prompt, as the policy reads it, ends in ``<think>``; False for a stream and images."""
+    """Whether the first training prompt, as the policy reads it, ends in ``<think>``.
+
+    False for a stream, for images, and where an environment tells the prompt.
+    """
     rows = trainer.train_dataset
     if not hasattr(rows, "__len__") or not len(rows) or reads_images(trainer):
+        return False
+    if "prompt" not in rows[0]:
         return False
     prompt = rows[0]["prompt"]
     if is_conversational({"prompt": prompt}):

@@ -27,7 +27,7 @@ class TokenScoring:
     def __call__(
         self, scorer: Any, rollouts: list[PolicyRollout], learning: bool
     ) -> tuple[list[Tensor], dict[str, float]]:
-        """The token scores of every rollout, and what a scorer that learns along told.
+        """The scores of the policy's own tokens of every rollout, and what a scorer that learns along told.
 
         Args:
             learning: the policy is trained on these rollouts.
@@ -46,7 +46,7 @@ class TokenScoring:
         got, wanted = [tuple(row.shape) for row in scores], [(len(one.completion_ids),) for one in rollouts]
         if got != wanted:
             raise ValueError(f"step_scorer: got token scores of shapes {got}, expected one per token: {wanted}")
-        return scores, learnt
+        return [_of_the_policy(row, one.policy_mask) for row, one in zip(scores, rollouts, strict=True)], learnt
 
     def _with_ids(self, scorer: Any, rollouts: list[PolicyRollout]) -> list[PolicyRollout]:
         """The rollouts with what a token scorer needs of the policy."""
@@ -60,6 +60,11 @@ class TokenScoring:
             replace(rollout, prompt_ids=list(ids), log_probs=own)
             for rollout, ids, own in zip(rollouts, prompts, found, strict=True)
         ]
+
+
+def _of_the_policy(scores: Tensor, policy_mask: list[int] | None) -> Tensor:
+    """The scores of the tokens that the policy wrote."""
+    return scores if policy_mask is None else scores[torch.tensor(policy_mask, dtype=torch.bool)]
 
 
 def step_scores(token_scores: Tensor, lengths: list[int]) -> list[float]:

@@ -1,15 +1,15 @@
 """Every private name of TRL, transformers, accelerate and torch that the trainers touch: here, and nowhere else.
 
-Private names move without notice. ``SEAM`` lists each with the reason why we need it and what breaks without it; a
-contract test holds the list against the installed libraries, and against the rest of our code, which may use none.
+Private names move without notice. ``trl_names.SEAM`` lists each with the reason why we need it and what breaks without
+it; a contract test holds the list against the installed libraries, and against the rest of our code, which may use
+none.
 
 A private method is overridden in the trainer class itself, where Python wants it (``kind="overridden"``). Everything
 else goes through the functions below (``kind="used"``): what we read, set, or replace for the length of a call.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,183 +18,7 @@ from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl.trainer import utils
 
-_GRPO, _TRAINER = "trl.trainer.grpo_trainer.GRPOTrainer", "transformers.trainer.Trainer"
 HEAD_PAYS_FROM = 4096  # tokens of a vocabulary
-
-
-@dataclass(frozen=True)
-class PrivateName:
-    """A name that its library may change at any time.
-
-    ``owner`` is the dotted path of the class or module that has it; ``kind`` is "overridden" or "used".
-    """
-
-    owner: str
-    name: str
-    kind: str
-    reason: str
-    breaks: str
-
-
-SEAM = (
-    # TRL's GRPO trainer: what ProcessGRPOTrainer overrides
-    PrivateName(
-        *(_GRPO, "_calculate_rewards", "overridden"),
-        reason="the one call between sampling and advantages that has the texts: steps, scores and verdicts come here",
-        breaks="nothing is split, scored or verified",
-    ),
-    PrivateName(
-        *(_GRPO, "_generate_and_score_completions", "overridden"),
-        reason="its output holds the advantages, which we replace by those of tokens",
-        breaks="training goes on with TRL's advantages of whole completions",
-    ),
-    PrivateName(
-        *(_GRPO, "_compute_loss", "overridden"),
-        reason="GSPO-token's ratios, and PPO's value loss from the same forward",
-        breaks="sequence-level ratios weigh all tokens alike; the critic is not trained",
-    ),
-    PrivateName(*(_GRPO, "_tag_names", "overridden"), reason="the model card's tags", breaks="a card without our tags"),
-    PrivateName(*(_GRPO, "_name", "overridden"), reason="the model card's method", breaks="a card that says GRPO"),
-    PrivateName(
-        *("trl.trainer.grpo_config.GRPOConfig", "_VALID_DICT_FIELDS", "overridden"),
-        reason="settings that a command line gives as JSON",
-        breaks="method_kwargs and shaping_kwargs stay texts, and the configs refuse them",
-    ),
-    # TRL's GRPO trainer: what is read, set or called
-    PrivateName(
-        *(_GRPO, "_get_per_token_logps_and_entropies", "overridden"),
-        reason="PPO's old log-probabilities and values; GSPO-token's place behind the forward; the way to the head",
-        breaks="no PPO, no GSPO-token",
-    ),
-    PrivateName(
-        *(_GRPO, "_metrics", "used"),
-        reason="TRL logs the mean of each of its lists",
-        breaks="our metrics, the guard's measures and the token count are not logged",
-    ),
-    PrivateName(
-        *(_GRPO, "_logs", "used"),
-        reason="the completions table; an evaluation on the way must leave it as it was",
-        breaks="steps and step scores are missing in completions/*.parquet, and so in the report",
-    ),
-    PrivateName(
-        *(_GRPO, "_pending_extra_logs", "used"),
-        reason="what reward functions have reported for the table: the verdicts, and names that are ours",
-        breaks="verdicts of reward functions are not seen; two write to one column",
-    ),
-    PrivateName(
-        *(_GRPO, "_pending_metrics", "used"),
-        reason="the same for metrics: shares of verdicts are counted by the trainer, over all ranks",
-        breaks="shares of verdicts are counted twice",
-    ),
-    PrivateName(
-        *(_GRPO, "_tokenizer", "used"),
-        reason="the tokenizer, also inside a processor of images and text",
-        breaks="completions cannot be decoded into steps",
-    ),
-    PrivateName(
-        *(_GRPO, "_is_vlm", "used"),
-        reason="the critic and live values read token ids only",
-        breaks="a policy that reads images would be trained as if there were none",
-    ),
-    PrivateName(
-        *(_GRPO, "_tokenize_prompts", "used"),
-        reason="live values go on from the prompt's tokens as the policy reads them",
-        breaks="no live Monte-Carlo values",
-    ),
-    PrivateName(
-        *(_GRPO, "_generate", "overridden"),
-        reason="the verifier and a judge begin as soon as completions are there; held-out accuracy and the teacher's "
-        "check sample as training does, and ask neither PRM nor loss",
-        breaks="scoring waits for TRL's own work; no held-out accuracy on one's own data",
-    ),
-    PrivateName(
-        *(_GRPO, "_dist", "used"),
-        reason="FSDP gives whole parameters to generate with; live values sample outside TRL's own generation",
-        breaks="no live Monte-Carlo values under FSDP",
-    ),
-    PrivateName(
-        *(_GRPO, "_buffered_inputs", "used"),
-        reason="rollouts that wait to be trained on; a rollback throws them away",
-        breaks="the weights that are back train on rollouts of the rejected ones",
-    ),
-    PrivateName(
-        *(_GRPO, "_last_loaded_step", "used"),
-        reason="the update whose weights vLLM has; a rollback, or an evaluation that is undone, changes them",
-        breaks="vLLM samples with the rejected weights",
-    ),
-    PrivateName(
-        *("trl.generation.vllm_generation.VLLMGeneration", "_iter_named_params", "used"),
-        reason="the weights sent to vLLM, of which the critic is none",
-        breaks="vLLM refuses the critic's weights, so no PPO with vLLM",
-    ),
-    PrivateName(
-        *("trl.trainer.utils", "_use_triton", "used"),
-        reason="TRL's fused head asks it whether to score the completions alone, which it does not do on a CPU",
-        breaks="on a CPU the head projects prompts and padding too, at several times the cost",
-    ),
-    # transformers' trainer
-    PrivateName(
-        *(_TRAINER, "_save_checkpoint", "overridden"),
-        reason="what a method remembers belongs to a checkpoint; a run that loses its PRM server saves one at once",
-        breaks="a resumed method has forgotten; updates are lost with the server",
-    ),
-    PrivateName(
-        *(_TRAINER, "_load_optimizer_and_scheduler", "overridden"),
-        reason="the one place that is passed on resuming under every backend",
-        breaks="a resumed method has forgotten",
-    ),
-    PrivateName(
-        *(_TRAINER, "_save", "overridden"),
-        reason="the policy's checkpoint holds no critic; the critic has a file beside it",
-        breaks="policies with a critic inside, which nobody can load",
-    ),
-    PrivateName(
-        *(_TRAINER, "_load_from_checkpoint", "overridden"),
-        reason="brings the critic back from its file",
-        breaks="PPO resumes with a new critic",
-    ),
-    PrivateName(
-        *(_TRAINER, "_issue_warnings_after_load", "overridden"),
-        reason="the critic is missing in the policy's checkpoint by intent",
-        breaks="a false warning on resuming PPO",
-    ),
-    PrivateName(
-        *(_TRAINER, "_get_num_items_in_batch", "overridden"),
-        reason="PRM training with loss pqm is a mean over rollouts, not over labelled steps",
-        breaks="pqm's loss depends on how a batch is cut into micro-batches",
-    ),
-    PrivateName(
-        *(_TRAINER, "_get_train_sampler", "overridden"),
-        reason="batch_rebalance shuffles by a seed of its own, the same in every run",
-        breaks="all PRM training runs see one order of rows",
-    ),
-    PrivateName(
-        *(_TRAINER, "_get_output_dir", "used"),
-        reason="where the checkpoint goes, hyperparameter search included",
-        breaks="the method's memory lies outside the checkpoint",
-    ),
-    PrivateName(
-        *(_TRAINER, "_eval_dataloaders", "used"),
-        reason="with persistent workers it keeps the loader of the first data set evaluated for all others",
-        breaks="an evaluation on the way decides which rows the next evaluation reads",
-    ),
-    PrivateName(
-        *(_TRAINER, "_loss_shifts_labels", "used"),
-        reason="labels of steps are counted unshifted; a language model's are shifted by one",
-        breaks="the PRM's loss is divided by too few steps",
-    ),
-    PrivateName(
-        *(_TRAINER, "_prepare_inputs", "used"),
-        reason="moves a batch to the device, in an evaluation step of our own",
-        breaks="no evaluation of a PRM in training",
-    ),
-    # torch
-    PrivateName(
-        *("torch.optim.lr_scheduler.LambdaLR", "_last_lr", "used"),
-        reason="what get_last_lr gives and the trainer logs, where we change the rates of a schedule",
-        breaks="wrong learning rates in the log; the rates themselves are right",
-    ),
-)
 
 
 # --- logging ----------------------------------------------------------------------------------------------------------
@@ -251,9 +75,34 @@ def prompt_ids(trainer: Any, prompts: list[Any]) -> list[list[int]]:
     return trainer._tokenize_prompts(prompts)[0]
 
 
-def sampled_ids(trainer: Any, prompts: list[Any]) -> list[list[int]]:
-    """The tokens of one completion of every prompt, sampled as in training."""
-    return trainer._generate(prompts)[1]
+def generate(trainer: Any, prompts: list[Any]) -> tuple:
+    """What TRL's ``_generate`` gives for these prompts, sampled as in training; for a policy without tools."""
+    return trainer._generate(prompts)
+
+
+def generate_and_score(trainer: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """TRL's way from rows of a data set to inputs of a loss; it draws environments before it generates."""
+    return trainer._generate_and_score_completions(rows)
+
+
+def kinds_of_environments(trainer: Any) -> list[Any]:
+    """One instance of every kind of environment; empty where there are none."""
+    return [pool[0] for pool in trainer._environment_pool.values()] if trainer.environment_factories else []
+
+
+def hide_from_policy(trainer: Any, names: Collection[str]) -> None:
+    """These methods of environments are no tools: neither offered to the policy nor called for it.
+
+    To be called once the trainer is built, and before each generation, for which TRL collects the tools anew.
+    """
+    if not trainer.environment_factories:
+        return
+    kept = {name: [tool for tool in tools if tool.__name__ not in names] for name, tools in trainer._env_tools.items()}
+    trainer._env_tools = kept
+    trainer.tools = [tool for tool in trainer.tools if tool.__name__ not in names]
+    for tools in getattr(trainer, "_sync_tool_dicts", []):
+        for name in names:
+            tools.pop(name, None)
 
 
 def whole_parameters(trainer: Any) -> AbstractContextManager:

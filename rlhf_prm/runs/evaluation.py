@@ -7,7 +7,8 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl.models import unwrap_model_for_generation
 
-from rlhf_prm.rl.trl_seam import sampled_ids
+from rlhf_prm.rl.sampled import sampled
+from rlhf_prm.rl.turns import cut_rollout
 from rlhf_prm.rl.undisturbed import log_row, training_undisturbed
 from rlhf_prm.runs.sources import Sources
 
@@ -55,10 +56,11 @@ def verified_accuracy(trainer, dataset: Dataset) -> float | None:
 
 def _rewards(trainer, rows: list[dict[str, Any]]) -> list[float | None]:
     """The verifier's reward of one sample per row; None where it has no gold answer or could not judge."""
-    completions = sampled_ids(trainer, [row["prompt"] for row in rows])
-    decode, verifier = trainer.scoring.tokenizer.decode, trainer.scoring.verifier
+    scoring, completions = trainer.scoring, sampled(trainer, rows)
+    verifier = scoring.verifier
     labelled = [i for i, row in enumerate(rows) if row.get("solution") is not None]
-    texts = [decode(completions[i], skip_special_tokens=True) for i in labelled]
+    cut = [cut_rollout(completions[i][0], scoring.tokenizer, scoring.splitter, completions[i][1]) for i in labelled]
+    texts = [one.answer for one in cut]
     verdicts = verifier.verify(texts, [rows[i]["solution"] for i in labelled]) if labelled else []
     rewards: list[float | None] = [None] * len(rows)
     for i, verdict in zip(labelled, verdicts, strict=True):

@@ -9,8 +9,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from rlhf_prm.prm.log_ratio import distance
+from rlhf_prm.rl.sampled import sampled
 from rlhf_prm.rl.scorers import PolicyRollout
-from rlhf_prm.rl.trl_seam import sampled_ids
 from rlhf_prm.rl.undisturbed import log_row, training_undisturbed
 
 FAR = 1.0  # nats per token: on most tokens the teacher would have written something else
@@ -38,17 +38,15 @@ class TeacherCheck(TrainerCallback):
         trainer, scoring = self.trainer, self.trainer.scoring
         ranks, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
         rows = list(islice(iter(trainer.train_dataset), self.prompts * ranks))
-        prompts = [row["prompt"] for row in rows][rank::ranks][: max(1, len(rows) // ranks)]
+        rows = rows[rank::ranks][: max(1, len(rows) // ranks)]
         with training_undisturbed(trainer):
             trainer.model.eval()
-            completions = sampled_ids(trainer, prompts)
-            ids = scoring.of_tokens.prompt_ids(prompts)
-            own = scoring.of_tokens.log_probs(ids, completions)
             rollouts = [
-                PolicyRollout(prompt, list(done), [len(done)], None, math.nan, list(start), row)
-                for prompt, done, start, row in zip(prompts, completions, ids, own, strict=True)
+                PolicyRollout(row["prompt"], list(ids), [len(ids)], None, math.nan, policy_mask=told.policy_mask)
+                for row, (ids, told) in zip(rows, sampled(trainer, rows), strict=True)
             ]
-            scores = gather_object(scoring.step_scorer.score_tokens(rollouts))
+            scores, _ = scoring.of_tokens(scoring.step_scorer, rollouts, False)
+            scores = gather_object(scores)
         found = distance(scores)
         log_row(trainer, {f"teacher/{name}": value for name, value in found.items() if not math.isnan(value)})
         self.told = (

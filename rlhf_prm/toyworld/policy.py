@@ -60,8 +60,20 @@ def supervised_policy(
         learning_rate: the peak.
     """
     rng = random.Random(f"demonstrations {seed}")
-    model = new_policy(tokenizer, seed).train()
     rows = [_tokens(tokenizer, problem, demonstrator.solution(problem, rng)) for problem in problems]
+    return fine_tuned_policy(tokenizer, rows, seed=seed, batch_size=batch_size, learning_rate=learning_rate)
+
+
+def fine_tuned_policy(
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[tuple[list[int], list[int]]],
+    *,
+    seed: int,
+    batch_size: int,
+    learning_rate: float,
+) -> Qwen2ForCausalLM:
+    """A new policy after one pass over ``rows``: token ids, and the labels, ``IGNORED`` where nothing is learned."""
+    model = new_policy(tokenizer, seed).train()
     updates = len(rows) // batch_size
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=updates + 1)
@@ -81,17 +93,18 @@ def save_policy(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, fol
     tokenizer.save_pretrained(folder)
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast, problem: ChainProblem, steps: list[str]) -> tuple[list[int], int]:
+def _tokens(tokenizer: PreTrainedTokenizerFast, problem: ChainProblem, steps: list[str]) -> tuple[list[int], list[int]]:
     prompt = tokenizer(problem.prompt).input_ids
-    return [*prompt, *tokenizer(SEPARATOR.join(steps)).input_ids, tokenizer.eos_token_id], len(prompt)
+    solution = [*tokenizer(SEPARATOR.join(steps)).input_ids, tokenizer.eos_token_id]
+    return [*prompt, *solution], [IGNORED] * len(prompt) + solution
 
 
-def _padded(rows: list[tuple[list[int], int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+def _padded(rows: Sequence[tuple[list[int], list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
     width = max(len(ids) for ids, _ in rows)
     input_ids = torch.full((len(rows), width), pad_token_id)
     labels = torch.full((len(rows), width), IGNORED)
-    for row, (ids, prompt_length) in enumerate(rows):
+    for row, (ids, learned) in enumerate(rows):
         input_ids[row, : len(ids)] = torch.tensor(ids)
-        labels[row, prompt_length : len(ids)] = torch.tensor(ids[prompt_length:])
+        labels[row, : len(ids)] = torch.tensor(learned)
     # Padding is on the right and attention is causal, so no attention mask is needed.
     return {"input_ids": input_ids, "labels": labels}

@@ -185,9 +185,16 @@ def policy_loss(
     completions: Sequence[list[int]],
     advantages: Float[Tensor, "B T"],
     pad_token_id: int,
+    written: Sequence[Sequence[bool]] | None = None,
 ) -> Float[Tensor, ""]:
-    """−Σ A·log π over all completion tokens, divided by their number: on-policy, the gradient of the clipped loss."""
+    """−Σ A·log π over all completion tokens, divided by their number: on-policy, the gradient of the clipped loss.
+
+    ``written``: True at the tokens of a completion that the policy wrote, None = all. The others are context: they are
+    in no sum and in no number.
+    """
     ids, mask = _padded(prompts, completions, pad_token_id)
+    for row, own in enumerate(written or ()):
+        mask[row, len(prompts[row]) : len(prompts[row]) + len(own)] = torch.tensor(own).float()
     weights = torch.zeros(mask.shape)
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         weights[row, len(prompt) : len(prompt) + len(completion)] = advantages[row, : len(completion)]

@@ -79,6 +79,7 @@ class PolicySampler:
                 indices = by_length[length]
                 for first in range(0, len(indices), at_once):
                     chunk = indices[first : first + at_once]
+                    self._begin([i * n + k for i in chunk for k in range(n)])
                     sampled = self._decode([prompts[i] for i in chunk], n, uniforms[chunk].flatten(0, 1))
                     for row, ids in enumerate(sampled):
                         completions[chunk[row // n]].append(ids)
@@ -111,7 +112,7 @@ class PolicySampler:
         tokens = torch.full((len(logits), self.max_new_tokens), eos, device=device)
         lengths = torch.full((len(logits),), self.max_new_tokens, device=device)
         for position in range(self.max_new_tokens):
-            sampled = self._sampled(logits, uniforms[rows, position])
+            sampled = self._replaced(rows, self._sampled(logits, uniforms[rows, position]))
             tokens[rows, position] = sampled
             ended = sampled == eos
             lengths[rows[ended]] = position + 1
@@ -124,6 +125,13 @@ class PolicySampler:
             if position + 1 < self.max_new_tokens:
                 logits = self.model(sampled[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
         return [ids[:length] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+
+    def _begin(self, samples: list[int]) -> None:
+        """Called before these samples of the call, those of a prompt adjacent, are decoded together."""
+
+    def _replaced(self, rows: torch.Tensor, sampled: torch.Tensor) -> torch.Tensor:
+        """The next token of the rows that have not ended, where it is not the sampled one (``ToolSampler``)."""
+        return sampled
 
     def _sampled(self, logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         """The token at which the cumulated probability passes the row's random number."""

@@ -1,5 +1,7 @@
 """The toy world's tokenizer: one token per word of its little language, and text = the tokens' texts in a row."""
 
+from collections.abc import Sequence
+
 from transformers import AddedToken, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from rlhf_prm.toyworld.problems import ANSWER, FILLERS, HEADER, OPERATIONS, SEPARATOR
@@ -14,14 +16,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def toy_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of 25 tokens. ``decode`` gives back exactly the text that was encoded; characters that belong to no
-    word of the language are left out.
+def toy_tokenizer(more_words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A tokenizer of 25 tokens, and one for each of ``more_words``. ``decode`` gives back exactly the text that was
+    encoded; characters that belong to no word of the language are left out.
 
     ``AutoTokenizer`` gives every Qwen2 checkpoint the class ``Qwen2Tokenizer``, which brings its own way of cutting a
     text. Added tokens are cut out before that, so every word is one.
     """
-    vocabulary = {token: index for index, token in enumerate((PAD, EOS, UNKNOWN, STEP_TAG, *WORDS))}
+    words = (*WORDS, *more_words)
+    vocabulary = {token: index for index, token in enumerate((PAD, EOS, UNKNOWN, STEP_TAG, *words))}
     tokenizer = Qwen2Tokenizer(
         vocab=vocabulary,
         merges=[],
@@ -34,5 +37,5 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=256,
         chat_template=CHAT_TEMPLATE,
     )
-    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in WORDS])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     return tokenizer

@@ -1,5 +1,6 @@
 """GRPO and PPO on scripted completions, on as many ranks as the process is one of, and what came out."""
 
+import itertools
 import os
 import random
 import zlib
@@ -146,6 +147,27 @@ def run_with_token_scores(algorithm: str, folder: Path) -> dict:
     return run(algorithm, folder / f"{algorithm}-tokens", TokenHashScorer(), **how)
 
 
+def with_tools(prompts: list[str], trainer) -> dict:
+    """The scripted completions, in which a tool wrote some of the tokens; the two ranks have different numbers."""
+    output = scripted(prompts, trainer)
+    masks = []
+    for ids in output["completion_ids"]:
+        draw = random.Random(zlib.crc32(str(ids).encode()))
+        first = draw.randint(1, len(ids))
+        length = draw.randint(0, len(ids) - first)
+        masks.append([1] * first + [0] * length + [1] * (len(ids) - first - length))
+    turns = [sum(own for own, _ in itertools.groupby(mask)) for mask in masks]
+    keys = [
+        [f"state {len(mask) % 2 + turn}" for turn in range(count)] for mask, count in zip(masks, turns, strict=True)
+    ]
+    return output | {"env_mask": masks, "state_keys": keys}
+
+
+def run_with_tools(algorithm: str, folder: Path) -> dict:
+    """The same with tokens that a tool wrote."""
+    return run(algorithm, folder / f"{algorithm}-turns", rollouts=with_tools)
+
+
 def results_of(folder: Path, parts: list[str]) -> dict:
     """What each part gave on this rank."""
     results = {}
@@ -159,6 +181,8 @@ def results_of(folder: Path, parts: list[str]) -> dict:
             results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
         elif what == "tokens":
             results[part] = run_with_token_scores(algorithm, folder)
+        elif what == "turns":
+            results[part] = run_with_tools(algorithm, folder)
         elif what == "live":
             results[part] = run_with_live_values(algorithm, folder)
         else:

@@ -9,7 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from tests.distributed.conftest import DEADLINE, SCRIPT, fsdp2_config
 from tests.distributed.launch import Finished, free_port, launch, rank_results
-from tests.distributed.scripted_run import run, run_with_live_values, run_with_prm, run_with_token_scores
+from tests.distributed.scripted_run import (
+    run,
+    run_with_live_values,
+    run_with_prm,
+    run_with_token_scores,
+    run_with_tools,
+)
 
 pytestmark = pytest.mark.timeout(DEADLINE + 300)
 
@@ -22,6 +28,7 @@ def alone(tmp_path_factory, checkpoints):
     results |= {f"{a}-prm": run_with_prm(a, folder, prm, placement="replicate") for a in ("grpo", "ppo")}
     results["grpo-live"] = run_with_live_values("grpo", folder)
     results |= {f"{a}-tokens": run_with_token_scores(a, folder) for a in ("grpo", "ppo")}
+    results |= {f"{a}-turns": run_with_tools(a, folder) for a in ("grpo", "ppo")}
     return folder, results
 
 
@@ -57,7 +64,9 @@ def test_two_ranks_equal_one(two_ranks, alone, config, kind, wrapper):
             assert (result["type"], result["wrapper"]) == (kind, wrapper)
             assert result["zero_stage"] == (int(config[-1]) if "zero" in config else None)
             check_numbers(
-                part, result, expected[part if part.endswith(("prm", "live", "tokens")) else part.partition("-")[0]]
+                part,
+                result,
+                expected[part if part.endswith(("prm", "live", "tokens", "turns")) else part.partition("-")[0]],
             )
     few, many = (rank["grpo-live"] for rank in ranks)
     assert few["scorer_tokens"] == many["scorer_tokens"] == few["tokens"] + many["tokens"]

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rlhf_prm.report import write_report
 from rlhf_prm.report.charts import evaluated
+from rlhf_prm.report.gallery import _rollout_view
 from rlhf_prm.report.runs import read_run
 from rlhf_prm.report.sampling import SHOWN_BATCHES, SHOWN_GROUPS, evenly_spaced, gather
 from rlhf_prm.statistics import share_interval
@@ -149,3 +151,26 @@ def test_numbers_over_all_rollouts_match_a_plain_loop(tmp_path):
     means = [sum(row["step_scores"]) / len(row["step_scores"]) for row in wrong]
     assert [r.mean_score for r in gathered.overrated] == pytest.approx(sorted(means, reverse=True)[:6])
     assert json.dumps(sum(gathered.verdicts.values())) == str(len(rows))
+
+
+def test_tool_results_stand_between_the_steps_and_are_none(tmp_path):
+    folder = tmp_path / "run" / "completions"
+    folder.mkdir(parents=True)
+    row = {
+        "step": 1,
+        "prompt": [{"role": "user", "content": "2+2?"}],
+        "steps": ["I ask", "it is 4"],
+        "step_scores": [0.5, 0.9],
+        "outcome_reward": 1.0,
+        "step_advantages": [0.1, 0.2],
+        "advantage": 0.1,
+        "tool_results": [{"after": 1, "text": "four <b>"}],
+    }
+    pq.write_table(pa.Table.from_pylist([row]), folder / "completions_00001.parquet")
+    rollout = next(iter(read_run(folder.parent).rollouts()))[0]
+    assert rollout.steps == ["I ask", "it is 4"] and rollout.tool_results == [(1, "four <b>")]
+    view = _rollout_view(rollout)
+    assert [one["text"] for one in view["steps"]] == ["I ask", "four <b>", "it is 4"] and view["count"] == 2
+    assert [one.get("k") for one in view["steps"]] == [1, None, 2] and "score" not in view["steps"][1]
+    page = write_report(folder.parent).read_text()
+    assert '<li class="gap tool"><span class="sc">tool</span><span class="tx">four &lt;b&gt;</span></li>' in page

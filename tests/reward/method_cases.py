@@ -8,7 +8,7 @@ from tests.reward import method_reference as reference
 
 NAN = float("nan")
 GARBAGE = (NAN, 1e9, -1e9, float("inf"), 0.5)
-NEED_OUTCOME = ("potential", "prof", "vppo", "progrs", "papo", "verigate", "vine", "capo", "fapo")
+NEED_OUTCOME = ("potential", "prof", "vppo", "progrs", "papo", "verigate", "vine", "capo", "fapo", "gigpo", "gtpo")
 # Methods that remember earlier batches have tests of their own (test_trusted.py).
 STATELESS = {name: method for name, method in METHODS.items() if not hasattr(method, "initial_memory")}
 
@@ -36,6 +36,14 @@ VARIANTS = [
     ("capo", {"threshold": 0.0}),
     ("fapo", {"penalty": 0.5, "threshold": 0.7}),
     ("srar", {"process_weight": 0.3}),
+    ("grpo_ps", {"baseline": "return"}),
+    ("pure", {"baseline": "return", "temperature": 0.5}),
+    ("gigpo", {"gamma": 0.5, "state_weight": 2.0, "process_weight": 1.0, "neutral": 0.5}),
+    ("gigpo", {"mode": "mean_std_norm"}),
+    ("mt_grpo", {"turn_weight": 0.3, "neutral": 0.5}),
+    ("mt_grpo", {"form": "cae", "gamma": 0.5}),
+    ("gtpo", {"gamma": 0.5, "process_weight": 2.0, "neutral": 0.25}),
+    ("gtpo", {"gamma": 1.0, "baseline": "return"}),
 ]
 
 
@@ -48,7 +56,13 @@ def rollouts_of(groups, padding=NAN, length_padding=-7, extra=0):
     lengths = [row for _, lengths, _ in groups for row in lengths]
     tokens = torch.tensor([row + [length_padding] * (steps - len(row)) for row in lengths])
     outcomes = torch.tensor([o for _, _, outcomes in groups for o in outcomes])
-    return StepRollouts(table, mask, tokens, outcomes, len(groups[0][0]))
+    states = torch.where(mask, state_of(tokens), length_padding)
+    return StepRollouts(table, mask, tokens, outcomes, len(groups[0][0]), state_keys=states)
+
+
+def state_of(length):
+    """The state before a step of the made-up rollouts: a few that repeat, and none for every fourth length."""
+    return length % 4 - 1
 
 
 def expected(groups, name, keywords, steps):

@@ -52,7 +52,10 @@ def immediate(g, process_weight=0.5):
     return [[outcome_term(g, i) + process_weight * p for p in g.p[i]] for i in g.rows]
 
 
-def grpo_ps(g, reduce="sum", outcome_weight=1.0):
+def grpo_ps(g, reduce="sum", baseline="steps", outcome_weight=1.0):
+    if baseline == "return":
+        terms = leave_one_out(g, g.p)
+        return [[value + outcome_weight * outcome_term(g, i) for value in terms[i]] for i in g.rows]
     z = [[normalized(p, flat(g.p)) for p in row] for row in g.p]
     returns = [discounted(row) for row in z]
     if reduce == "mean":
@@ -66,6 +69,18 @@ def gamma_sum(g, gamma=1.0, outcome_weight=1.0):
     return [[value - baseline + outcome_weight * outcome_term(g, i) for value in returns[i]] for i in g.rows]
 
 
+def leave_one_out(g, rewards, gamma=1.0, rows=None, ended=None):
+    """Discounted returns less the others' mean from the same step; ``ended`` or 0 where they are over."""
+    rows = list(g.rows) if rows is None else rows
+    returns = {i: discounted(rewards[i], gamma) for i in rows}
+    result = [[0.0] * len(row) for row in rewards]
+    for i in rows:
+        for k, value in enumerate(returns[i]):
+            others = [returns[m][k] if k < len(returns[m]) else ended[m] if ended else 0.0 for m in rows if m != i]
+            result[i][k] = value - mean(others) if others else 0.0
+    return result
+
+
 def soft_min(q, temperature):
     weights = [math.exp(-(value - min(q)) / temperature) for value in q]
     return [w / sum(weights) * value for w, value in zip(weights, q, strict=True)]
@@ -73,6 +88,9 @@ def soft_min(q, temperature):
 
 def pure(g, temperature=0.1, baseline="token", outcome_weight=1.0):
     rewards = [soft_min([2 * p - 1 for p in row], temperature) for row in g.p]
+    if baseline == "return":
+        terms = leave_one_out(g, rewards)
+        return [[value + outcome_weight * leave_one_out_term(g, i) for value in terms[i]] for i in g.rows]
     result = []
     for i in g.rows:
         others = [m for m in g.rows if m != i]
@@ -227,6 +245,67 @@ def srar(g, process_weight=1.0):
             row.append(outcome_term(g, i) + process_weight * offset)
         result.append(row)
     return result
+
+
+def turn_rewards(g, process_weight, neutral):
+    """What each step is paid: its score, and at the end the outcome."""
+    rows = []
+    for i in g.rows:
+        last = len(g.p[i]) - 1
+        paid = g.o[i] if i in g.scorable else 0.0
+        rows.append([process_weight * (p - neutral) + paid * (k == last) for k, p in enumerate(g.p[i])])
+    return rows
+
+
+def among(value, values, scaled):
+    """value − mean, or over the std + 1e-6 as well; nothing where it is the only one."""
+    if len(values) < 2:
+        return 0.0
+    spread = math.sqrt(sum((v - mean(values)) ** 2 for v in values) / (len(values) - 1)) + 1e-6 if scaled else 1.0
+    return (value - mean(values)) / spread
+
+
+def gigpo(g, gamma=1.0, state_weight=1.0, mode="mean_norm", process_weight=0.0, neutral=0.0):
+    rewards, scaled = turn_rewards(g, process_weight, neutral), mode == "mean_std_norm"
+    returns = [discounted(row, gamma) for row in rewards]
+    states = [[length % 4 - 1 for length in row] for row in g.n]
+    totals = flat([[sum(rewards[i])] * len(g.p[i]) for i in g.scorable])
+    result = [[0.0] * len(row) for row in g.p]
+    for i in g.scorable:
+        for k, state in enumerate(states[i]):
+            alike = [returns[m][j] for m in g.scorable for j, s in enumerate(states[m]) if s == state]
+            own = among(returns[i][k], alike, scaled) if state >= 0 else 0.0
+            result[i][k] = among(sum(rewards[i]), totals, scaled) + state_weight * own
+    return result
+
+
+def mt_grpo(g, form="aae", turn_weight=1.0, gamma=1.0, neutral=0.0):
+    to_come = [discounted([p - neutral for p in row]) for row in g.p]
+
+    def left(i, k):
+        return to_come[i][k] if k < len(to_come[i]) else 0.0
+
+    result = []
+    for i in g.rows:
+        row = []
+        for k in range(len(g.p[i])):
+            if form == "aae":
+                term = outcome_term(g, i) + turn_weight * normalized(left(i, k), [left(m, k) for m in g.rows])
+            else:
+                paid = {m: turn_weight * left(m, k) + gamma * g.o[m] for m in g.scorable}
+                term = normalized(paid[i], list(paid.values())) if i in paid else 0.0
+            row.append(term)
+        result.append(row)
+    return result
+
+
+def gtpo(g, gamma=0.95, process_weight=1.0, neutral=0.0, baseline="steps"):
+    rewards = turn_rewards(g, process_weight, neutral)
+    if baseline == "return":
+        return leave_one_out(g, rewards, gamma, g.scorable, g.o)
+    returns = {i: discounted(rewards[i], gamma) for i in g.scorable}
+    everything = flat(returns.values())
+    return [[normalized(v, everything) for v in returns[i]] if i in returns else [0.0] * len(g.p[i]) for i in g.rows]
 
 
 def positional(g):

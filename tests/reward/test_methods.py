@@ -132,6 +132,7 @@ def test_other_precisions_are_computed_in_float32(name, dtype):
         rollouts.step_lengths.int(),
         rollouts.outcome_rewards.to(dtype),
         2,
+        state_keys=rollouts.state_keys,
     )
     got = METHODS[name](narrow)
     assert got.dtype == torch.float32
@@ -143,7 +144,7 @@ def test_keywords_and_defaults_are_the_specified_ones():
     specified = {
         "outcome": {},
         "immediate": {"process_weight": 0.5},
-        "grpo_ps": {"reduce": "sum", **c},
+        "grpo_ps": {"reduce": "sum", "baseline": "steps", **c},
         "gamma_sum": {"gamma": 1.0, **c},
         "pure": {"temperature": 0.1, "baseline": "token", **c},
         "pure_strict": c,
@@ -159,6 +160,9 @@ def test_keywords_and_defaults_are_the_specified_ones():
         "capo": {"outcome_weight": 2.0, "process_weight": 1.0, "threshold": 0.5},
         "fapo": {"penalty": 1.0, "threshold": 0.5},
         "srar": {"process_weight": 1.0},
+        "gigpo": {"gamma": 1.0, "state_weight": 1.0, "mode": "mean_norm", "process_weight": 0.0, "neutral": 0.0},
+        "mt_grpo": {"form": "aae", "turn_weight": 1.0, "gamma": 1.0, "neutral": 0.0},
+        "gtpo": {"gamma": 0.95, "process_weight": 1.0, "neutral": 0.0, "baseline": "steps"},
     }
     for name, method in STATELESS.items():
         first, *rest = inspect.signature(method).parameters.values()
@@ -171,10 +175,15 @@ def test_keywords_and_defaults_are_the_specified_ones():
     ("name", "keywords", "message"),
     [
         ("grpo_ps", {"reduce": "max"}, "reduce: got 'max', expected 'sum' or 'mean'"),
-        ("pure", {"baseline": "mean"}, "baseline: got 'mean', expected one of token, step, none"),
+        ("pure", {"baseline": "mean"}, "baseline: got 'mean', expected one of token, step, return, none"),
         ("pure", {"temperature": 0.0}, "temperature: got 0.0, expected > 0"),
         ("prof", {"keep": 0.0}, r"keep: got 0.0, expected a share in \(0, 1\]"),
         ("prof", {"keep": 1.5}, "keep: got 1.5"),
+        ("grpo_ps", {"baseline": "token"}, "baseline: got 'token', expected 'steps', or with reduce 'sum'"),
+        ("grpo_ps", {"baseline": "return", "reduce": "mean"}, "baseline: got 'return', expected 'steps'"),
+        ("gigpo", {"mode": "std"}, "mode: got 'std', expected one of mean_norm, mean_std_norm"),
+        ("mt_grpo", {"form": "both"}, "form: got 'both', expected one of aae, cae"),
+        ("gtpo", {"baseline": "none"}, "baseline: got 'none', expected one of steps, return"),
     ],
 )
 def test_bad_keywords_are_refused(name, keywords, message):

@@ -26,6 +26,13 @@ def test_garbage_in_padding_and_zero_length_steps_are_accepted():
         StepRollouts(**fields(step_scores=torch.tensor([[0.9, 0.4], [0.5, garbage]])))
 
 
+def test_states_are_told_or_asked_for_in_vain():
+    keys = torch.tensor([[0, -1], [7, -99]])  # −99 stands in padding
+    assert StepRollouts(**fields(state_keys=keys)).required_state_keys is keys
+    with pytest.raises(ValueError, match=r"state_keys: got none, expected \(B, K\).*environment"):
+        _ = StepRollouts(**fields()).required_state_keys
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -59,6 +66,11 @@ def test_garbage_in_padding_and_zero_length_steps_are_accepted():
             "verdicts: got 0.7 at rollout 1, expected 1 = correct.*outcome_rewards",
         ),
         ({"verdicts": torch.tensor([float("inf"), 0.0])}, "verdicts: got inf at rollout 0"),
+        ({"state_keys": torch.zeros(2, 3).long()}, r"state_keys: got shape \(2, 3\), expected \(2, 2\)"),
+        ({"state_keys": torch.zeros(2, 2)}, "state_keys: got dtype torch.float32, expected integers"),
+        ({"state_keys": torch.ones(2, 2, dtype=torch.bool)}, "state_keys: got dtype torch.bool, expected integers"),
+        ({"state_keys": torch.zeros(2, 2, device="meta").long()}, "state_keys: got device meta, expected cpu"),
+        ({"state_keys": torch.tensor([[0, 1], [-2, 0]])}, "state_keys: got -2 at rollout 1, step 0, expected a state"),
     ],
 )
 def test_refusals_say_what_came_and_what_was_expected(changes, message):

@@ -1,0 +1,155 @@
+"""Does credit for turns help a policy that calls tools? The tool world: a calculator at a price, a sparse outcome.
+
+    python benchmarks/turns.py contenders --builds 0 1 2 3 4 5 6 7   # outcome-only, credit for turns, ceiling
+    python benchmarks/turns.py tuning --builds 100 101               # outcome-only: learning rates
+    python benchmarks/turns.py show                                  # the tables of what is there
+
+A cell is one training run (about two minutes on one core with its world, one without); finished ones are kept in
+``benchmarks/results/turns.jsonl`` and not run again. Several calls may share the work: each claims a cell by a lock.
+``rlhf_prm.toyworld.tool_grpo`` trains.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+import transformers
+from filelock import FileLock, Timeout
+
+from rlhf_prm.files import read_json_lines
+from rlhf_prm.statistics import difference_interval, difference_p_value, holm_adjusted
+from rlhf_prm.toyworld.quick_grpo import Regime
+from rlhf_prm.toyworld.tool_grpo import tool_grpo
+from rlhf_prm.toyworld.tool_world import ToolWorldSettings, build_tool_world
+
+RESULTS = Path(__file__).parent / "results" / "turns.jsonl"
+BUILDS = tuple(range(8))
+REGIME: dict[str, Any] = {"learning_rate": 3e-4, "max_steps": 80}
+BASE = "outcome-only"
+# Name → who scores turns, the method, its keywords.
+CONTENDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    BASE: ("none", "outcome", {}),
+    "turn credit: mt_grpo": ("environment", "mt_grpo", {"neutral": 0.5}),
+    "turn credit: gtpo": ("environment", "gtpo", {"neutral": 0.5, "process_weight": 0.5, "baseline": "return"}),
+    "gigpo": ("none", "gigpo", {"mode": "mean_std_norm"}),
+    "trusted, the environment's scores": ("environment", "trusted", {}),
+    "ceiling: trusted, exact scores": ("oracle", "trusted", {}),
+}
+METRICS = ("accuracy", "outcome")
+Cell = dict[str, Any]
+
+
+def contenders(builds: list[int]) -> Iterator[Cell]:
+    """Every contender in every build."""
+    for build in builds:
+        for name in CONTENDERS:
+            yield {"part": "contenders", "build": build, "name": name, "regime": REGIME}
+
+
+def tuning(builds: list[int]) -> Iterator[Cell]:
+    """Outcome-only at several learning rates: the baseline at its best."""
+    for build in builds:
+        for rate in (1.5e-4, 3e-4, 6e-4, 1.2e-3):
+            yield {"part": "tuning", "build": build, "name": BASE, "regime": {**REGIME, "learning_rate": rate}}
+
+
+PARTS = {"contenders": contenders, "tuning": tuning}
+
+
+def run(one: Cell, cache: str) -> dict[str, Any]:
+    """Build the world, train, and measure."""
+    world = build_tool_world(ToolWorldSettings(seed=one["build"]), cache)
+    scores, method, keywords = CONTENDERS[one["name"]]
+    return tool_grpo(world, scores, method, keywords, Regime(**one["regime"]))
+
+
+def work(cells: list[Cell], results: Path, cache: str) -> None:
+    """Run the cells that no call has finished or is running; append each result when it is there."""
+    locks = Path(cache) / ".turns"
+    locks.mkdir(parents=True, exist_ok=True)
+    for one in cells:
+        name = _name(one)
+        try:
+            with FileLock(locks / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock", timeout=0):
+                if name in {_name(row["cell"]) for row in rows_of(results)}:
+                    continue
+                result = run(one, cache)
+                with FileLock(locks / "results.lock"), results.open("a") as file:
+                    file.write(json.dumps({"cell": one, **result}) + "\n")
+                print(f"{name}: accuracy {result['accuracy']:.3f}, calls {result['calls']:.2f}", flush=True)
+        except Timeout:
+            continue
+
+
+def rows_of(results: Path) -> list[dict[str, Any]]:
+    """What has been finished so far."""
+    return read_json_lines(results, may_be_cut=True) if results.exists() else []
+
+
+def table(rows: list[dict[str, Any]], part: str) -> str:
+    """Per contender and regime against outcome-only of the same builds and regime, p Holm-adjusted within the part."""
+    runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        if row["cell"]["part"] == part:
+            runs[row["cell"]["name"], json.dumps(row["cell"]["regime"])][row["cell"]["build"]] = row
+    compared = {}
+    for (name, regime), by_build in runs.items():
+        base = runs.get((BASE, regime), {})
+        gains = {m: [by_build[b][m] - base[b][m] for b in sorted(by_build) if b in base] for m in METRICS}
+        if name != BASE and len(gains["accuracy"]) > 1:
+            compared[name, regime] = gains
+    adjusted = holm_adjusted([difference_p_value(gains["accuracy"]) for gains in compared.values()])
+    p_of = dict(zip(compared, adjusted, strict=True))
+    out = [
+        "| contender | regime | builds | accuracy | all right | calls | useful | outcome | gain | gain, outcome | p |"
+    ]
+    out.append("|" + "---|" * 11)
+    for key, by_build in runs.items():
+        found = list(by_build.values())
+        names = ("accuracy", "process_accuracy", "calls", "useful", "outcome")
+        cells = [key[0], key[1], str(len(found))] + [f"{_mean([r[m] for r in found]):.3f}" for m in names]
+        shown = ["", "", ""]
+        if key in compared:
+            intervals = [difference_interval(compared[key][m]) for m in METRICS]
+            shown = [f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})" for i in intervals] + [f"{p_of[key]:.3f}"]
+        out.append("| " + " | ".join([*cells, *shown]) + " |")
+    return "\n".join(out)
+
+
+def _name(one: Cell) -> str:
+    return json.dumps(one, sort_keys=True)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*PARTS, "show"])
+    parser.add_argument("--builds", type=int, nargs="+", default=list(BUILDS))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--cache", default="runs/cache", help="where worlds are kept (%(default)s)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    if args.what == "show":
+        for part in PARTS:
+            print(f"## {part}\n\n{table(rows_of(args.results), part)}\n")
+        return
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    work(list(PARTS[args.what](args.builds)), args.results, args.cache)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What TRL's table of completions says beside TRL's own columns: steps, scores, verdicts, and what tools said."""
+
+from typing import Any
+
+from rlhf_prm.rl.rollout_scoring import UNVERIFIED
+
+STATUS_COLUMN = "verifier_status"
+# Names that reward functions, which may add to the table, may not use.
+OWN_COLUMNS = (
+    *("steps", "step_scores", "step_advantages", "token_scores", "outcome_reward", STATUS_COLUMN),
+    *("tool_results", "turn_of_step", "turn_scores"),
+)
+
+
+def completion_columns(batch: Any, acts: bool) -> dict[str, list]:
+    """Column → one value per rollout of a ``ScoredBatch``.
+
+    Args:
+        acts: tools or environments may write into rollouts; ``tool_results`` are {"after": number of steps before it,
+            "text"}. Else these columns are left out.
+    """
+    rows, rollouts = batch.rows, batch.rollouts
+    advantages = zip(batch.step_advantages.tolist(), rows, strict=True)
+    columns = {
+        "steps": [row.steps for row in rows],
+        "step_scores": [row.scores for row in rows],
+        "step_advantages": [of_steps[: len(row.steps)] for of_steps, row in advantages],
+    }
+    if rollouts.token_scores is not None:
+        columns["token_scores"] = [[round(score, 4) for score in row.token_scores.tolist()] for row in rows]
+    columns["outcome_reward"] = rollouts.outcome_rewards.tolist()
+    columns[STATUS_COLUMN] = [None if row.status == UNVERIFIED else row.status for row in rows]
+    if acts:
+        columns["turn_of_step"] = [row.turn_of_step for row in rows]
+        columns["tool_results"] = [[{"after": steps, "text": text} for steps, text in row.tool_results] for row in rows]
+        if rows[0].turn_scores is not None:
+            columns["turn_scores"] = [row.turn_scores for row in rows]
+    return columns

@@ -1,0 +1,17 @@
+"""What a machine grants: each protection is tried out, not looked up."""
+
+from functools import cache
+
+PROTECTIONS = {
+    "network": "the program has no network, the machine's own included",
+    "processes": "the program sees and signals its own processes only, and all of them end with it",
+    "files": "the program sees the interpreter and the system's libraries, read-only, and a folder of its own",
+}
+
+
+@cache
+def granted_protections() -> dict[str, str]:
+    """Every name of ``PROTECTIONS``, with "" where it is granted, and otherwise with the reason why it is not."""
+    from rlhf_prm.sandbox.python_tool import PythonTool  # here, as the tool asks this module for the names
+
+    return PythonTool(required=(), seconds=10).check()

@@ -1,0 +1,51 @@
+"""Whom the policy of the tool world learns from: the imperfect demonstrator, who now and then asks a calculator."""
+
+import random
+
+from rlhf_prm.toyworld.calculator import ERROR, TIMEOUT
+from rlhf_prm.toyworld.demonstrator import SLIP, Demonstrator
+from rlhf_prm.toyworld.problems import OPERANDS, OPERATIONS, SEPARATOR, ChainProblem, answer_line, step_line
+from rlhf_prm.toyworld.tool_turns import ASK, CALL, Environment, tool_text
+
+ASKS = 0.3  # per operation, whether it knows the fact or not
+ASKS_NONSENSE = 0.05  # of its questions: about a fact that is not the one it needs
+IGNORES = 0.1  # of the answers: it writes its belief all the same
+STUFFS = 0.02  # per operation: the answer so far put into a call, which no tool can do anything with
+
+
+class ToolDemonstrator(Demonstrator):
+    """Writes solutions with calls; whether it asks has nothing to do with what it knows.
+
+    So a policy that imitates it has to find out by itself what is worth a call, and not to stuff answers into calls.
+    """
+
+    def conversation(
+        self, problem: ChainProblem, environment: Environment, rng: random.Random
+    ) -> list[tuple[str, bool]]:
+        """The texts of a demonstration in order, with True for those that it writes and False for the tool's."""
+        value, texts, own = problem.start, [], ""
+        for operation, operand in problem.chain:
+            if rng.random() < SLIP:
+                if rng.random() < 0.5:
+                    break
+                continue
+            told = None
+            for question in self._questions(value, operation, operand, rng):
+                texts.append((f"{own}{ASK}{question}{CALL}", True))
+                told, own = environment.calculate(question), ""
+                texts.append((tool_text(told), False))
+            shown = self._result((value, operation, operand), rng)
+            if told not in (None, ERROR, TIMEOUT) and rng.random() >= IGNORES:
+                shown = int(str(told))
+            own += step_line(value, operation, operand, shown) + SEPARATOR
+            value = shown
+        return [*texts, (own + answer_line(value), True)]
+
+    def _questions(self, value: int, operation: str, operand: int, rng: random.Random) -> list[str]:
+        if rng.random() < STUFFS:
+            return [answer_line(value)]
+        if rng.random() >= ASKS:
+            return []
+        if rng.random() < ASKS_NONSENSE:
+            return [f"{rng.randrange(10)} {rng.choice(OPERATIONS)} {rng.choice(OPERANDS)}"]
+        return [f"{value} {operation} {operand}"]

@@ -102,7 +102,7 @@ class JudgeScorer:
         self._background = Background()
         self._update: Callable[[], Any] = lambda: None
         self._asking: Callable[[], bool] = lambda: True
-        self.learns: Callable[[], bool] = lambda: True
+        self.learns: Callable[[], bool] = lambda: True  # whether what is asked about is trained on
 
     def attach(self, trainer: Any) -> None:
         """Budgets count the trainer's updates and ranks; verdicts go to the ``judged.jsonl`` of its folder."""
@@ -113,6 +113,10 @@ class JudgeScorer:
         if self.keeps_rows and self.reader.verdicts:
             self.rows = JudgedRows(trainer.args.output_dir, self.settings())
             self._take_back(self.rows)
+
+    def detach(self) -> None:
+        """Lets go of the trainer. The judge still answers, and keeps no rows of it."""
+        self._update, self._asking, self.learns = lambda: None, lambda: True, lambda: False
 
     def settings(self) -> str:
         """16 hexadecimal digits that differ when anything differs that an answer depends on."""

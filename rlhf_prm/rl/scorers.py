@@ -6,7 +6,8 @@ a score per step) or ``score_tokens`` (rollouts → a score per token). Beside i
 - ``update``: it learns along, on every batch that is trained on (``LearningScorer``);
 - ``submit(problems, steps)``, beside ``score``: it works in the background, as a judge does; the ``result()`` of what
   is returned is the scores, and is waited for at the very end of the scoring;
-- ``attach(trainer)``: called once, when the trainer has been built;
+- ``attach(trainer)``: called once, when a trainer has been built; ``detach()``: called when its run has ended, so that
+  the trainer's memory is free for the next run;
 - ``stats``: an object of running totals; ``forwards``, ``completions``, ``tokens`` and ``duplicates`` are logged, and a
   judge's counts (``judges.stats``);
 - ``costly``: True = a run that learns from outcomes alone should not be given it. Token scorers never are.

@@ -1,8 +1,10 @@
 """JudgeScorer on scripted answers: shares of votes, what is asked and what is not, what is counted, what is kept."""
 
+import gc
 import json
 import math
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -30,8 +32,12 @@ def same(got, wanted):
         assert row == pytest.approx(expected, nan_ok=True), (got, wanted)
 
 
+class Trainer(SimpleNamespace):
+    """What a judge asks of a trainer."""
+
+
 def attached(judge, folder, update=0, ranks=1, training=True):
-    trainer = SimpleNamespace(
+    trainer = Trainer(
         is_in_train=True,
         state=SimpleNamespace(global_step=update),
         accelerator=SimpleNamespace(num_processes=ranks),
@@ -40,6 +46,18 @@ def attached(judge, folder, update=0, ranks=1, training=True):
     )
     judge.attach(trainer)
     return trainer
+
+
+def test_a_judge_lets_go_of_its_trainer_and_still_answers(tmp_path):
+    judge = judge_of(lambda _: told(1))
+    trainer = weakref.ref(attached(judge, tmp_path, training=False))
+    same(judge.score(["p"], [STEPS]), [[NAN, NAN, NAN]])  # held out: not asked
+    assert trainer() is not None
+    judge.detach()
+    gc.collect()
+    assert trainer() is None
+    same(judge.score(["p"], [STEPS]), [[1.0, 0.0, NAN]])
+    assert not (tmp_path / "judged.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -187,4 +187,5 @@ class ProcessGRPOConfig(GRPOConfig):
             return None
         if len(self.think_tags) != 2:
             raise ValueError(f"think_tags: got {self.think_tags}, expected two: the opening and the closing one")
-        return Thinking(*self.think_tags, opened=self.think_opened)
+        begin, end = self.think_tags
+        return Thinking(begin, end, opened=self.think_opened)

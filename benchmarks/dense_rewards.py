@@ -100,7 +100,8 @@ def contenders(builds: list[int]) -> Iterator[Cell]:
 
 def methods(builds: list[int]) -> Iterator[Cell]:
     """Every other method with its default keywords on the learned PRM, in every world."""
-    others = [name for name in METHODS if name not in ("outcome", METHOD, "vine")]
+    apart = ("outcome", METHOD, "vine", "gigpo", "mt_grpo", "gtpo")  # the last three credit turns: benchmarks/turns.py
+    others = [name for name in METHODS if name not in apart]
     for build in builds:
         for world in WORLDS:
             yield cell("contenders", world, build, "none", "outcome", REGIMES[world])

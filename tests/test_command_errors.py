@@ -102,8 +102,8 @@ PLAIN = " --policy policy --template plain --problems "
 
 CASES = [
     # files that are not there, not files, empty or damaged
-    (f"{PB} --data nowhere", "no ProcessBench file in nowhere: expected gsm8k.jsonl"),
-    (f"{PB} --data samples.jsonl", "samples.jsonl is a file, expected the folder"),
+    (f"{PB} --data nowhere", "no ProcessBench file in nowhere: expected gsm8k, "),
+    (f"{PB} --data samples.jsonl", "samples.jsonl:1: steps: got nothing .*expected a row of ProcessBench"),
     (f"{PB} --data no_rows", "math.jsonl has no rows"),
     (f"{MRB}nowhere.jsonl", "no file nowhere.jsonl"),
     (f"{MRB}empty.jsonl", "empty.jsonl has no rows, expected at least one JSON object"),
@@ -111,7 +111,7 @@ CASES = [
     (f"{MRB}good", "good is a folder, expected one file; in it there are gsm8k.jsonl"),
     (f"{PMB}nowhere.jsonl", "no file nowhere.jsonl"),
     (f"{PMB}table.csv", "table.csv: expected a .jsonl, .jsonl.gz, .json, .parquet file"),
-    (f"{RMB}rmb", "rmb is a folder, expected one file; in it there are bon.json, broken.json, none.json"),
+    (f"{RMB}rmb", "broken.json is not JSON"),
     (f"{RMB}rmb/broken.json", "broken.json is not JSON"),
     (f"{RMB}rmb/none.json", "none.json has no rows"),
     (f"{SCORE}nowhere.jsonl", "no file nowhere.jsonl"),
@@ -181,7 +181,7 @@ CASES = [
     (f"{ANNOTATE.replace('sample', 'consensus')}problems.jsonl --judge-model m", "there are no solutions in out yet"),
     # what does not go together
     (f"{PB} --data math_only --threshold gsm8k", "threshold 'gsm8k' needs that subset, got only math"),
-    (f"{PB} --data good --threshold high", "--threshold: got 'high', expected a number"),
+    (f"{PB} --data good --threshold high", "threshold 'high' needs that subset, got only gsm8k"),
     (f"{PB} --data good --threshold nan", "--threshold: got 'nan', expected a number"),
     (f"{BON} --samples samples.jsonl --n 2 16", "--n 16: row 1 has 8 samples in samples.jsonl; give --n 8 or fewer"),
     (f"{BON} --samples samples.jsonl --n 0", "--n: got '0', expected a whole number of at least 1"),

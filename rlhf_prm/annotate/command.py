@@ -194,13 +194,13 @@ def check_models(pipeline: Pipeline, estimates: list[Estimate]) -> None:
         ValueError: one cannot; the message says which and why.
     """
     left = {estimate.stage for estimate in estimates if estimate.calls}
-    stages = [stage for name in ("sample", "monte_carlo", "judge") for stage in _configured(pipeline, name)]
-    for stage in stages:
-        if stage.name in left:
-            try:
-                stage.model.check(needs_template=not isinstance(stage, JudgeStage))
-            except ValueError as error:
-                raise ValueError(f"{stage.name}: {error}") from error
+    for name in ("sample", "monte_carlo", "judge"):  # one after the other: a stage reads its own model's tokenizer
+        for stage in _configured(pipeline, name):
+            if stage.name in left:
+                try:
+                    stage.model.check(needs_template=not isinstance(stage, JudgeStage))
+                except ValueError as error:
+                    raise ValueError(f"{stage.name}: {error}") from error
 
 
 def _configured(pipeline: Pipeline, name: str) -> list[Stage]:

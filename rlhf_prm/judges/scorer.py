@@ -115,7 +115,8 @@ class JudgeScorer:
             self._take_back(self.rows)
 
     def detach(self) -> None:
-        """Lets go of the trainer. The judge still answers, and keeps no rows of it."""
+        """Lets go of the trainer. The judge still answers, without rows of it and without an update's budget."""
+        self.meter.budget = Budget()
         self._update, self._asking, self.learns = lambda: None, lambda: True, lambda: False
 
     def settings(self) -> str:

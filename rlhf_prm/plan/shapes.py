@@ -86,11 +86,13 @@ SHAPES = {
 }
 
 LLAMA_8B = ModelShape(4096, 32, 32, 8, 14336, 128256, tied=False, qkv_bias=False)
+QWEN3_1_7B = ModelShape(2048, 28, 16, 8, 6144, 151936, tied=True, qkv_bias=False, head_dim=128)
 MISTRAL_7B = ModelShape(4096, 32, 32, 8, 14336, 32000, tied=False, qkv_bias=False)
 
 # Published models by pattern of their Hub names, so that a plan needs no network. Size letters are looked up in SHAPES.
 PUBLISHED: tuple[tuple[str, ModelShape | None], ...] = (
     (r"Qwen/Qwen2\.5-(?:Math-|Math-PRM-|Coder-)?(\d+(?:\.\d)?B)(?:-[\w-]+)?", None),  # Instruct, PRM800K, …
+    (r"Qwen/Qwen3-1\.7B", QWEN3_1_7B),
     (r"Skywork/Skywork-o1-Open-PRM-Qwen-2\.5-(1\.5B|7B)", None),
     (r"Gen-Verse/ReasonFlux-PRM-(1\.5B|7B)", None),
     (r"PRIME-RL/EurusPRM-Stage[12]", SHAPES["7B"]),

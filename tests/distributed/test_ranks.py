@@ -33,12 +33,12 @@ def alone(tmp_path_factory, checkpoints):
 
 
 def check_numbers(part: str, result: dict, reference: dict) -> None:
-    """Step advantages and what was logged, update by update, to 1e-5."""
+    """Step advantages to 1e-5 and what was logged to 2e-5 (a gradient norm sums in another order), update by update."""
     updates = slice(2, 3) if part.endswith("resume") else slice(0, 3)
     for got, wanted in zip(result["step_advantages"], reference["step_advantages"][updates], strict=True):
         torch.testing.assert_close(torch.tensor(got), torch.tensor(wanted), atol=1e-5, rtol=1e-5)
     for got, wanted in zip(result["logs"], reference["logs"], strict=True):
-        assert got == pytest.approx(wanted, abs=1e-5, rel=1e-5), part
+        assert got == pytest.approx(wanted, abs=1e-5, rel=2e-5), part
 
 
 @pytest.mark.parametrize(

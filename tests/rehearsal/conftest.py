@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rehearsal.published import math_columns, policy_checkpoint, prm_checkpoint, step_labels
+from tests.rehearsal.published import gsm8k_columns, math_columns, policy_checkpoint, prm_checkpoint, step_labels
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,7 @@ def made(tmp_path_factory) -> dict[str, Path]:
         "tied_policy": policy_checkpoint(folder / "tied_policy", tied=True),
         "prm": prm_checkpoint(folder / "prm"),
         "math": math_columns(folder / "math"),
+        "gsm8k": gsm8k_columns(folder / "gsm8k"),
         "labels": step_labels(folder / "consensus.jsonl", "consensus"),
         "soft_labels": step_labels(folder / "monte_carlo.jsonl", "monte_carlo"),
     }

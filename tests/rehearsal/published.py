@@ -117,6 +117,14 @@ def math_columns(folder: Path) -> Path:
     return folder
 
 
+def gsm8k_columns(folder: Path) -> Path:
+    """``train/`` and ``test/``: columns and splits of openai/gsm8k."""
+    for split, file in (("train", "gsm8k_64.jsonl"), ("test", "gsm8k_test_16.jsonl")):
+        rows = [{"question": row["question"], "answer": row["answer"]} for row in gsm8k(file)]
+        DatasetDict({split: Dataset.from_list(rows)}).save_to_disk(folder / split)
+    return folder
+
+
 def step_labels(path: Path, source: str) -> Path:
     """Rows as ``rlhf-prm annotate`` writes them: each worked solution four times, thrice with a wrong step."""
     written = []

@@ -66,6 +66,13 @@ class Rehearsal:
 
 
 ONE_GPU_GRPO = Rehearsal("qwen2.5-math-1.5b_prm-7b", RL | {"model_name_or_path": "{tied_policy}"}, launches=1)
+GSM8K = Rehearsal(
+    "qwen2.5-1.5b_gsm8k",
+    RL
+    | {"model_name_or_path": "{tied_policy}", "baseline": "none", "dataset_config": "none"}
+    | {"dataset": "{gsm8k}/train", "eval_dataset": "{gsm8k}/test"},
+    launches=0,
+)
 GRPO_7B = Rehearsal(
     "qwen2.5-math-7b_prm-7b_zero3",
     RL | {"model_name_or_path": "{policy}"},
@@ -111,5 +118,5 @@ COLOCATE = Rehearsal(  # with `make test-vllm` only; vLLM on a CPU has no sleep 
     script="tests/rehearsal/vllm_on_a_cpu.py",
 )
 
-REINFORCEMENT = [ONE_GPU_GRPO, PPO, GRPO_7B, PPO_DDP, PPO_TWO_NODES]
+REINFORCEMENT = [ONE_GPU_GRPO, GSM8K, PPO, GRPO_7B, PPO_DDP, PPO_TWO_NODES]
 REWARD_MODELS = [PRM_LORA, PRM_7B]

@@ -119,7 +119,7 @@ def test_the_toy_judge_takes_the_place_of_the_prm(recipe, tmp_path):
     calls = [row["prm/judge_calls"] for row in logged if "prm/judge_calls" in row]
     assert calls and max(calls) == 12 and max(row.get("prm/judge_over_budget", 0) for row in logged) > 0
     assert len(list(read_rows(tmp_path / "run" / "judged.jsonl"))) > 0
-    assert summary["prm"]["first_error"]["error_accuracy"] == 1.0  # without a run each call has the budget it needs
+    assert summary["prm"]["first_error"]["error_accuracy"] == 1.0  # behind the run it has no update's budget
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,12 @@ def _all_hold(conditions: Sequence[Condition], measures: Measures) -> bool | Non
     return None if None in held else True
 
 
-# Not fitted yet: read off exploratory toy-world runs of the long and the plain world. A PRM that had learned nothing
-# (AUROC within groups at chance, rho about 0) never helped; exact labels, and PRMs with a first-error F1 above .7, did.
+# Nothing harmed often enough for a limit: of 166 pairs one lost more than two standard errors.
 RULE = VerdictRule(
-    pay=(Condition("rho", 0.2), Condition("auroc_min", 0.6)),
-    harm=(Condition("auroc_mean", 0.5, at_least=False), Condition("rho", 0.0, at_least=False)),
-    origin="provisional: read off exploratory runs, fitted to nothing",
+    pay=(Condition("auroc_min", 0.524), Condition("approval_lift", 0.244)),
+    harm=(),
+    origin="fitted by benchmarks/preflight_validation.py to 166 pairs of the toy world's builds 20, 21 and 23 to 30, "
+    "trained with the method trusted",
 )
 
 

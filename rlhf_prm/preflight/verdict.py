@@ -85,7 +85,7 @@ def _all_hold(conditions: Sequence[Condition], measures: Measures) -> bool | Non
 RULE = VerdictRule(
     pay=(Condition("auroc_min", 0.524), Condition("approval_lift", 0.244)),
     harm=(),
-    origin="fitted by benchmarks/preflight_validation.py to 166 pairs of the toy world's builds 20, 21 and 23 to 30, "
+    origin="fitted by benchmarks/preflight_validation.py to 166 pairs of builds 20, 21 and 23 to 30 of the toy world, "
     "trained with the method trusted",
 )
 

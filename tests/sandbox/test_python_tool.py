@@ -50,7 +50,8 @@ def test_nothing_is_kept_between_calls():
     tool = PythonTool()
     tool.python("x = 1\nopen('left', 'w').write('x')\nopen('/tmp/left', 'w').write('x')")
     assert "NameError" in tool.python("print(x)")
-    assert tool.python("import os\nprint(os.listdir('.'), os.listdir('/tmp'))") == "[] []\n"
+    # Where this project lies under /tmp, its own folder is seen there.
+    assert tool.python("import os\nprint(os.listdir('.'), os.path.exists('/tmp/left'))") == "[] False\n"
 
 
 @protected

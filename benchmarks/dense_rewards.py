@@ -18,7 +18,6 @@ lock. ``rlhf_prm.toyworld.quick_grpo`` trains; the baseline's regime was tuned o
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import math
@@ -27,6 +26,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import datasets
 import torch
 import transformers
-from filelock import FileLock, Timeout
+from cells import Cell, rows_of, work
 
 from reward import METHODS
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.files import read_json_lines, write_json_lines
+from rlhf_prm.files import write_json_lines
 from rlhf_prm.judges.load import load_judge
 from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.preflight.measures import preflight_measures
@@ -81,7 +81,6 @@ REGIMES: dict[str, dict[str, Any]] = {
 }
 # CPU-seconds of a training on the learned PRM over those of outcome-only, of as many updates, both measured in one go.
 COST = {"plain": 1.15, "long": 1.13, "filler": 1.20, "gold10": 1.12}
-Cell = dict[str, Any]
 
 
 def cell(part: str, world: str, build: int, scorer: str, method: str, regime: dict[str, Any], **more: Any) -> Cell:
@@ -252,22 +251,9 @@ def first_error_metrics(samples: list[SampledProblem]) -> dict[str, float]:
     return processbench_metrics(predictions, [error for sample in samples for error in sample.first_errors])
 
 
-def work(cells: list[Cell], results: Path, cache: str) -> None:
-    """Run the cells that no call has finished or is running; append each result when it is there."""
-    locks = Path(cache) / ".dense_rewards"
-    locks.mkdir(parents=True, exist_ok=True)
-    for one in cells:
-        name = _name(one)
-        try:
-            with FileLock(locks / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock", timeout=0):
-                if name in {_name(row["cell"]) for row in rows_of(results)}:
-                    continue
-                result = run(one, cache)
-                with FileLock(locks / "results.lock"), results.open("a") as file:
-                    file.write(json.dumps({"cell": one, **result}) + "\n")
-                print(f"{name}: accuracy {result['accuracy']:.3f}, all steps right {result['process_accuracy']:.3f}")
-        except Timeout:
-            continue
+def told(result: dict[str, Any]) -> str:
+    """A result in a few words."""
+    return f"accuracy {result['accuracy']:.3f}, all steps right {result['process_accuracy']:.3f}"
 
 
 def measure(results: Path, cache: str) -> None:
@@ -284,15 +270,6 @@ def measure(results: Path, cache: str) -> None:
             samples[key] = checked_samples(world, MEASURED, 8)
         row["measures"] = preflight_measures(scored(samples[key], scorer_of(one, world)))
     write_json_lines(results, rows)
-
-
-def rows_of(results: Path) -> list[dict[str, Any]]:
-    """What has been finished so far."""
-    return read_json_lines(results, may_be_cut=True)
-
-
-def _name(one: Cell) -> str:
-    return json.dumps(one, sort_keys=True)
 
 
 def table(rows: list[dict[str, Any]], part: str) -> str:
@@ -404,7 +381,8 @@ def main() -> None:
             print(f"## {part}\n{table(rows, part)}\n")
         print(f"## judges: what they find and what they cost\n{judge_table(rows)}\n")
     else:
-        work([one for one in PARTS[args.part](args.builds) if one["world"] in args.worlds], args.results, args.cache)
+        cells = [one for one in PARTS[args.part](args.builds) if one["world"] in args.worlds]
+        work(cells, partial(run, cache=args.cache), args.results, Path(args.cache) / ".dense_rewards", told)
 
 
 if __name__ == "__main__":

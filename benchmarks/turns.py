@@ -10,12 +10,12 @@ A cell is one training run (about two minutes on one core with its world, one wi
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import transformers
-from filelock import FileLock, Timeout
+from cells import Cell, rows_of, work
 
-from rlhf_prm.files import read_json_lines
 from rlhf_prm.statistics import difference_interval, difference_p_value, holm_adjusted
 from rlhf_prm.toyworld.quick_grpo import Regime
 from rlhf_prm.toyworld.tool_grpo import tool_grpo
@@ -45,7 +44,6 @@ CONTENDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ceiling: trusted, exact scores": ("oracle", "trusted", {}),
 }
 METRICS = ("accuracy", "outcome")
-Cell = dict[str, Any]
 
 
 def contenders(builds: list[int]) -> Iterator[Cell]:
@@ -72,27 +70,9 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     return tool_grpo(world, scores, method, keywords, Regime(**one["regime"]))
 
 
-def work(cells: list[Cell], results: Path, cache: str) -> None:
-    """Run the cells that no call has finished or is running; append each result when it is there."""
-    locks = Path(cache) / ".turns"
-    locks.mkdir(parents=True, exist_ok=True)
-    for one in cells:
-        name = _name(one)
-        try:
-            with FileLock(locks / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock", timeout=0):
-                if name in {_name(row["cell"]) for row in rows_of(results)}:
-                    continue
-                result = run(one, cache)
-                with FileLock(locks / "results.lock"), results.open("a") as file:
-                    file.write(json.dumps({"cell": one, **result}) + "\n")
-                print(f"{name}: accuracy {result['accuracy']:.3f}, calls {result['calls']:.2f}", flush=True)
-        except Timeout:
-            continue
-
-
-def rows_of(results: Path) -> list[dict[str, Any]]:
-    """What has been finished so far."""
-    return read_json_lines(results, may_be_cut=True) if results.exists() else []
+def told(result: dict[str, Any]) -> str:
+    """A result in a few words."""
+    return f"accuracy {result['accuracy']:.3f}, calls {result['calls']:.2f}"
 
 
 def table(rows: list[dict[str, Any]], part: str) -> str:
@@ -125,10 +105,6 @@ def table(rows: list[dict[str, Any]], part: str) -> str:
     return "\n".join(out)
 
 
-def _name(one: Cell) -> str:
-    return json.dumps(one, sort_keys=True)
-
-
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
@@ -148,7 +124,8 @@ def main() -> None:
             print(f"## {part}\n\n{table(rows_of(args.results), part)}\n")
         return
     args.results.parent.mkdir(parents=True, exist_ok=True)
-    work(list(PARTS[args.what](args.builds)), args.results, args.cache)
+    cells = PARTS[args.what](args.builds)
+    work(cells, partial(run, cache=args.cache), args.results, Path(args.cache) / ".turns", told)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rlhf_prm.judges.decomposed import ASPECTS
 from rlhf_prm.toyworld.checker import step_facts
+from rlhf_prm.toyworld.judge import SeededAnswers
 from rlhf_prm.toyworld.problems import FILLERS, HEADER, SEPARATOR, ChainProblem, result
 
 _ANSWER = re.compile(r"Answer: \\boxed\{(\d)\}")
@@ -48,7 +49,7 @@ def aspect_verdicts(problem: ChainProblem | str, steps: Sequence[str]) -> list[d
     return verdicts
 
 
-class AspectJudge:
+class AspectJudge(SeededAnswers):
     """A ``Generator`` that answers the small questions of ``judges.decomposed`` about toy solutions.
 
     Half of its errors are random, half systematic: about certain lines it is always mistaken in a respect.
@@ -61,19 +62,6 @@ class AspectJudge:
 
     def __init__(self, flips: Mapping[str, float], seed: int) -> None:
         self.flips, self.seed = dict(flips), seed
-
-    def generate(
-        self,
-        prompts: Sequence[list[dict[str, str]]],
-        n: int = 1,
-        *,
-        seed: int | Sequence[int] | None = None,
-        stop: Sequence[str] | None = None,
-    ) -> list[list[str]]:
-        """``n`` answers to every question; a list of seeds has one per question."""
-        seeds = seed if isinstance(seed, Sequence) else [f"{seed} {i}" for i in range(len(prompts))]
-        streams = [random.Random(one) for one in seeds]
-        return [[self._answer(chat, rng) for _ in range(n)] for chat, rng in zip(prompts, streams, strict=True)]
 
     def _answer(self, chat: list[dict[str, str]], rng: random.Random) -> str:
         question = chat[-1]["content"]

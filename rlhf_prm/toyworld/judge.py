@@ -2,6 +2,7 @@
 
 import random
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from rlhf_prm.toyworld.checker import CHAINS, Checker
@@ -9,7 +10,28 @@ from rlhf_prm.toyworld.checker import CHAINS, Checker
 _PARAGRAPH = re.compile(r"<paragraph_\d+>\n(.*?)\n?</paragraph_\d+>", re.DOTALL)
 
 
-class FallibleJudge:
+class SeededAnswers(ABC):
+    """A ``Generator`` whose answers follow from the question and a random stream of its own."""
+
+    def generate(
+        self,
+        prompts: Sequence[list[dict[str, str]]],
+        n: int = 1,
+        *,
+        seed: int | Sequence[int] | None = None,
+        stop: Sequence[str] | None = None,
+    ) -> list[list[str]]:
+        """``n`` answers to every question; a list of seeds has one per question."""
+        seeds = seed if isinstance(seed, Sequence) else [f"{seed} {i}" for i in range(len(prompts))]
+        streams = [random.Random(one) for one in seeds]
+        return [[self._answer(chat, rng) for _ in range(n)] for chat, rng in zip(prompts, streams, strict=True)]
+
+    @abstractmethod
+    def _answer(self, chat: list[dict[str, str]], rng: random.Random) -> str:
+        """One answer to the last message."""
+
+
+class FallibleJudge(SeededAnswers):
     """A ``Generator`` that answers the judge's question in the form of arXiv 2501.07301.
 
     It looks at one paragraph after the other, takes the ones before as they stand, and stops at the first it believes
@@ -24,19 +46,6 @@ class FallibleJudge:
 
     def __init__(self, flips: float, seed: int, checker: Checker = CHAINS) -> None:
         self.flips, self.seed, self.checker = flips, seed, checker
-
-    def generate(
-        self,
-        prompts: Sequence[list[dict[str, str]]],
-        n: int = 1,
-        *,
-        seed: int | Sequence[int] | None = None,
-        stop: Sequence[str] | None = None,
-    ) -> list[list[str]]:
-        """``n`` answers to every question; a list of seeds has one per question."""
-        seeds = seed if isinstance(seed, Sequence) else [f"{seed} {i}" for i in range(len(prompts))]
-        streams = [random.Random(one) for one in seeds]
-        return [[self._answer(chat, rng) for _ in range(n)] for chat, rng in zip(prompts, streams, strict=True)]
 
     def _answer(self, chat: list[dict[str, str]], rng: random.Random) -> str:
         question = chat[-1]["content"]

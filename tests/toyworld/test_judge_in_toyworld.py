@@ -2,6 +2,7 @@
 
 import math
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from rlhf_prm.toyworld.checker import step_labels
 from rlhf_prm.toyworld.judge import FallibleJudge
 from rlhf_prm.toyworld.quick_grpo import Regime, quick_grpo
 
-BENCHMARK = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "dense_rewards.py"), run_name="benchmark")
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))  # as where it is run: its neighbours are found
+BENCHMARK = runpy.run_path(str(BENCHMARKS / "dense_rewards.py"), run_name="benchmark")
+sys.path.remove(str(BENCHMARKS))
 
 
 def solutions(world, count=12):

@@ -1,6 +1,8 @@
 """Shared fixtures. Everything runs offline, on tiny models made in the tests."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -52,6 +54,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
     if config.getoption("dist", "no") == "loadgroup":
         items.sort(key=lambda item: "two_ranks" not in item.fixturenames)  # the longest first
+
+
+# Trainers collect garbage at the end of each training. Among all that torch, TRL and the tests have imported this takes
+# half a second, longer than most trainings: so the collector is told to leave alone what has been imported.
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # imports leave no garbage
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.enable()
+    freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    yield
+    if nextitem is not None and nextitem.path != item.path:
+        freeze()  # what the tests of this file were the first to import
+
+
+def freeze() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

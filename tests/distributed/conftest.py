@@ -9,9 +9,11 @@ import trl
 import yaml
 from safetensors.torch import load_file, save_file
 
+from tests.distributed.implicit_run import models_in
 from tests.distributed.launch import Finished, free_port, launch, rank_results
 from tests.prm import prm_checkpoints
-from tests.prm_training.conftest import language_model
+from tests.prm_training.conftest import language_model, untrained_prm
+from tests.tiny import tiny_policy
 
 SCRIPT, FSDP2_SCRIPT = "tests/distributed/ranks.py", "tests/distributed/fsdp2_run.py"
 TRAINED = "grpo,ppo,grpo-resume,ppo-resume,ppo-sampled,grpo-live,grpo-tokens,ppo-tokens,grpo-turns,ppo-turns"
@@ -23,10 +25,18 @@ WORLD |= {"sft_updates": 3, "sft_batch": 32, "prm_updates": 2, "prm_batch": 16, 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """What the ranks load: a folder of PRMs, a language model to train a PRM from, and the settings of a world."""
+    """What the ranks load.
+
+    Args:
+        prms: a folder of PRMs; ``small`` is one that learns along.
+        language_model: what a PRM is trained from.
+        implicit: a folder of the two models of an implicit PRM.
+        world: the settings of a world.
+    """
 
     prms: Path
     language_model: Path
+    implicit: Path
     world: Path
 
 
@@ -57,7 +67,8 @@ def jobs_of(config: str, checkpoints: Checkpoints) -> list[str]:
     zero, training = "zero" in config, f"prm_training:{checkpoints.language_model}"
     jobs = [f"scripted:{TRAINED}" + ",grpo-prm,ppo-prm" * zero, f"rollback:{ROLLED_BACK}", training]
     if config == "cpu_ddp":
-        jobs.append(f"world:{checkpoints.world}")
+        refresh, implicit = f"refresh:{checkpoints.prms / 'small'}", f"implicit:{checkpoints.implicit}"
+        jobs += [refresh, implicit, f"world:{checkpoints.world}"]
     if config == "cpu_zero3":
         jobs += [f"sharded_prm:{checkpoints.prms}", "failing"]
     return jobs
@@ -78,9 +89,12 @@ def checkpoints(tmp_path_factory) -> Checkpoints:
     weights = load_file(root / "headless" / "model.safetensors")
     del weights["score.2.bias"]
     save_file(weights, root / "headless" / "model.safetensors", {"format": "pt"})
+    untrained_prm(root / "small")
+    for seed, model in enumerate(models_in(root / "two-models")):
+        tiny_policy(seed=seed).save_pretrained(model)
     world = root / "world.json"
     world.write_text(json.dumps(WORLD))
-    return Checkpoints(root, language_model(root / "language-model"), world)
+    return Checkpoints(root, language_model(root / "language-model"), root / "two-models", world)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
     freeze()
+    if "datasets" in sys.modules:
+        forget_earlier_maps()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,6 +84,18 @@ def freeze() -> None:
     gc.freeze()
 
 
+def forget_earlier_maps() -> None:
+    """``Dataset.map`` does not look whether it has done the same before.
+
+    It would pickle the function with all functions that it calls, to know it again: 0.4 s a time where types are
+    checked. No test maps the same rows by the same function twice.
+    """
+    from datasets import arrow_dataset, fingerprint
+
+    for module in (fingerprint, arrow_dataset):
+        module.update_fingerprint = lambda *_: fingerprint.generate_random_fingerprint()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of whole public data sets, which a clone does not have; tests that need it skip where it is absent."""
@@ -90,3 +105,15 @@ def shared_data() -> Path:
             f"OpenR samples): a folder of them, named by {DATA_VARIABLE}"
         )
     return SHARED
+
+
+@pytest.fixture
+def empty_pages(monkeypatch) -> None:
+    """A run's page is an empty file: drawing its charts takes longer than to train a small run."""
+
+    def left(folder: Path) -> Path:
+        page = folder / "report.html"
+        page.write_text("")
+        return page
+
+    monkeypatch.setattr("rlhf_prm.runs.train.write_report", left)

@@ -35,10 +35,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import datasets
 import torch
 import transformers
+import yaml
 from cells import Cell, rows_of, work
 
 from reward import METHODS
-from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
 from rlhf_prm.files import write_json_lines
 from rlhf_prm.judges.load import load_judge
@@ -52,7 +52,6 @@ from rlhf_prm.statistics import (
     difference_p_value,
     holm_adjusted,
     mean_interval,
-    predicted_first_error,
 )
 from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
 from rlhf_prm.toyworld.hostile import HOSTILE, HostileScorer
@@ -81,6 +80,8 @@ REGIMES: dict[str, dict[str, Any]] = {
 }
 # CPU-seconds of a training on the learned PRM over those of outcome-only, of as many updates, both measured in one go.
 COST = {"plain": 1.15, "long": 1.13, "filler": 1.20, "gold10": 1.12}
+# Tokens of an update with one vote of the judge, read and written, over those that the policy writes in it.
+TOKENS = 6
 
 
 def cell(part: str, world: str, build: int, scorer: str, method: str, regime: dict[str, Any], **more: Any) -> Cell:
@@ -151,15 +152,23 @@ def tuning(builds: list[int]) -> Iterator[Cell]:
 
 
 def judges(builds: list[int]) -> Iterator[Cell]:
-    """The fallible judge itself as scorer, with 1 and 4 votes, against the PRM from its labels and the ceiling."""
+    """The fallible judge itself as scorer, with 1 and 4 votes, against the PRM from its labels and the ceiling.
+
+    The PRM of a judge that is wrong about 10 % of the operations, and the ceiling, are those of `contenders`. Outcome-only
+    also runs for as many tokens as a run with one vote takes.
+    """
     asked = [f"judge:votes={votes},flips={flips}" for flips in (0.1, 0.2) for votes in (1, 4)]
     for build in builds:
         for world in ("plain", "long"):
             yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
-            for scorer in ("learned", "oracle", *asked):
+            for scorer in ("learned", "oracle"):
+                yield cell("contenders", world, build, scorer, METHOD, REGIMES[world])
+            for scorer in (*asked, "learned:judge_flips=0.2"):
                 yield cell("judges", world, build, scorer, METHOD, REGIMES[world])
             for method in ("capo", "fapo"):
                 yield cell("judges", world, build, asked[1], method, REGIMES[world])
+            longer = {**REGIMES[world], "max_steps": TOKENS * Regime(**REGIMES[world]).max_steps}
+            yield cell("judges", world, build, "none", "outcome", longer)
 
 
 def vine(builds: list[int]) -> Iterator[Cell]:
@@ -188,7 +197,7 @@ def world_of(one: Cell, cache: str) -> ToyWorld:
     chosen = dict(LEARNED)
     if name == "learned" and given:
         key, value = given.split("=")
-        chosen |= {key: int(value) if value.isdigit() else value}
+        chosen |= {key: yaml.safe_load(value)}
         if key == "label_source":
             chosen |= {"judge_votes": 1}
     return build_world(ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **chosen), cache)
@@ -229,7 +238,7 @@ def judge_of(given: str, build: int) -> JudgeScorer:
 def run(one: Cell, cache: str) -> dict[str, Any]:
     """Train and measure; for the curve also what preflight says of the scorer on the starting policy's samples.
 
-    For the judges also what the judge has cost in all, and the first-error F1 of each scorer on the same solutions.
+    For the judges also what the judge has cost in all.
     """
     world = world_of(one, cache)
     scorer = scorer_of(one, world)
@@ -238,17 +247,9 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     )
     if isinstance(scorer, JudgeScorer):
         result["judge"] = vars(scorer.stats).copy()  # of the training alone; tokens are characters / 3.5
-    if one["part"] in ("curve", "hostile") or (one["part"] == "contenders" and scorer is not None):
+    if one["part"] in ("curve", "hostile", "judges") or (one["part"] == "contenders" and scorer is not None):
         result["measures"] = preflight_measures(scored(checked_samples(world, MEASURED, 8), scorer))
-    if one["part"] == "judges":
-        result["first_error"] = first_error_metrics(scored(checked_samples(world, 100, 8), scorer))
     return result
-
-
-def first_error_metrics(samples: list[SampledProblem]) -> dict[str, float]:
-    """ProcessBench's metrics of the samples' step scores against their exact first errors."""
-    predictions = [predicted_first_error(row) for sample in samples for row in sample.step_scores]
-    return processbench_metrics(predictions, [error for sample in samples for error in sample.first_errors])
 
 
 def told(result: dict[str, Any]) -> str:
@@ -307,10 +308,11 @@ def table(rows: list[dict[str, Any]], part: str) -> str:
 
 def judge_table(rows: list[dict[str, Any]]) -> str:
     """Per world, scorer and method of ``judges``: first-error F1, and what an update asks of judge and policy."""
+    judged = {row["cell"]["world"] for row in rows if row["cell"]["part"] == "judges"}
     runs: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         one = row["cell"]
-        if one["part"] == "judges":
+        if one["part"] == "judges" or (one["part"] == "contenders" and one["world"] in judged):
             runs[one["world"], one["scorer"], one["method"]].append(row)
     out = [
         "| world | scorer | method | builds | accuracy | F1 | questions / update | tokens / update | policy tokens |"
@@ -324,10 +326,16 @@ def judge_table(rows: list[dict[str, Any]]) -> str:
             (one.get("judge_prompt_tokens", 0) + one.get("judge_completion_tokens", 0)) / updates for one in spent
         ]
         cells = [world, scorer, method, str(len(found)), f"{_mean([row['accuracy'] for row in found]):.3f}"]
-        cells += [f"{_mean([row['first_error']['f1'] for row in found]):.3f}", f"{_mean(asked):.0f}"]
+        cells += [_mean_f1(found), f"{_mean(asked):.0f}"]
         cells += [f"{_mean(tokens):,.0f}", f"{_mean([row['generated_tokens'] for row in found]) / updates:,.0f}"]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
+
+
+def _mean_f1(rows: list[dict[str, Any]]) -> str:
+    """Mean first-error F1 of a scorer on the starting policies' solutions; nothing for outcome-only."""
+    found = [row["measures"]["first_error_f1"] for row in rows if "measures" in row]
+    return f"{_mean(found):.3f}" if found else ""
 
 
 def _mean(values: list[float]) -> float:

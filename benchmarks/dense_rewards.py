@@ -154,8 +154,8 @@ def tuning(builds: list[int]) -> Iterator[Cell]:
 def judges(builds: list[int]) -> Iterator[Cell]:
     """The fallible judge itself as scorer, with 1 and 4 votes, against the PRM from its labels and the ceiling.
 
-    The PRM of a judge that is wrong about 10 % of the operations, and the ceiling, are those of `contenders`. Outcome-only
-    also runs for as many tokens as a run with one vote takes.
+    The PRM of a judge that is wrong about 10 % of the operations, and the ceiling, are those of `contenders`.
+    Outcome-only also runs for as many tokens as a run with one vote takes.
     """
     asked = [f"judge:votes={votes},flips={flips}" for flips in (0.1, 0.2) for votes in (1, 4)]
     for build in builds:

@@ -9,12 +9,12 @@
     python benchmarks/dense_rewards.py judges --builds 23 24 25        # the judge itself as scorer, with its cost
     python benchmarks/dense_rewards.py vine --builds 23 24 25         # live Monte-Carlo values of step prefixes
     python benchmarks/dense_rewards.py measure                         # what preflight says of them, anew
-    python benchmarks/dense_rewards.py show --builds 23 24             # the tables of what is there of these builds
     python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
 
 A cell is one training run (15 to 60 seconds on one core, after its world has been built); finished ones are kept in
 ``benchmarks/results/dense_rewards.jsonl`` and not run again. Several calls may share the work: each claims a cell by a
 lock. ``rlhf_prm.toyworld.quick_grpo`` trains; the baseline's regime was tuned on builds 10 and 11 (``tuning``).
+``benchmarks/dense_rewards_tables.py`` prints the tables.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import math
 import os
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -47,12 +46,6 @@ from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.prm import load_prm
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.scorers import Scorer
-from rlhf_prm.statistics import (
-    difference_interval,
-    difference_p_value,
-    holm_adjusted,
-    mean_interval,
-)
 from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
 from rlhf_prm.toyworld.hostile import HOSTILE, HostileScorer
 from rlhf_prm.toyworld.judge import FallibleJudge
@@ -273,75 +266,6 @@ def measure(results: Path, cache: str) -> None:
     write_json_lines(results, rows)
 
 
-def table(rows: list[dict[str, Any]], part: str) -> str:
-    """Per world: scorer, method and regime against outcome-only of the same builds, Holm-adjusted within the part."""
-    runs: dict[tuple, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        one = row["cell"]
-        if one["part"] == part or (one["scorer"] == "none" and one["part"] == "contenders"):
-            runs[one["world"], one["scorer"], one["method"], json.dumps(one["regime"])][one["build"]] = row
-    lines, comparisons = [], []
-    for key, by_build in sorted(runs.items()):
-        world = key[0]
-        usual = (world, "none", "outcome", json.dumps(REGIMES[world]))
-        base = runs.get((world, "none", "outcome", key[3])) or runs.get(usual, {})
-        paired = [b for b in by_build if b in base]
-        gains = {
-            metric: [by_build[b][metric] - base[b][metric] for b in paired]
-            for metric in ("accuracy", "process_accuracy")
-        }
-        comparisons.append(math.nan if key[2] == "outcome" else difference_p_value(gains["accuracy"]))
-        lines.append((key, by_build, gains))
-    out = ["| world | scorer | method | regime | builds | accuracy | all right | gain | gain, all right | p (Holm) |"]
-    out.append("|---|---|---|---|---|---|---|---|---|---|")
-    for (key, by_build, gains), p in zip(lines, holm_adjusted(comparisons), strict=True):
-        world, scorer, method, regime = key
-        means = [mean_interval([r[m] for r in by_build.values()]).mean for m in ("accuracy", "process_accuracy")]
-        shown = [""] * 3
-        if method != "outcome":
-            intervals = [difference_interval(gains[m]) for m in ("accuracy", "process_accuracy")]
-            shown = [f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})" for i in intervals] + [f"{p:.3f}"]
-        cells = [world, scorer, method, regime, str(len(by_build)), f"{means[0]:.3f}", f"{means[1]:.3f}", *shown]
-        out.append("| " + " | ".join(cells) + " |")
-    return "\n".join(out)
-
-
-def judge_table(rows: list[dict[str, Any]]) -> str:
-    """Per world, scorer and method of ``judges``: first-error F1, and what an update asks of judge and policy."""
-    judged = {row["cell"]["world"] for row in rows if row["cell"]["part"] == "judges"}
-    runs: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        one = row["cell"]
-        if one["part"] == "judges" or (one["part"] == "contenders" and one["world"] in judged):
-            runs[one["world"], one["scorer"], one["method"]].append(row)
-    out = [
-        "| world | scorer | method | builds | accuracy | F1 | questions / update | tokens / update | policy tokens |"
-    ]
-    out.append("|---|---|---|---|---|---|---|---|---|")
-    for (world, scorer, method), found in sorted(runs.items()):
-        updates = Regime(**found[0]["cell"]["regime"]).max_steps
-        spent = [row.get("judge", {}) for row in found]
-        asked = [one.get("judge_calls", 0) / updates for one in spent]
-        tokens = [
-            (one.get("judge_prompt_tokens", 0) + one.get("judge_completion_tokens", 0)) / updates for one in spent
-        ]
-        cells = [world, scorer, method, str(len(found)), f"{_mean([row['accuracy'] for row in found]):.3f}"]
-        cells += [_mean_f1(found), f"{_mean(asked):.0f}"]
-        cells += [f"{_mean(tokens):,.0f}", f"{_mean([row['generated_tokens'] for row in found]) / updates:,.0f}"]
-        out.append("| " + " | ".join(cells) + " |")
-    return "\n".join(out)
-
-
-def _mean_f1(rows: list[dict[str, Any]]) -> str:
-    """Mean first-error F1 of a scorer on the starting policies' solutions; nothing for outcome-only."""
-    found = [row["measures"]["first_error_f1"] for row in rows if "measures" in row]
-    return f"{_mean(found):.3f}" if found else ""
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
 def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """(measures, gain) of every run with measures, in the world's regime: what ``preflight_validation.py`` reads."""
     base = {
@@ -366,7 +290,7 @@ def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*PARTS, "measure", "show", "pairs"))
+    parser.add_argument("part", choices=(*PARTS, "measure", "pairs"))
     parser.add_argument("--builds", type=int, nargs="+", default=list(range(23, 31)), help="default: 23 to 30")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -383,11 +307,6 @@ def main() -> None:
         sys.stdout.write(text) if args.output is None else args.output.write_text(text)
     elif args.part == "measure":
         measure(args.results, args.cache)
-    elif args.part == "show":
-        rows = [row for row in rows_of(args.results) if row["cell"]["build"] in args.builds]
-        for part in PARTS:
-            print(f"## {part}\n{table(rows, part)}\n")
-        print(f"## judges: what they find and what they cost\n{judge_table(rows)}\n")
     else:
         cells = [one for one in PARTS[args.part](args.builds) if one["world"] in args.worlds]
         work(cells, partial(run, cache=args.cache), args.results, Path(args.cache) / ".dense_rewards", told)

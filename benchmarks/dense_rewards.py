@@ -266,8 +266,8 @@ def measure(results: Path, cache: str) -> None:
     write_json_lines(results, rows)
 
 
-def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """(measures, gain) of every run with measures, in the world's regime: what ``preflight_validation.py`` reads."""
+def pairs_with_cells(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Cell]]:
+    """(measures, gain) of every run with measures, in the world's regime, and the cell of that run."""
     base = {
         (row["cell"]["world"], row["cell"]["build"], json.dumps(row["cell"]["regime"])): row["accuracy"]
         for row in rows
@@ -281,11 +281,14 @@ def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         before, after = base[key], row["accuracy"]
         error = math.sqrt((before * (1 - before) + after * (1 - after)) / 2048)
-        found.append(
-            {"measures": row["measures"], "gain": after - before, "gain_se": error}
-            | {"world": one["world"], "build": one["build"], "prm": one["scorer"]}
-        )
+        pair = {"measures": row["measures"], "gain": after - before, "gain_se": error}
+        found.append((pair | {"world": one["world"], "build": one["build"], "prm": one["scorer"]}, one))
     return found
+
+
+def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ``preflight_validation.py`` reads; the runs of ``judges`` came after its rule was fitted."""
+    return [pair for pair, one in pairs_with_cells(rows) if one["part"] != "judges"]
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Shared fixtures. Everything runs offline, on tiny models made in the tests."""
 
+import functools
 import gc
 import os
 import sys
@@ -70,6 +71,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     freeze()
     if "datasets" in sys.modules:
         forget_earlier_maps()
+    if "accelerate" in sys.modules:
+        remember_packages()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -94,6 +97,13 @@ def forget_earlier_maps() -> None:
 
     for module in (fingerprint, arrow_dataset):
         module.update_fingerprint = lambda *_: fingerprint.generate_random_fingerprint()
+
+
+def remember_packages() -> None:
+    """accelerate reads a package's metadata once, and not at every update to ask for DeepSpeed and PEFT."""
+    from accelerate.utils import imports
+
+    imports._is_package_available = functools.cache(imports._is_package_available)
 
 
 @pytest.fixture(scope="session")

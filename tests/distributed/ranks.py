@@ -41,12 +41,13 @@ JOBS = {
 def main() -> None:
     torch.set_num_threads(1)
     prepare_cpu_ranks()
-    gc.freeze()  # each training ends with a full collection, which need not walk through what has been imported
     root, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")
     for argument in sys.argv[2:]:
         job, _, parts = argument.partition(":")
         folder = root / job
         folder.mkdir(exist_ok=True)
+        gc.collect()
+        gc.freeze()  # each training ends with a full collection, which need not walk through all that was imported
         results = JOBS[job](folder, parts.split(","))
         (folder / f"rank{rank}.json").write_text(json.dumps(results))
 

@@ -48,7 +48,7 @@ def recipe(monkeypatch, stage_cache):
     return run
 
 
-def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
+def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys, request):
     small = ("--per_device_train_batch_size", "16")
     summary = recipe(tmp_path, *small)
     assert (
@@ -79,6 +79,7 @@ def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
     assert "PRM: first-error F1" in printed and "audit:" in printed
     assert "accuracy" in printed and "outcome" in printed and "time:" in printed
 
+    request.getfixturevalue("empty_pages")
     again = recipe(tmp_path, *small, "--seed", "0")
     timed = ("seconds", "versions", "settings")
     assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in summary.items() if k not in timed}

@@ -103,7 +103,7 @@ def test_the_oracle_takes_the_place_of_the_prm(recipe, tmp_path):
     world = json.dumps(SMALL | {"sft_updates": 60, "sft_batch": 32})
     cache = tmp_path / "cache"  # of its own: no PRM may be built there
     flags = ("--world_settings", world, "--max_steps", "4", "--baseline", "none", "--stage_cache", str(cache))
-    flags += ("--ceiling", "false")
+    flags += ("--ceiling", "false", "--per_device_train_batch_size", "32")
     summary = recipe(tmp_path, *flags, "--prm", "oracle")
     assert summary["prm"]["first_error"]["error_accuracy"] == 1.0  # it scores what the labels say
     assert "prm" not in summary["seconds"] and not list(cache.glob("prm-*"))  # none was built

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from rlhf_prm.generation.prompts import prompt_ids
@@ -39,7 +39,7 @@ class TeacherOnTexts:
             starts = [start for start, _ in read["offset_mapping"]]
             ends = list(accumulate(len(step) + len(self.separator) for step in row))  # a step ends with its separator
             stops = [bisect_left(starts, end) for end in ends]
-            lengths.append([stop - start for start, stop in zip([0, *stops], stops, strict=False)])
+            lengths.append([stop - start for start, stop in pairwise([0, *stops])])
             sequences.append((prompt_ids(self.tokenizer, self.template(problem)), list(read["input_ids"])))
         ratios = zip(self.teacher.log_probs(sequences), self.policy.log_probs(sequences), strict=True)
         return [step_scores(of - own, counts) for (of, own), counts in zip(ratios, lengths, strict=True)]

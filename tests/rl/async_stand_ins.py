@@ -1,7 +1,7 @@
 """What TRL's AsyncGRPO has on GPUs, for a CPU: a vLLM server, the sending of weights, flash attention, an HTTP client.
 
-Nothing else is replaced: trainer, rollout worker, queue, packing and loss are TRL's, as they come. The HTTP client is put
-in place where aiohttp is not installed, also in the worker's process, which imports this module with the scorer.
+Nothing else is replaced: trainer, rollout worker, queue, packing and loss are TRL's, as they come. The HTTP client is
+put in place where aiohttp is not installed, also in the worker's process, which imports this module with the scorer.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,9 +80,7 @@ def attention_of_segments(
     """``flash_attn_varlen_func``, one segment after the other: (N, H, D) over (K, H_kv, D)."""
     assert causal and window_size == (-1, -1)
     found = []
-    for (q0, q1), (k0, k1) in zip(
-        zip(ends_q, ends_q[1:], strict=False), zip(ends_k, ends_k[1:], strict=False), strict=True
-    ):
+    for (q0, q1), (k0, k1) in zip(pairwise(ends_q), pairwise(ends_k), strict=True):
         # (H, N, D); the last query sees all keys, and each one before it one key fewer.
         q, k, v = (x.transpose(0, 1) for x in (query[q0:q1], key[k0:k1], value[k0:k1]))
         seen = torch.ones(q1 - q0, k1 - k0).tril(diagonal=int((k1 - k0) - (q1 - q0))).bool()

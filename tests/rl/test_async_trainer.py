@@ -1,4 +1,4 @@
-"""The whole asynchronous trainer on a CPU: TRL's worker, queue, packing and loss give the synchronous trainer's weights.
+"""The whole asynchronous trainer on a CPU: TRL's worker, queue and loss end in the synchronous trainer's weights.
 
 A server in this process samples with the weights that it was sent; what else stands in is said in ``async_stand_ins``.
 """

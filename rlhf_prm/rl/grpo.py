@@ -40,6 +40,7 @@ from rlhf_prm.rl.rollout_scoring import (
 )
 from rlhf_prm.rl.sampled import Sampled
 from rlhf_prm.rl.scorers import Scorer
+from rlhf_prm.rl.scoring_in_parts import ScoringInParts, check_parts, sampled_in_parts
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.rl.thoughts import refuse_unopened, tell_of_thoughts
@@ -143,7 +144,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.last_rollouts: ScoredBatch | None = None
         self.verified_rows: list[ScoredRollout] = []
         self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
-        self._scoring_of_batch: StartedScoring | None = None
+        self._scoring_of_batch: StartedScoring | ScoringInParts | None = None
         self._reports = EnvironmentReports([])
         self._told: list[Told] = []  # of the newest completions
         self._reported: list[Reported] = []
@@ -174,6 +175,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             tell_of_thoughts(verifier, self)
         if outcome_reward in reward_funcs:
             tell_of_thoughts(shared_verifier(), self)
+        check_parts(self, step_scorer)
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
 
@@ -183,8 +185,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
         return bool(self.tools) or self.rollout_func is not None
 
     def _generate(self, prompts):
-        """As TRL's; the verifier and a judge begin while TRL computes log-probabilities."""
-        self._reports = EnvironmentReports(self.environments or [])
+        """As TRL's; the verifier and a judge begin while TRL computes log-probabilities, or samples other groups."""
+        self._reports, self._prompts = EnvironmentReports(self.environments or []), prompts
         hide_from_policy(self, OWN_METHODS)
         output = super()._generate(prompts)
         if self.samples_only:
@@ -197,16 +199,33 @@ class ProcessGRPOTrainer(GRPOTrainer):
         else:
             self._reported = reported_by_rollout_func(extra_fields, turns)
         adds_columns = bool(extra_fields)  # a rollout_func may bring problems and solutions of its own
-        if self._sampled_for is not None and not adds_columns:
+        if self._sampled_for is not None and not adds_columns and self._scoring_of_batch is None:
             self._scoring_of_batch = self._started_scoring(self._sampled_for, prompts, completion_ids)
         return output
 
-    def _generate_single_turn(self, *args, **kwargs):
-        """As TRL's; the environments are asked what the last turn has earned, and for the state of the next."""
-        self._reports.before_turn()
-        return super()._generate_single_turn(*args, **kwargs)
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
+        """As TRL's; the environments are asked what the last turn has earned, and for the state of the next.
 
-    def _started_scoring(self, inputs, prompts, completion_ids_list) -> StartedScoring:
+        With ``groups_at_once`` it is called for so many groups at a time, and scoring begins with the first.
+        """
+        self._reports.before_turn()
+        size, theirs = self.args.groups_at_once * num_generations, super()._generate_single_turn
+        scored = self._sampled_for is not None and not self.samples_only
+        if not scored or not size or size >= len(prompt_ids) or len(prompt_ids) % num_generations:
+            return theirs(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
+        batch = self._scoring_of_batch = ScoringInParts(self.scoring)
+
+        def begun(rows: slice, completion_ids: list[list[int]]) -> None:
+            started = self._started_scoring(self._sampled_for[rows], self._prompts[rows], completion_ids, alone=True)
+            batch.parts.append(started)
+
+        def sample(rows: slice) -> tuple:
+            return theirs(prompt_ids[rows], images, multimodal_fields, num_generations, **kwargs)
+
+        return sampled_in_parts(sample, len(prompt_ids), size, begun)
+
+    def _started_scoring(self, inputs, prompts, completion_ids_list, alone=False) -> StartedScoring:
+        """``alone``: the policy wrote everything."""
         given = prompts if self.environments else [row["prompt"] for row in inputs]  # with what `reset` has told
         return self.scoring.start(
             prompts=[prompt_text(prompt) for prompt in prompts],
@@ -215,8 +234,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             completion_ids=completion_ids_list,
             policy_prompts=prompts,
             learning=self.model.training,
-            told=self._told,
-            reports=self._reported,
+            told=None if alone else self._told,
+            reports=None if alone else self._reported,
         )
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):

@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if is_long(item):
             item.add_marker(pytest.mark.long)
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    if config.getoption("dist", "no") == "loadgroup":
+    if hasattr(config, "workerinput"):  # a process of xdist's; --dist reads "no" there
         # The longest first: what comes last is so short that no process waits for the other at the end.
         items.sort(key=lambda item: ("two_ranks" not in item.fixturenames, not is_long(item)))
 

@@ -1,4 +1,4 @@
-"""Questions to a generator beside other work: one job at a time, in a thread of its own."""
+"""Runs questions to a generator in the background, one job at a time, in a separate thread."""
 
 import asyncio
 import threading
@@ -16,20 +16,20 @@ Finished = Callable[[Any, Any], None]
 
 
 class Background:
-    """Runs jobs in a daemon thread, so that Ctrl-C need not wait for a slow host; one after the other."""
+    """Runs jobs one after the other in a daemon thread, so that Ctrl-C need not wait for a slow host."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
 
     def start(self, job: Callable[[], Any]) -> Future:
-        """The future of ``job()``; what it raises is raised by ``result``."""
+        """The future of ``job()``; an exception of the job is raised by ``result``."""
         future: Future = Future()
 
         def work() -> None:
             with self._turn:
                 try:
                     future.set_result(job())
-                except BaseException as error:  # whatever it is belongs to whoever waits for the result
+                except BaseException as error:  # it is raised where the result is awaited
                     future.set_exception(error)
 
         threading.Thread(target=work, name="judge", daemon=True).start()
@@ -39,10 +39,10 @@ class Background:
 def drive(
     tasks: Iterable[tuple[Any, Task]], generator: Generator, finished: Finished, seconds: float | None = None
 ) -> None:
-    """Run the tasks to their ends, each given to ``finished(key, result)``: on endpoints concurrently, else in batches.
+    """Run the tasks, and call ``finished(key, result)`` for each: concurrently on endpoints, else in batches.
 
     Args:
-        seconds: after so many, questions to endpoints are given up and their tasks left unfinished. A call to a
+        seconds: after this time, questions to endpoints are given up and their tasks stay unfinished. A call to a
             generator in this process cannot be given up.
     """
     if not isinstance(generator, EndpointGenerator):
@@ -55,6 +55,6 @@ def drive(
             async with asyncio.timeout(seconds):
                 await run_concurrent(tasks, generator, window=generator.concurrency, finished=finished)
         except TimeoutError:
-            pass  # what is unfinished shows by its absence
+            pass  # ``finished`` is not called for unfinished tasks
 
     asyncio.run(everything())

@@ -1,4 +1,4 @@
-"""One line of an audit: a number, what it means, what it is held against, and a verdict."""
+"""One line of an audit: a number, its meaning, the limits it is compared with, and a verdict."""
 
 from dataclasses import dataclass, field
 
@@ -7,11 +7,11 @@ VERDICTS = ("ok", "with care", "unsafe", "not measured")
 
 @dataclass(frozen=True)
 class AuditRule:
-    """Where ok, with care and unsafe part, and why there.
+    """The limits between ok, with care and unsafe, and where they come from.
 
     Args:
         care, unsafe: the value above which (``higher_is_worse``), or below which, the verdict is that.
-        yardstick: what the limits are taken from, for the reader.
+        yardstick: the source of the limits, for the reader.
     """
 
     care: float
@@ -20,7 +20,7 @@ class AuditRule:
     higher_is_worse: bool = True
 
     def verdict(self, value: float) -> str:
-        """One of VERDICTS; NaN is not measured."""
+        """One of VERDICTS; NaN gives "not measured"."""
         if value != value:
             return "not measured"
         if self.higher_is_worse:
@@ -34,10 +34,10 @@ class AuditLine:
 
     Args:
         name: what was measured.
-        value: the number the verdict stands on; NaN = could not be measured.
+        value: the number that the verdict depends on; NaN = could not be measured.
         verdict: one of VERDICTS.
         meaning: what the number says, in a sentence.
-        yardstick: what it was held against.
+        yardstick: what it was compared with.
         interval: 95 % bootstrap interval over problems, where there is one.
         details: further numbers.
     """
@@ -57,7 +57,7 @@ class AuditLine:
 
 # The paper is arXiv 2501.07301. It names three marks of a PRM that has drifted towards an outcome model: its lowest
 # score sits at the final answer, it passes right answers reached by wrong steps, and "last" is its best aggregation.
-# Each mark is evidence where it is there; where it is not, it clears nobody (see the yardsticks).
+# The presence of a mark is evidence; its absence does not clear a PRM (see the yardsticks).
 RULES: dict[str, AuditRule] = {
     "minimum at the last step": AuditRule(
         0.31,

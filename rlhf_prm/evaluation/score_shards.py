@@ -41,7 +41,7 @@ class ScoreShards:
         self.hash = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def run(self, total: int, *, workers: int, gpus_per_worker: float, done: Callable[[int], None]) -> None:
-        """Score the remaining rows of ``total`` and join the shards; ``done`` is called with each number of new rows."""
+        """Score the remaining rows of ``total`` and join the shards; ``done`` is called with numbers of new rows."""
         self._open()
         shards = range(-(-total // self.shard_size))
         left = [number for number in shards if not self.path(number).exists()]

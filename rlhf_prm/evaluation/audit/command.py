@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probe-problems", type=positive, default=200, help="problems whose solutions the probes rewrite"
     )
     parser.add_argument("--filler", nargs="+", help="filler lines of a probe, in the policy's own language")
-    parser.add_argument(
-        "--categories", type=int, default=0, help="report by this many categories, named by --policy"
-    )
+    parser.add_argument("--categories", type=int, default=0, help="report by this many categories, named by --policy")
     parser.add_argument(
         "--insight", metavar="MODEL", help="a model that summarises the results by category, from the table alone"
     )

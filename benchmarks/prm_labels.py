@@ -1,11 +1,11 @@
-"""How far is each label source's PRM from the gold PRM and from exact labels? In every toy world, build by build.
+"""How far each label source's PRM is from the gold PRM and from exact labels, in every toy world and build.
 
     python benchmarks/prm_labels.py --worlds plain long --builds 10 11
 
 Each PRM is trained on all solutions that its source labels, until its first-error F1 on rows held out from the same
 source stops rising, and measured on held-out problems with exact labels. Every cell is added to
 ``benchmarks/results/prm_labels.json`` when it is done; cells that are there are not done again (unless
-``--redo``), so a run may be stopped and gone on with at any time. About a CPU-minute a cell in the plain world, two in
+``--redo``), so a run may be stopped and continued at any time. About a CPU-minute a cell in the plain world, two in
 the long one. The table goes to the screen.
 """
 

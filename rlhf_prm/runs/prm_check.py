@@ -70,11 +70,17 @@ class PRMCheck(TrainerCallback):
 
 
 def verified_groups(rows: list[ScoredRollout], num_generations: int) -> list[SampledProblem]:
-    """The groups of a batch as verified and scored samples, without rollouts that have no verdict, and without groups
-    in which one rollout is left."""
+    """The groups of a batch as verified and scored samples.
+
+    Rollouts without a verdict, empty rollouts, and groups in which then only one is left are left out. Rollouts
+    whose text has stayed on another rank are included, with empty steps: they were scored and verified there like
+    all others, and only numbers are measured here.
+    """
     groups = []
     for first in range(0, len(rows), num_generations):
-        known = [row for row in rows[first : first + num_generations] if not math.isnan(row.verdict) and row.steps]
+        known = [
+            row for row in rows[first : first + num_generations] if not math.isnan(row.verdict) and not _is_empty(row)
+        ]
         if len(known) > 1:
             groups.append(
                 SampledProblem(
@@ -86,3 +92,8 @@ def verified_groups(rows: list[ScoredRollout], num_generations: int) -> list[Sam
                 )
             )
     return groups
+
+
+def _is_empty(row: ScoredRollout) -> bool:
+    """Whether the policy ended at once, or wrote nothing but white space where the text is known."""
+    return sum(row.lengths) <= 1 or (row.has_text and not any(step.strip() for step in row.steps))

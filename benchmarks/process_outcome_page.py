@@ -8,10 +8,21 @@ import numpy as np
 from rlhf_prm.statistics import mean_interval, rank_correlation
 
 Results = dict[tuple[int, str], dict]
-SOURCES = ("outcome", "mc hard", "mc soft", "judge", "consensus hard", "consensus soft", "gold", "exact labels")
+SOURCES = (
+    "outcome",
+    "outcome 16k",
+    "mc hard",
+    "mc soft",
+    "judge",
+    "consensus hard",
+    "consensus soft",
+    "gold",
+    "exact labels",
+)
 COLUMNS = {
-    "label_accuracy": "labels right", "f1": "F1", "error_accuracy": "error acc.", "correct_accuracy": "correct acc.",
-    "auroc": "step AUROC", "product": "product@8", "min": "min@8", "last": "last@8", "last_minus": "last − best other",
+    "label_accuracy": "labels right", "f1": "F1", "f1_tuned": "F1, tuned", "auroc": "step AUROC",
+    "group_auroc": "answers by min", "last_auroc": "answers by last",
+    "product": "product@8", "min": "min@8", "last": "last@8", "last_minus": "last − best other",
     "minimum_at_last": "min at last", "wrong_process_found": "Table 5",
 }  # fmt: skip
 THRESHOLDS = [k / 8 for k in range(8)]
@@ -22,7 +33,8 @@ ORDERINGS: tuple[tuple[str, tuple[str, str], str], ...] = (
     ("f1", ("mc hard", "judge"), "40.1 < 46.5"),
     ("f1", ("mc hard", "consensus hard"), "40.1 < 46.3"),
     ("f1", ("consensus hard", "gold"), "46.3 < 56.5 (human)"),
-    ("f1", ("outcome", "mc hard"), "38.9 (its 72B) < 40.1"),
+    ("f1", ("outcome 16k", "mc hard"), "38.9 (its 72B) < 40.1"),
+    ("last_minus", ("gold", "outcome 16k"), "−0.9 (human); an outcome model is asked for its last score"),
     ("product", ("gold", "judge"), "64.9 (human) < 65.3"),
     ("product", ("judge", "consensus hard"), "65.3 < 65.7"),
     ("product", ("consensus hard", "mc hard"), "65.7 < 65.9"),

@@ -41,6 +41,7 @@ def encode_row(
     max_length: int | None,
     soft: bool,
     target: str = "steps",
+    verdict_at: str = "last",
 ) -> dict[str, Any]:
     """Token ids, the positions of the step ends, and the labels there.
 
@@ -49,7 +50,8 @@ def encode_row(
     a step at a time. A row may end up with no step at all.
 
     Args:
-        target: ``"outcome"`` has one label, the verdict, at the end of the last step.
+        target: ``"outcome"`` has one label, the verdict, at the end of the last step, and keeps all steps.
+        verdict_at: ``"every_step"``: the verdict is the label of every step of an outcome model's row.
 
     Raises:
         ValueError: more labels than steps, a labelled step without a soft label where they are learnt from, or a row
@@ -57,7 +59,8 @@ def encode_row(
     """
     steps, labels = list(row["completions"]), list(row["labels"])
     if target == "outcome" and steps:
-        labels = [None] * (len(steps) - 1) + [verdict_of(row)]
+        verdict, drop_after_error = verdict_of(row), False
+        labels = [verdict if verdict_at == "every_step" else None] * (len(steps) - 1) + [verdict]
     if len(labels) > len(steps):
         raise ValueError(f"got {len(labels)} labels for {len(steps)} steps of {row['prompt'][:80]!r}")
     error = first_error([label is None or label for label in labels])

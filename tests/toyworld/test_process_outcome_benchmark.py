@@ -1,6 +1,7 @@
 """The tables of ``benchmarks/process_outcome.py``, on made-up results and on a tiny world."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def test_measures_by_hand():
     assert got["f1"] == 1.0 and got["last_minus"] == 0.0 and got["pass"] == 1.0
 
 
+def test_the_threshold_is_chosen_on_other_problems():
+    one = SampledProblem(
+        "p", [["a"], ["b"]], [True, False], ["1", "2"], step_scores=[[0.9], [0.7]], first_errors=[-1, 0]
+    )
+    other = replace(one, step_scores=[[0.75], [0.6]])
+    assert process_outcome.tuned_f1([one], [other]) == {"threshold": pytest.approx(0.8), "f1_tuned": 0.0}
+    assert process_outcome.tuned_f1([other], [one])["f1_tuned"] == 0.0  # .675: its .7 passes
+    assert process_outcome.tuned_f1([one], [one])["f1_tuned"] == 1.0
+
+
 def test_label_facts_by_hand(monkeypatch):
     exact = [StepLabels([True, True], [1.0, 1.0], "gold"), StepLabels([False], [0.0], "gold")]
     monkeypatch.setattr(process_outcome.labels, "gold_labels", lambda rows: exact)
@@ -82,7 +93,18 @@ def test_label_facts_by_hand(monkeypatch):
     assert facts == {"rows": 2, "label_accuracy": 0.5, "label_error_accuracy": 1.0, "label_correct_accuracy": 0.0}
 
 
-@pytest.mark.parametrize("source", [*process_outcome.SOURCES, "mc hard >0.5"])
+def test_the_second_outcome_model_has_the_same_solutions_and_more(small_world, monkeypatch):
+    few = small_world.settings.labelled_solutions
+    monkeypatch.setattr(process_outcome, "MORE", few + 5)
+    process_outcome.more_solutions.cache_clear()
+    solutions, given = process_outcome.labelled(small_world, "outcome 16k")
+    process_outcome.more_solutions.cache_clear()
+    assert len(solutions) == len(given) == few + 5
+    first = process_outcome.labelled(small_world, "outcome")[0]
+    assert [row["prompt"] for row in solutions[:few]] == [row["prompt"] for row in first]
+
+
+@pytest.mark.parametrize("source", [*sorted({*process_outcome.SOURCES} - {"outcome 16k"}), "mc hard >0.5"])
 def test_every_source_labels_the_same_solutions(small_world, source):
     solutions, given = process_outcome.labelled(small_world, source)
     assert len(solutions) == len(given) == small_world.settings.labelled_solutions

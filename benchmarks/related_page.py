@@ -86,7 +86,8 @@ def decomposed(rows: Sequence[Row]) -> str:
     for name in sorted(found, key=lambda one: (not one.startswith("teacher"), "at once" not in one, one)):
         builds = ", ".join(str(row["build"]) for row in rows if name in row["results"])
         lines.append(f"| {name} | {builds} | {' | '.join(mean(found[name][column]) for column in F1_COLUMNS)} |")
-    return "\n".join([*lines, "", *(gap for errors in SMALL if (gap := _lead_of_small_questions(rows, errors)))])
+    leads = [lead for errors in SMALL if (lead := _lead_of_small_questions(rows, errors))]
+    return "\n".join([*lines, "", *leads] if leads else lines)
 
 
 def _lead_of_small_questions(rows: Sequence[Row], errors: str) -> str:

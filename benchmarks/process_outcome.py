@@ -79,6 +79,7 @@ PARTS = {
     "search": (SEARCH,),
 }
 RESULTS = Path(__file__).parent / "results" / "process_outcome.jsonl"
+PROBES = RESULTS.with_name("outcome_probes.jsonl")
 DOCS = Path(__file__).parents[1] / "docs" / "process_outcome.md"
 Labels = Sequence[StepLabels | Rejection]
 
@@ -238,7 +239,7 @@ def main() -> None:
     elif arguments.what == "show":
         print(tables(read_results()))
     else:
-        DOCS.write_text(page(read_results()))
+        DOCS.write_text(page(read_results(), read_json_lines(PROBES) if PROBES.is_file() else []))
         print(DOCS)
 
 

@@ -10,6 +10,7 @@ from rlhf_prm.prm.protocol import TARGETS
 
 LOSSES = ("ce", "mse", "pqm")
 STEPS_AFTER_ERROR = ("drop", "keep")
+VERDICT_AT = ("last", "every_step")
 ITS_OWN_COLUMNS = "PRMTrainer tokenizes the dataset itself and its collator picks the columns"
 
 
@@ -28,6 +29,13 @@ class PRMConfig(TrainingArguments):
         metadata={
             "help": "steps: a process reward model, labels at every step's end. outcome: an outcome reward model, one "
             "label at the last step's end: the verifier's verdict (rows of `rlhf-prm annotate outcome`)."
+        },
+    )
+    verdict_at: str = field(
+        default="last",
+        metadata={
+            "help": "Where target outcome learns the verdict: last: at the last step's end. every_step: at the end of "
+            "every step (arXiv 2110.14168 labels every token). Evaluation is at the last step."
         },
     )
     loss: str = field(
@@ -76,11 +84,14 @@ class PRMConfig(TrainingArguments):
         super().__post_init__()
         for name, value, expected in (
             ("target", self.target, TARGETS),
+            ("verdict_at", self.verdict_at, VERDICT_AT),
             ("loss", self.loss, LOSSES),
             ("steps_after_error", self.steps_after_error, STEPS_AFTER_ERROR),
         ):
             if value not in expected:
                 raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(expected)}")
+        if self.target != "outcome" and self.verdict_at != "last":
+            raise ValueError(f"verdict_at {self.verdict_at}: expected target outcome; target steps learns no verdict")
         if self.target == "outcome" and self.loss != "ce":
             raise ValueError(
                 f"target outcome with loss {self.loss}: expected loss ce; a verdict is right or wrong, so there is no "

@@ -41,6 +41,7 @@ def encode_row(
     max_length: int | None,
     soft: bool,
     target: str = "steps",
+    verdict_at: str = "last",
 ) -> dict[str, Any]:
     """Token ids, the positions of the step ends, and the labels there.
 
@@ -49,7 +50,8 @@ def encode_row(
     ``max_length`` tokens. A row may be left without any step.
 
     Args:
-        target: ``"outcome"`` has one label, the verdict, at the end of the last step.
+        target: ``"outcome"`` has one label, the verdict, at the end of the last step, and keeps all steps.
+        verdict_at: ``"every_step"``: the verdict is the label of every step of an outcome model's row.
 
     Raises:
         ValueError: there are more labels than steps, a labelled step lacks a soft label that the loss needs, or the row
@@ -57,7 +59,8 @@ def encode_row(
     """
     steps, labels = list(row["completions"]), list(row["labels"])
     if target == "outcome" and steps:
-        labels = [None] * (len(steps) - 1) + [verdict_of(row)]
+        verdict, drop_after_error = verdict_of(row), False
+        labels = [verdict if verdict_at == "every_step" else None] * (len(steps) - 1) + [verdict]
     if len(labels) > len(steps):
         raise ValueError(f"got {len(labels)} labels for {len(steps)} steps of {row['prompt'][:80]!r}")
     error = first_error([label is None or label for label in labels])

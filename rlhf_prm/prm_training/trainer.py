@@ -114,7 +114,9 @@ class PRMTrainer(Trainer):
             model=model,
             args=args,
             data_collator=StepCollator(_padding(processing_class)),
-            train_dataset=None if train_dataset is None else self._encode(train_dataset, name="train"),
+            train_dataset=None
+            if train_dataset is None
+            else self._encode(train_dataset, name="train", verdict_at=args.verdict_at),
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             compute_metrics=step_metrics,

@@ -57,6 +57,7 @@ from rlhf_prm.rl.trl_seam import (
 )
 from rlhf_prm.rl.turn_scores import TurnFunction, turn_scores
 from rlhf_prm.rl.turns import Told, num_turns, prompt_text, told_by_trl
+from rlhf_prm.rl.turns_in_step import TurnsInStep, samples_together
 from rlhf_prm.tokenizer_checks import check_policy
 
 MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
@@ -86,8 +87,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
     a scorer that works beside all this (a judge) and replaces the advantages. Two more see to it that what TRL weighs
     by sequence fits advantages of tokens (``sequence_ratios``), one spares the output head work on a CPU, two carry
-    the memory of a method that has one (see ``StepAdvantages``) through checkpoints, and ``_generate_single_turn`` asks
-    the environments between two turns. Everything else is TRL's, its tools and environments included: what these write
+    the memory of a method that has one (see ``StepAdvantages``) through checkpoints, ``_generate_single_turn`` asks
+    the environments between two turns, and ``_tool_call_loop`` keeps ranks in step. Everything else is TRL's, its tools and environments included: what these write
     belongs to no step, gets no advantage and is not verified (docs/turns.md).
 
     Args:
@@ -163,6 +164,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
         self._scoring_of_batch: StartedScoring | None = None
         self._reports = EnvironmentReports([])
+        self._in_step: TurnsInStep | None = None  # while turns behind the first are sampled
         self._told: list[Told] = []  # of the newest completions
         self._reported: list[Reported] = []
         self.samples_only = False  # set by `sampled`
@@ -222,7 +224,20 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _generate_single_turn(self, *args, **kwargs):
         """As TRL's; the environments are asked what the last turn has earned, and for the state of the next."""
         self._reports.before_turn()
-        return super()._generate_single_turn(*args, **kwargs)
+        sample = super()._generate_single_turn if self._in_step is None else self._in_step.turn
+        return sample(*args, **kwargs)
+
+    def _tool_call_loop(self, *args, **kwargs):
+        """As TRL's; ranks keep step where a turn of one needs them all."""
+        if not samples_together(self):
+            return super()._tool_call_loop(*args, **kwargs)
+        self._in_step = TurnsInStep(self, super()._generate_single_turn)
+        try:
+            output = super()._tool_call_loop(*args, **kwargs)
+            self._in_step.until_all_are_done()
+        finally:
+            self._in_step = None
+        return output
 
     def _started_scoring(self, inputs, prompts, completion_ids_list) -> StartedScoring:
         given = prompts if self.environments else [row["prompt"] for row in inputs]  # with what `reset` has told

@@ -18,12 +18,12 @@ from rlhf_prm.toyworld.policy import IGNORED, fine_tuned_policy, save_policy
 from rlhf_prm.toyworld.problems import ChainProblem, draw_splits
 from rlhf_prm.toyworld.stages import Stage, StageCache
 from rlhf_prm.toyworld.tokenizer import toy_tokenizer
-from rlhf_prm.toyworld.tool_demonstrator import ToolDemonstrator
+from rlhf_prm.toyworld.tool_demonstrator import ASKS, ToolDemonstrator
 from rlhf_prm.toyworld.tool_sampler import ToolSampler
 from rlhf_prm.toyworld.tool_turns import TOOL_WORDS, ToolRollout, exact_turn_scores, verdict
 
 POLICY_SETTINGS = (
-    *("seed", "operations", "error_share", "timeout_share", "eval_problems"),
+    *("seed", "operations", "asks", "error_share", "timeout_share", "eval_problems"),
     *("sft_updates", "sft_batch", "sft_learning_rate"),
 )
 
@@ -34,6 +34,7 @@ class ToolWorldSettings:
 
     Args:
         operations: fewest and most operations in a chain.
+        asks: share of the operations at which the demonstrator asks.
         price: what a call takes off the outcome reward.
         error_share, timeout_share: how often the calculator fails.
         train_problems, eval_problems: prompts for reinforcement learning, and held-out ones.
@@ -46,18 +47,21 @@ class ToolWorldSettings:
 
     seed: int = 0
     operations: tuple[int, int] = (2, 4)
+    asks: float = ASKS
     price: float = 0.02
     error_share: float = 0.05
     timeout_share: float = 0.05
     train_problems: int = 4096
     eval_problems: int = 1024
-    sft_updates: int = 250
+    sft_updates: int = 400
     sft_batch: int = 64
     sft_learning_rate: float = 4e-3
     max_completion_length: int = 96
 
     def __post_init__(self) -> None:
         Calculator(self.error_share, self.timeout_share)  # refuses shares that are none
+        if not 0.0 <= self.asks <= 1.0:
+            raise ValueError(f"asks: got {self.asks}, expected a share between 0 and 1")
         if not 1 <= self.operations[0] <= self.operations[1] or self.price < 0:
             raise ValueError(
                 f"got operations={self.operations} and price={self.price}, expected a fewest and a most of at least 1, "
@@ -127,7 +131,7 @@ def tool_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _build_policy(settings: ToolWorldSettings, problems: Sequence[ChainProblem], folder: Path) -> None:
-    tokenizer, demonstrator = tool_tokenizer(), ToolDemonstrator(settings.seed)
+    tokenizer, demonstrator = tool_tokenizer(), ToolDemonstrator(settings.seed, settings.asks)
     rng = random.Random(f"tool demonstrations {settings.seed}")
     rows = []
     for index, problem in enumerate(problems):

@@ -11,6 +11,7 @@ from tests.distributed.conftest import DEADLINE, SCRIPT, fsdp2_config
 from tests.distributed.launch import Finished, free_port, launch, rank_results
 from tests.distributed.scripted_run import (
     run,
+    run_with_calls,
     run_with_live_values,
     run_with_prm,
     run_with_token_scores,
@@ -29,6 +30,7 @@ def alone(tmp_path_factory, checkpoints):
     results["grpo-live"] = run_with_live_values("grpo", folder)
     results |= {f"{a}-tokens": run_with_token_scores(a, folder) for a in ("grpo", "ppo")}
     results |= {f"{a}-turns": run_with_tools(a, folder) for a in ("grpo", "ppo")}
+    results |= {f"{a}-tools": run_with_calls(a, folder) for a in ("grpo", "ppo")}
     return folder, results
 
 
@@ -66,7 +68,7 @@ def test_two_ranks_equal_one(two_ranks, alone, config, kind, wrapper):
             check_numbers(
                 part,
                 result,
-                expected[part if part.endswith(("prm", "live", "tokens", "turns")) else part.partition("-")[0]],
+                expected[part if part.endswith(("prm", "live", "tokens", "turns", "tools")) else part.partition("-")[0]],
             )
     few, many = (rank["grpo-live"] for rank in ranks)
     assert few["scorer_tokens"] == many["scorer_tokens"] == few["tokens"] + many["tokens"]

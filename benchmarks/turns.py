@@ -33,9 +33,9 @@ from rlhf_prm.toyworld.tool_world import ToolWorldSettings, build_tool_world
 
 RESULTS = Path(__file__).parent / "results" / "turns.jsonl"
 BUILDS = tuple(range(8))
-REGIME: dict[str, Any] = {"learning_rate": 6e-4, "max_steps": 40, "prompts": 8}
+REGIME: dict[str, Any] = {"learning_rate": 6e-4, "max_steps": 30, "prompts": 8}
 # Learning rate, prompts per update, updates: always as many rollouts.
-TUNED = ((3e-4, 8, 40), (6e-4, 8, 40), (1.2e-3, 8, 40), (6e-4, 4, 80), (1.2e-3, 16, 20))
+TUNED = ((6e-4, 8, 30), (1.2e-3, 8, 30), (3e-4, 8, 30), (1.2e-3, 16, 15))
 BASE, START = "outcome-only", "before training"
 # Name → who scores turns, the method, its keywords.
 CONTENDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -59,6 +59,7 @@ def contenders(builds: list[int]) -> Iterator[Cell]:
 def tuning(builds: list[int]) -> Iterator[Cell]:
     """Outcome-only at several learning rates and sizes of an update: the baseline at its best."""
     for build in builds:
+        yield {"part": "tuning", "build": build, "name": START, "regime": {}}
         for rate, prompts, updates in TUNED:
             regime = {"learning_rate": rate, "max_steps": updates, "prompts": prompts}
             yield {"part": "tuning", "build": build, "name": BASE, "regime": regime}

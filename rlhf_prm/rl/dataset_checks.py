@@ -25,15 +25,21 @@ def check_datasets(
         verified: a verifier will read the ``solution`` column.
         needs_gold: nothing but the verdict on gold answers gives a signal.
         with_tools: the policy calls tools, which needs messages.
-        environments: environments may tell the prompt themselves.
+        environments: environments may tell the prompt themselves; without a dataset TRL asks them for every prompt.
 
     Raises:
         ValueError: no training dataset, an empty one, one too small for a generation batch, a column that is not
             there, a gold answer that is no text and no number, or no gold answer at all where nothing else is learned.
     """
-    if train_dataset is None:
+    if train_dataset is None and not environments:
         raise ValueError("train_dataset: got None, expected a dataset with a `prompt` column")
-    _check_columns("train_dataset", train_dataset, verified, with_tools, environments)
+    if train_dataset is None and verified:
+        raise ValueError(
+            "train_dataset: got None beside a verifier, expected a dataset with `solution`; an environment that brings "
+            "its own problems pays by get_reward"
+        )
+    if train_dataset is not None:
+        _check_columns("train_dataset", train_dataset, verified, with_tools, environments)
     held_out = eval_dataset if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
     for name, dataset in held_out.items():
         if dataset is not None:

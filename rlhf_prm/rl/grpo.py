@@ -88,8 +88,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
     a scorer that works beside all this (a judge) and replaces the advantages. Two more see to it that what TRL weighs
     by sequence fits advantages of tokens (``sequence_ratios``), one spares the output head work on a CPU, two carry
     the memory of a method that has one (see ``StepAdvantages``) through checkpoints, ``_generate_single_turn`` asks
-    the environments between two turns, and ``_tool_call_loop`` keeps ranks in step. Everything else is TRL's, its tools and environments included: what these write
-    belongs to no step, gets no advantage and is not verified (docs/turns.md).
+    the environments between two turns, and ``_tool_call_loop`` keeps ranks in step. Everything else is TRL's, its tools
+    and environments included: what these write belongs to no step, gets no advantage and is not verified
+    (docs/turns.md).
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.

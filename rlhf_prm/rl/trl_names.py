@@ -101,8 +101,8 @@ SEAM = (
     ),
     PrivateName(
         *(_GRPO, "_tool_call_loop", "overridden"),
-        reason="the turns behind the first, of which ranks have different numbers: with sharded weights, or a vLLM that "
-        "they share, those that are done have to take part in the turns of the others",
+        reason="the turns behind the first, of which ranks have different numbers: with sharded weights, or a vLLM "
+        "that they share, those that are done have to take part in the turns of the others",
         breaks="under ZeRO-3, FSDP or a shared vLLM, ranks with fewer turns are waited for without end",
     ),
     PrivateName(

@@ -17,9 +17,7 @@ def samples_together(trainer: Any) -> bool:
     if trainer.accelerator.num_processes == 1:
         return False
     deepspeed = trainer.accelerator.state.deepspeed_plugin
-    return (
-        _shares_vllm(trainer) or trainer.is_fsdp_enabled or (deepspeed is not None and deepspeed.zero_stage == 3)
-    )
+    return _shares_vllm(trainer) or trainer.is_fsdp_enabled or (deepspeed is not None and deepspeed.zero_stage == 3)
 
 
 class TurnsInStep:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rlhf_prm.toyworld.apart import build_apart, is_one_of_several
 from rlhf_prm.toyworld.calculator import Calculator
 from rlhf_prm.toyworld.policy import IGNORED, fine_tuned_policy, save_policy
 from rlhf_prm.toyworld.problems import ChainProblem, draw_splits
@@ -46,17 +47,17 @@ class ToolWorldSettings:
     """
 
     seed: int = 0
-    operations: tuple[int, int] = (2, 4)
+    operations: tuple[int, int] = (2, 3)
     asks: float = ASKS
     price: float = 0.02
     error_share: float = 0.05
     timeout_share: float = 0.05
     train_problems: int = 4096
     eval_problems: int = 1024
-    sft_updates: int = 400
-    sft_batch: int = 64
+    sft_updates: int = 600
+    sft_batch: int = 32
     sft_learning_rate: float = 4e-3
-    max_completion_length: int = 96
+    max_completion_length: int = 64
 
     def __post_init__(self) -> None:
         Calculator(self.error_share, self.timeout_share)  # refuses shares that are none
@@ -113,7 +114,12 @@ class ToolWorld:
 
 
 def build_tool_world(settings: ToolWorldSettings, root: str | os.PathLike[str] = "runs/cache") -> ToolWorld:
-    """The world these settings describe; its policy is reused where it is under ``root`` already."""
+    """The world these settings describe; its policy is reused where it is under ``root`` already.
+
+    One of several ranks builds in a process of its own (``apart``).
+    """
+    if is_one_of_several():
+        build_apart(settings, root, "--tools")
     sizes = {
         "eval": settings.eval_problems,
         "sft": settings.sft_updates * settings.sft_batch,

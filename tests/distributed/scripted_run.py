@@ -193,8 +193,11 @@ def run_with_calls(algorithm: str, folder: Path) -> dict:
     theirs, made = GRPOTrainer._generate_single_turn, []
 
     def scripted_turn(self, prompt_ids, *args, **kwargs):
-        ids, logprobs = theirs(self, prompt_ids, *args, **kwargs)
-        made.append([len(ids), max(map(len, ids))])
+        config = self.generation_config
+        made.append([len(prompt_ids), config.max_new_tokens])
+        config.max_new_tokens = min(config.max_new_tokens, 4)
+        _, logprobs = theirs(self, prompt_ids, *args, **kwargs)
+        config.max_new_tokens = made[-1][1]
         texts = [self.processing_class.decode(ids) for ids in prompt_ids]
         return [self.processing_class(adds_up(text) + "<eos>")["input_ids"] for text in texts], logprobs
 

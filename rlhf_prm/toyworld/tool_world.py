@@ -54,7 +54,7 @@ class ToolWorldSettings:
     timeout_share: float = 0.05
     train_problems: int = 4096
     eval_problems: int = 1024
-    sft_updates: int = 600
+    sft_updates: int = 400
     sft_batch: int = 32
     sft_learning_rate: float = 4e-3
     max_completion_length: int = 64

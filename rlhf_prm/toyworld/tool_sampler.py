@@ -16,7 +16,6 @@ class ToolSampler(PolicySampler):
     ``max_new_tokens`` counts the tool's tokens as well: what the model has to read.
     """
 
-    drop_at_once = 8
     pads = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **keywords) -> None:

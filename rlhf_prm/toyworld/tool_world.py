@@ -1,6 +1,6 @@
 """build_tool_world: chains of operations, a calculator to be asked at a price, and a policy that has seen it used.
 
-The outcome is sparse: 1 for a right answer in the policy's last turn, less the price of its calls. Every turn can be
+The outcome is sparse: a right answer in the policy's last turn is worth 1 less the price of its calls. Every turn can be
 checked exactly (``exact_turn_scores``), and the calculator itself says something of its calls (``turn_rewards``).
 """
 
@@ -36,7 +36,7 @@ class ToolWorldSettings:
     Args:
         operations: fewest and most operations in a chain.
         asks: share of the operations at which the demonstrator asks.
-        price: what a call takes off the outcome reward.
+        price: what a call takes off the reward of a right answer.
         error_share, timeout_share: how often the calculator fails.
         train_problems, eval_problems: prompts for reinforcement learning, and held-out ones.
         sft_updates, sft_batch, sft_learning_rate: supervised fine-tuning on demonstrations.
@@ -79,8 +79,12 @@ class ToolWorldSettings:
         return calculator
 
     def outcome(self, problem: ChainProblem, rollout: ToolRollout) -> float:
-        """What is paid for a rollout: 1 for a right answer, less the price of its calls."""
-        return verdict(problem, rollout) - self.price * rollout.calls
+        """What is paid for a rollout: 1 for a right answer, less the price of its calls; 0 for a wrong one.
+
+        A wrong answer does not pay for its calls: in a group of wrong answers nothing but the price would tell rollouts
+        apart, and where advantages are divided by their deviation it would count as much as an answer.
+        """
+        return verdict(problem, rollout) * (1 - self.price * rollout.calls)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def test_the_sandbox_by_its_name():
 
 
 def test_calls_cost():
-    assert price_of_calls([0, 2], price=0.05, completions=[]) == [0.0, -0.1]
+    boxed = ["\\boxed{7}", "\\boxed{7}", "\\boxed{8}", "7"]
+    assert price_of_calls(boxed, ["7"] * 4, [0, 2, 2, 2], price=0.05) == [0.0, -0.1, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
 from rlhf_prm.toyworld.verifier import final_answer
 
 ASK, CALL, TOOL = "Ask: ", " ?", " Tool: "
-# A result is one token, mark and answer together: a tiny policy learns to copy it in far fewer demonstrations.
+# A result is one token, mark and answer together, so that a tiny policy soon learns to copy it.
 TOOL_WORDS = (ASK, CALL, TOOL, *(f"{TOOL}{answer}" for answer in (*range(10), ERROR, TIMEOUT)))
 
 _QUESTION = re.compile(rf"{re.escape(ASK)}((?:(?!{re.escape(ASK)}).)*){re.escape(CALL)}$", re.DOTALL)

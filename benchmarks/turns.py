@@ -43,10 +43,19 @@ CONTENDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "turn credit: mt_grpo": ("environment", "mt_grpo", {"neutral": 0.5}),
     "turn credit: gtpo": ("environment", "gtpo", {"neutral": 0.5, "process_weight": 0.5, "baseline": "return"}),
     "gigpo": ("none", "gigpo", {"mode": "mean_std_norm"}),
+    "gigpo, not scaled": ("none", "gigpo", {"mode": "mean_norm"}),
     "trusted, the environment's scores": ("environment", "trusted", {}),
     "ceiling: trusted, exact scores": ("oracle", "trusted", {}),
+    "ceiling: mt_grpo, exact scores": ("oracle", "mt_grpo", {"neutral": 0.5}),
 }
 METRICS = ("accuracy", "outcome")
+COLUMNS = {
+    "accuracy": "accuracy",
+    "process_accuracy": "all right",
+    "outcome": "paid",
+    "calls": "calls",
+    "useful": "useful",
+}
 
 
 def contenders(builds: list[int]) -> Iterator[Cell]:
@@ -97,20 +106,23 @@ def table(rows: list[dict[str, Any]], part: str) -> str:
             compared[name, regime] = gains
     adjusted = holm_adjusted([difference_p_value(gains["accuracy"]) for gains in compared.values()])
     p_of = dict(zip(compared, adjusted, strict=True))
-    out = [
-        "| contender | regime | builds | accuracy | all right | calls | useful | outcome | gain | gain, outcome | p |"
-    ]
-    out.append("|" + "---|" * 11)
+    titles = ("contender", *REGIME, "builds", *COLUMNS.values(), "gain", "gain, paid", "builds above", "p")
+    out = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for key, by_build in runs.items():
-        found = list(by_build.values())
-        names = ("accuracy", "process_accuracy", "calls", "useful", "outcome")
-        cells = [key[0], key[1], str(len(found))] + [f"{_mean([r[m] for r in found]):.3f}" for m in names]
-        shown = ["", "", ""]
-        if key in compared:
-            intervals = [difference_interval(compared[key][m]) for m in METRICS]
-            shown = [f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})" for i in intervals] + [f"{p_of[key]:.3f}"]
-        out.append("| " + " | ".join([*cells, *shown]) + " |")
+        found, regime = list(by_build.values()), json.loads(key[1])
+        cells = [key[0], *(str(regime.get(name, "")) for name in REGIME), str(len(found))]
+        cells += [f"{_mean([row[metric] for row in found]):.3f}" for metric in COLUMNS]
+        out.append("| " + " | ".join([*cells, *_against_base(compared.get(key), p_of.get(key))]) + " |")
     return "\n".join(out)
+
+
+def _against_base(gains: dict[str, list[float]] | None, p: float | None) -> list[str]:
+    """Gain in accuracy and in what is paid, each with its interval, in how many builds accuracy gained, and p."""
+    if gains is None:
+        return [""] * 4
+    intervals = [difference_interval(gains[metric]) for metric in METRICS]
+    above = f"{sum(gain > 0 for gain in gains['accuracy'])} of {len(gains['accuracy'])}"
+    return [*(f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})" for i in intervals), above, f"{p:.3f}"]
 
 
 def _mean(values: list[float]) -> float:

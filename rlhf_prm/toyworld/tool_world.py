@@ -1,7 +1,7 @@
 """build_tool_world: chains of operations, a calculator to be asked at a price, and a policy that has seen it used.
 
-The outcome is sparse: a right answer in the policy's last turn is worth 1 less the price of its calls. Every turn can be
-checked exactly (``exact_turn_scores``), and the calculator itself says something of its calls (``turn_rewards``).
+The outcome is sparse: a right answer in the policy's last turn is worth 1, less the price of its calls. Every turn can
+be checked exactly (``exact_turn_scores``), and the calculator itself says something of its calls (``turn_rewards``).
 """
 
 import os

@@ -12,6 +12,8 @@ from rlhf_prm.settings import json_mapping
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
 ORACLE = "oracle"  # as --prm: the exact labels of a world
+TEACHER = "teacher:"
+LEARNS = ("implicit", "self")  # as --prm: both start as the policy
 WORLDS = ("toyworld", "wordproblems")  # laboratories, each an argument
 
 
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     where.add_argument("--model", help="the policy's folder, Hub name, or name it is served under")
     where.add_argument("--dataset", help="file, folder or Hub dataset of problems with gold answers")
-    where.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, drawn before")
+    where.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, sampled before")
     toyworld = "JSON of ToyWorldSettings, e.g. '{\"seed\": 0}'; steps are checked exactly; --prm oracle: the labels"
     where.add_argument("--toyworld", help=toyworld)
     where.add_argument("--wordproblems", help="the same of WordWorldSettings: a real language model (docs/real_lm.md)")
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_separator(parser)
     parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
     parser.add_argument("--probe-problems", type=int, default=32, help="problems the probes rewrite; 0 = no probes")
-    parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
+    parser.add_argument("--filler", nargs="+", help="filler lines of a probe, in the policy's own language")
     parser.add_argument("--stage-cache", default="runs/cache", help="a world's stages (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("preflight.html"), help="the page (%(default)s)")
@@ -59,12 +61,12 @@ def run(args: argparse.Namespace) -> None:
     from rlhf_prm.preflight.page import preflight_text, write_preflight
     from rlhf_prm.preflight.run import PreflightSettings, preflight
 
-    shared.take_judge(args, required=False)  # the toy world has a PRM of its own
+    shared.take_judge(args, required=False)  # the toy world has its own PRM
     data = args.json or args.output.with_suffix(".json")
     check(args, data)
     drawn, scorer, prm, tokenizer = _measured_with(args)
     if drawn.left_out:
-        print(f"{drawn.left_out} problems are left out: the verifier could not judge every rollout of theirs")
+        print(f"{drawn.left_out} problems are left out: the verifier could not judge all their rollouts")
     settings = PreflightSettings(
         threshold=args.threshold,
         probe_problems=args.probe_problems,
@@ -78,10 +80,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace, data: Path) -> None:
-    """What can be known without loading or generating anything.
+    """Check everything that can be checked without loading or generating anything.
 
     Raises:
-        ValueError: what is missing, contradicts itself or cannot be written.
+        ValueError: something is missing, contradictory or cannot be written.
     """
     given = [name for name in ("model", "samples", *WORLDS) if getattr(args, name) is not None]
     if len(given) != 1:
@@ -99,37 +101,62 @@ def check(args: argparse.Namespace, data: Path) -> None:
             "--prm oracle knows the labels of the toy world and of word problems only: pass --toyworld or "
             "--wordproblems, or name a PRM"
         )
+    _check_token_scorer(args)
     if args.n < 2 or args.probe_problems < 0:
         raise ValueError(
             f"got --n {args.n}, --probe-problems {args.probe_problems}; expected at least 2 (rollouts of one problem "
             "are compared with each other) and at least 0"
         )
     if data == args.output:
-        raise ValueError(f"--output and --json are both {data}: the page and the data need a file each")
+        raise ValueError(f"--output and --json are both {data}: the page and the data need separate files")
     check_can_write(args.output, "--output")
     check_can_write(data, "--json")
-    if args.prm not in (None, ORACLE):
+    if args.prm not in (None, ORACLE) and not _is_teacher(args):
         shared.check_prm(args)
     if args.model is not None and not args.endpoint:
         _check_policy(args.model)
 
 
-def _check_policy(name: str) -> None:
-    """Its config is there, and its tokenizer; no weights are loaded yet."""
+def _is_teacher(args: argparse.Namespace) -> bool:
+    return (args.prm or "").startswith(TEACHER)
+
+
+def _check_token_scorer(args: argparse.Namespace) -> None:
+    """Check a token scorer: a teacher needs the policy; a scorer that starts as the policy cannot be measured."""
+    if (args.prm or "").partition(":")[0] in LEARNS:
+        raise ValueError(
+            f"--prm {args.prm}: it starts as the policy, so every score is 1/2 before training; measure an implicit "
+            "PRM that is trained already by its folder, with --family implicit_prm --reference MODEL"
+        )
+    if not _is_teacher(args):
+        return
+    if args.samples is not None and "policy" not in args.prm_kwargs:
+        raise ValueError(
+            '--prm teacher:NAME is read against the policy: pass --prm-kwargs \'{"policy": "POLICY"}\' beside --samples'
+        )
+    for name in filter(None, (args.prm.removeprefix(TEACHER), args.prm_kwargs.get("policy"))):
+        _check_policy(name, "--prm")
+
+
+def _check_policy(name: str, where: str = "--model") -> None:
+    """Check that the policy's config and tokenizer exist; no weights are loaded yet."""
     from transformers import AutoConfig
 
     from rlhf_prm.tokenizer_checks import saved_tokenizer
 
-    with loading(f"--model {name}"):
+    with loading(f"{where} {name}"):
         AutoConfig.from_pretrained(name)
         saved_tokenizer(name)
 
 
 def _measured_with(args: argparse.Namespace) -> tuple[Any, Any, str, str]:
-    """The samples, what scores them, what it is called on the page, and whose tokenizer counts tokens."""
+    """The samples, their scorer, its name on the page, and the model whose tokenizer counts tokens."""
     chosen = next((name for name in WORLDS if getattr(args, name) is not None), None)
     if chosen is None:
         drawn = _drawn(args)
+        if _is_teacher(args):
+            policy = args.prm_kwargs.get("policy", args.model)
+            return drawn, _teacher(args, policy, _template(args, policy)), args.prm, policy
         return drawn, shared.scorer_from(args, watched=False), args.prm, args.prm
     from rlhf_prm.preflight import sources
     from rlhf_prm.toyworld.checker import CHAINS
@@ -142,8 +169,30 @@ def _measured_with(args: argparse.Namespace) -> tuple[Any, Any, str, str]:
     if args.prm == ORACLE:
         oracle = OracleScorer(checker=CHAINS if chosen == "toyworld" else WORDS)
         return drawn, oracle, "oracle (exact labels)", str(world.policy_path)
+    if _is_teacher(args):
+        return drawn, _teacher(args, str(world.policy_path), lambda prompt: prompt), args.prm, str(world.policy_path)
     prm = args.prm or str(world.prm_path)
     return drawn, shared.scorer_from(args, prm, watched=False), prm, prm
+
+
+def _teacher(args: argparse.Namespace, policy: str, template: Any) -> Any:
+    """The scorer of ``--prm teacher:NAME``, read at the temperature of the rollouts."""
+    from rlhf_prm.preflight.teacher import teacher_on_texts
+
+    keywords = {name: value for name, value in args.prm_kwargs.items() if name != "policy"}
+    keywords |= {"placement": args.placement, "max_length": args.max_length, "max_batch_tokens": args.max_batch_tokens}
+    name = args.prm.removeprefix(TEACHER)
+    try:
+        return teacher_on_texts(name, policy, template, args.separator, args.temperature, **keywords)
+    except TypeError as error:
+        raise ValueError(f"--prm-kwargs: {error}") from error
+
+
+def _template(args: argparse.Namespace, policy: str) -> Any:
+    """Problem → what the policy is given for it."""
+    from rlhf_prm.generation.config import GeneratorConfig
+
+    return GeneratorConfig(policy, template=args.template).prompt_template()
 
 
 def _drawn(args: argparse.Namespace) -> Any:

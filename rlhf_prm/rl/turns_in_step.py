@@ -72,6 +72,20 @@ class TurnsInStep:
             config.max_new_tokens = kept
 
 
+@contextmanager
+def in_step(trainer: Any, sample: Callable[..., Sampled]) -> Iterator[None]:
+    """Within it the trainer samples turns behind the first; at its end all ranks are done with theirs."""
+    if not samples_together(trainer):
+        yield
+        return
+    trainer.in_step = TurnsInStep(trainer, sample)
+    try:
+        yield
+        trainer.in_step.until_all_are_done()
+    finally:
+        trainer.in_step = None
+
+
 def _shares_vllm(trainer: Any) -> bool:
     args = trainer.args
     return bool(args.use_vllm) and (args.vllm_mode == "server" or args.vllm_tensor_parallel_size > 1)

@@ -40,8 +40,8 @@ class ToyWorld:
 
     Args:
         policy_path: a checkpoint for ``AutoModelForCausalLM`` and ``AutoTokenizer``.
-        prm_path: a process reward model for ``load_prm``; None where it was not asked for.
-        train_dataset: ``prompt`` and ``solution`` (the gold digit, or None where the world keeps it back).
+        prm_path: a process reward model for ``load_prm``; None if it was not built.
+        train_dataset: ``prompt`` and ``solution`` (the gold digit, or None if the world withholds it).
         eval_dataset: held-out problems, every one with its ``solution``.
         stages: what was built or found, by name; ``stages["labels"].path / "rows.jsonl"`` are the PRM's training rows.
     """
@@ -55,7 +55,7 @@ class ToyWorld:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What building each stage took, also where it was found in the cache."""
+        """Seconds that building each stage took, also for stages found in the cache."""
         return {name: stage.seconds for name, stage in self.stages.items()}
 
     @property
@@ -102,8 +102,8 @@ def build_world(
 ) -> ToyWorld:
     """The world these settings describe: stages already under ``root`` are reused, the others are built.
 
-    ``with_prm=False`` leaves the PRM out, for those who want to train one on the world's labels themselves;
-    ``with_labels=False`` also the labelled solutions, for those who need neither.
+    ``with_prm=False`` leaves the PRM out, to train one on the world's labels yourself;
+    ``with_labels=False`` also leaves the labelled solutions out.
 
     One of several ranks builds in a process of its own and the others wait for it (``apart``). Every stage is then
     found (``cached``).
@@ -113,7 +113,7 @@ def build_world(
         build_apart(settings, root, *[flag for flag, out in left_out.items() if out])
     cache, splits = StageCache(root), problem_splits(settings)
     policy_settings = settings.subset(*POLICY_SETTINGS)
-    if settings.wrong_facts != WRONG_FACTS:  # named only where it is not the default: caches of older worlds stay valid
+    if settings.wrong_facts != WRONG_FACTS:  # named only if it is not the default, so that older caches stay valid
         policy_settings |= settings.subset("wrong_facts")
     policy = cache.stage("policy", policy_settings, partial(_build_policy, settings, splits["sft"]))
     stages = {"policy": policy}

@@ -16,15 +16,12 @@ from rlhf_prm.prm_training.config import PRMConfig
 from rlhf_prm.prm_training.refresh import PRMRefresher, RefreshSettings, not_worse
 from rlhf_prm.prm_training.trainer import PRMTrainer
 from rlhf_prm.step_data import FreshRollout, StepLabels
-from tests.prm_training.conftest import stepwise_rows
+from tests.prm_training.conftest import stepwise_rows, untrained_prm
 
 
 @pytest.fixture
-def folder(model, tokenizer, tmp_path):
-    path = tmp_path / "prm"
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+def folder(tmp_path):
+    return untrained_prm(tmp_path / "prm")
 
 
 def weights(scorer) -> dict:
@@ -308,7 +305,7 @@ def test_scorers_that_cannot_learn_are_refused_with_what_to_do(folder):
     server = ServerScorer(scorer.family, scorer.texts, url="http://127.0.0.1:1", model="m", context=64)
     with pytest.raises(ValueError, match=r"behind a server.*By hand: stop the run"):
         refuse_unteachable(server)
-    with pytest.raises(ValueError, match="object, which is no PRM"):
+    with pytest.raises(ValueError, match="object, which is not a PRM"):
         refuse_unteachable(object())
     scorer.placement = type("Zero3", (), {"reader": scorer.placement.reader})()
     with pytest.raises(ValueError, match="zero3, whose shards have no optimizer"):

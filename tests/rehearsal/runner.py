@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Done:
     whole: dict[str, torch.Tensor]
     output: str
 
-    @property
+    @cached_property
     def yaml(self) -> dict[str, Any]:
         """The config as it is shipped."""
         return yaml.safe_load(self.rehearsal.path.read_text())
@@ -101,15 +102,19 @@ def rehearse(rehearsal: Rehearsal, made: dict[str, Path], folder: Path, deadline
             output += finished.output
             assert finished.code == 0, f"{rehearsal.name}, {more}: {finished.code}\n{finished.output[-6000:]}"
         else:
-            output += in_this_process(command.recipe, ["--config", command.config, *arguments], rehearsal.calls)
+            words = ["--config", command.config, *arguments]
+            output += in_this_process(command.recipe, words, page=bool(more), calls=rehearsal.calls)
         if not more:
             weights = {"cut": masters(folder / "run", CUT), "whole": masters(folder / "run", UPDATES)}
             shutil.rmtree(folder / "run" / f"checkpoint-{UPDATES}")
     return Done(rehearsal, folder / "run", Path(overrides["model_name_or_path"]), output=output, **weights)
 
 
-def in_this_process(recipe: str, arguments: list[str], calls: bool = False) -> str:
-    """What a recipe prints that is run here as from the command line in the project's folder."""
+def in_this_process(recipe: str, arguments: list[str], page: bool, calls: bool = False) -> str:
+    """What a recipe prints that is run here as from the command line in the project's folder.
+
+    Without ``page`` no page is drawn, where the resumed run draws it again.
+    """
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.chdir(ROOT)
@@ -117,6 +122,8 @@ def in_this_process(recipe: str, arguments: list[str], calls: bool = False) -> s
         if calls:
             patch.setattr(GRPOTrainer, "_generate_single_turn", some_call)
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the parser fills transformers' fields
+        if not page:
+            patch.setattr("rlhf_prm.runs.train.write_report", lambda folder: folder / "report.html")
         runpy.run_path(recipe, run_name="recipe")["main"]()
     return said.getvalue()
 

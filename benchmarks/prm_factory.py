@@ -170,7 +170,8 @@ WITHDRAWN = """
 first error is short: in each epoch right solutions came first and early errors last. Where the two orders were compared
 (long chains, build 10), PRMs that saw the same rows at random had learned in 200 updates what these had not in 400
 (docs/evaluation.md). So the orderings below are those of PRMs at an early stage, on equal numbers of solutions; what
-they say of label sources is withdrawn. `benchmarks/prm_labels.py` trains PRMs until held-out F1 stops rising.
+they say of label sources is withdrawn. In [dense_rewards.md](dense_rewards.md) PRMs of every label source are trained
+until held-out F1 stops rising, and used; [process_outcome.md](process_outcome.md) measures their labels side by side.
 """
 
 READING = """Of builds 0 to 4, as first run:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prm_labels import exact_scores, quality
+from prm_quality import exact_scores, quality
 from process_outcome_page import page, tables
 
 from rlhf_prm.annotate.relabel import relabelled

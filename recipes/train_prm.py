@@ -51,7 +51,7 @@ def main() -> None:
                 trainer.save_metrics(name, metrics)
                 if trainer.is_world_process_zero():
                     done = {"updates": trainer.state.global_step, "learning_rate": config.learning_rate}
-                    print(f"{name}: {quality(metrics, prefix=name, **done)}")
+                    print(f"{name}: {quality(metrics, prefix=name, target=config.target, **done)}")
 
 
 if __name__ == "__main__":

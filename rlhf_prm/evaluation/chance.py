@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from math import isnan, sqrt
 
 CHANCE_AUROC = 0.5
+MEASURED = {  # what F1 and AUROC of a target's one label a step, or a solution, are called
+    "steps": ("first-error F1", "step AUROC"),
+    "outcome": ("F1 of whole solutions", "AUROC of whole solutions"),
+}
 
 
 def chance_f1(first_errors: Sequence[int]) -> float:
@@ -29,23 +33,31 @@ def chance_f1(first_errors: Sequence[int]) -> float:
     return 2 * commonest / (1 + sqrt(commonest)) ** 2
 
 
-def no_better_than_chance(metrics: Mapping[str, float]) -> list[str]:
+def no_better_than_chance(metrics: Mapping[str, float], target: str = "steps") -> list[str]:
     """Which of ``f1`` and ``auroc`` are not above chance, in words; empty where both are.
 
     Args:
         metrics: ``f1``, ``chance_f1`` and ``auroc``; a NaN AUROC (labels of one class only) says nothing.
+        target: as in :func:`beside_chance`.
     """
+    f1, auroc = MEASURED[target]
     found = []
     if metrics["f1"] <= metrics["chance_f1"]:
-        found.append(f"first-error F1 {metrics['f1']:.3f} where a blind guess has {metrics['chance_f1']:.3f}")
+        found.append(f"{f1} {metrics['f1']:.3f} where a blind guess has {metrics['chance_f1']:.3f}")
     if not isnan(metrics["auroc"]) and metrics["auroc"] <= CHANCE_AUROC:
-        found.append(f"step AUROC {metrics['auroc']:.3f} where chance is {CHANCE_AUROC}")
+        found.append(f"{auroc} {metrics['auroc']:.3f} where chance is {CHANCE_AUROC}")
     return found
 
 
-def beside_chance(metrics: Mapping[str, float]) -> str:
-    """One line: F1 and AUROC with what chance would give."""
+def beside_chance(metrics: Mapping[str, float], target: str = "steps") -> str:
+    """One line: F1 and AUROC with what chance would give.
+
+    Args:
+        target: of the model. An outcome model has one label a solution, so its F1 is the harmonic mean of the wrong
+            answers that it recognises and the right ones that it passes.
+    """
+    f1, auroc = MEASURED[target]
     return (
-        f"held-out first-error F1 {metrics['f1']:.3f} (blind guess {metrics['chance_f1']:.3f}, constant 0), "
-        f"step AUROC {metrics['auroc']:.3f} (chance {CHANCE_AUROC})"
+        f"held-out {f1} {metrics['f1']:.3f} (blind guess {metrics['chance_f1']:.3f}, constant 0), "
+        f"{auroc} {metrics['auroc']:.3f} (chance {CHANCE_AUROC})"
     )

@@ -22,6 +22,7 @@ from rlhf_prm.evaluation.prmbench import load_prmbench, prmbench
 from rlhf_prm.evaluation.processbench import SUBSETS, TUNING_SUBSET, check_threshold, load_processbench, processbench
 from rlhf_prm.evaluation.rmb import load_rmb, rmb
 from rlhf_prm.evaluation.step_search import SearchSettings, compare_search
+from rlhf_prm.prm.protocol import target_of
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.tokenizer_checks import saved_tokenizer
@@ -29,6 +30,10 @@ from rlhf_prm.tokenizer_checks import saved_tokenizer
 Results = Mapping[str, Mapping[str, Any]]
 WITH_POLICY = ("best_of_n", "step_search")  # their --endpoint serves the policy
 WITH_PRMS = ("best_of_n",)  # they compare several
+OF_AN_OUTCOME_MODEL = (
+    "This is an outcome model: it judges whole solutions. Its score of a step is its verdict on the solution up to "
+    "there, as if it ended there, and its first error is the first step after which it gives up on the answer."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +105,10 @@ def _processbench(args: argparse.Namespace) -> Results:
     if missing := [name for name in expected if name not in subsets]:
         print(f"not in {args.data}, so not in the mean: {', '.join(missing)}")
     check_threshold(args.threshold, list(subsets))
-    return processbench(shared.scorer_from(args), subsets, args.threshold, silence_is_missed=shared.is_judge(args.prm))
+    scorer = shared.scorer_from(args)
+    if target_of(scorer) == "outcome":
+        print(OF_AN_OUTCOME_MODEL)
+    return processbench(scorer, subsets, args.threshold, silence_is_missed=shared.is_judge(args.prm))
 
 
 def _rmb_arguments(parser: argparse.ArgumentParser) -> None:

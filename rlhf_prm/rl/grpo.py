@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.gathered_texts import blanked, kept_of_rank, without_texts
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.rl.outcomes import VerifierReward, check_sources, readable
+from rlhf_prm.rl.own_state import load_own_state, save_own_state
 from rlhf_prm.rl.parts import credited_steps
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
 from rlhf_prm.rl.policy_tokens import of_width, policy_tokens, scattered
@@ -58,26 +58,8 @@ from rlhf_prm.rl.trl_seam import (
 )
 from rlhf_prm.rl.turn_scores import TurnFunction, turn_scores
 from rlhf_prm.rl.turns import Told, num_turns, prompt_text, told_by_trl
+from rlhf_prm.rl.update_batches import ScoredBatch
 from rlhf_prm.tokenizer_checks import check_policy
-
-MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
-SCORER_FILE = "step_scorer.pt"  # in a checkpoint: a scorer that learns along
-
-
-@dataclass(frozen=True)
-class ScoredBatch:
-    """The newest generation batch over all ranks: what was sampled, what it scored, what it was given.
-
-    ``step_advantages`` is (B, K), beside ``rollouts.step_mask``; ``rows`` has the texts, ``update`` is the global step.
-    ``scorer_tokens`` were sampled to score it, over all ranks: by live Monte-Carlo values.
-    """
-
-    rows: list[ScoredRollout]
-    rollouts: StepRollouts
-    step_advantages: Tensor
-    mode: str
-    update: int
-    scorer_tokens: int = 0
 
 
 class ProcessGRPOTrainer(GRPOTrainer):
@@ -381,39 +363,17 @@ class ProcessGRPOTrainer(GRPOTrainer):
         every = gather_object([counts])
         return growth | {name: sum(one[name] for one in every) for name in counts}
 
-    def _own_state(self) -> dict[str, tuple[str, Any]]:
-        """File in a checkpoint → (what it holds, whose ``state_dict`` that is)."""
-        owners = {}
-        if self.step_advantages.has_memory:
-            owners[MEMORY_FILE] = (f"method {self.step_advantages.name!r}", self.step_advantages)
-        if hasattr(self.scoring.step_scorer, "update"):
-            scorer = self.scoring.step_scorer
-            owners[SCORER_FILE] = (f"step_scorer {type(scorer).__name__}", scorer)
-        return owners
-
     def _save_checkpoint(self, model, trial) -> None:
         """As TRL's, with what the method remembers and the scorer has learnt beside the trainer's state."""
-        owners = self._own_state() if self.args.should_save else {}
-        for name, (_, owner) in owners.items():
-            folder = checkpoint_folder(self, trial)
-            folder.mkdir(parents=True, exist_ok=True)
-            # First, so that no checkpoint that is otherwise whole lacks it.
-            torch.save(owner.state_dict(), folder / name)
+        if self.args.should_save:  # first, so that no checkpoint that is otherwise whole lacks it
+            save_own_state(self, checkpoint_folder(self, trial))
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As TRL's; the one place that is passed on resuming under every backend, so our own state comes back here."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        for name, (whose, owner) in self._own_state().items():
-            file = Path(checkpoint) / name
-            if not file.exists():
-                raise ValueError(
-                    f"resume_from_checkpoint: got {checkpoint} without {name}, in which {whose} keeps its state; "
-                    "expected a checkpoint of a run with the same"
-                )
-            owner.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        if checkpoint is not None:
+            load_own_state(self, Path(checkpoint))
 
     def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
         """Once, on the first batch."""

@@ -58,21 +58,24 @@ class PRMSources:
     exact_dataset: Dataset | None = None
 
 
-def quality(metrics: Mapping[str, float], *, updates: int, learning_rate: float, prefix: str = "eval") -> str:
+def quality(
+    metrics: Mapping[str, float], *, updates: int, learning_rate: float, prefix: str = "eval", target: str = "steps"
+) -> str:
     """What the trained PRM is worth on held-out rows beside chance, and what to do if that is nothing.
 
     Args:
         metrics: of ``PRMTrainer.evaluate()``, their names beginning with ``prefix``.
-        updates, learning_rate: what it was trained with.
+        updates, learning_rate, target: what it was trained with.
     """
     metrics = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
-    lines = [beside_chance(metrics)]
-    if found := no_better_than_chance(metrics):
+    model = "outcome model" if target == "outcome" else "PRM"
+    lines = [beside_chance(metrics, target)]
+    if found := no_better_than_chance(metrics, target):
         lines.append(
-            f"WARNING: this PRM is no better than chance: {'; '.join(found)}. Do not train a policy against it. It had "
-            f"{updates} updates at learning_rate {learning_rate:g}: try a third and a tenth of that rate, more updates "
-            "(max_steps, num_train_epochs; patience ends them in time), and look at the labels (their share of right "
-            "steps, and the F1 on rows labelled by another source)."
+            f"WARNING: this {model} is no better than chance: {'; '.join(found)}. Do not train a policy against it. It "
+            f"had {updates} updates at learning_rate {learning_rate:g}: try a third and a tenth of that rate, more "
+            "updates (max_steps, num_train_epochs; patience ends them in time), and look at the labels (their share of "
+            "right steps, and the F1 on rows labelled by another source)."
         )
     return "\n".join(lines)
 

@@ -35,6 +35,7 @@ def train_reward_model(
     target: str = "steps",
     metric: str | None = None,
     frozen_layers: int = 0,
+    lr_scheduler_type: str = "constant_with_warmup",
     **settings: Any,
 ) -> None:
     """Writes a PRM that ``load_prm`` loads into ``folder``, and ``training.json``: its held-out metrics on the way.
@@ -52,6 +53,7 @@ def train_reward_model(
         loss, target: as in ``PRMConfig``.
         metric: of the held-out rows, what decides which weights are kept; default: F1 or AUROC as above.
         frozen_layers: the embeddings and so many of the lowest layers keep the policy's weights, if any.
+        lr_scheduler_type: of the learning rate; "linear" falls to 0 at the last of ``updates``.
         settings: further ones of ``PRMConfig``.
     """
     kept = len(rows) - max(1, round(held_out * len(rows)))
@@ -65,7 +67,7 @@ def train_reward_model(
             gradient_accumulation_steps=max(1, batch_size // micro_batch),
             per_device_eval_batch_size=4 * MICRO_BATCH,
             learning_rate=learning_rate,
-            lr_scheduler_type="constant_with_warmup",
+            lr_scheduler_type=lr_scheduler_type,
             warmup_steps=30,
             seed=seed,
             loss=loss,

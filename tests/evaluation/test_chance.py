@@ -41,3 +41,11 @@ def test_what_is_no_better_than_chance_is_named_with_its_number():
     assert "F1 0.300" in one and "0.300" in one.split("where")[1]
     assert len(no_better_than_chance(good | {"f1": 0.0, "auroc": 0.5})) == 2
     assert beside_chance(good).startswith("held-out first-error F1 0.600 (blind guess 0.300")
+
+
+def test_an_outcome_models_f1_is_called_one_of_whole_solutions():
+    """One label a solution: "first error" would say what is not measured."""
+    told = {"f1": 0.4, "chance_f1": 0.5, "auroc": 0.4}
+    for text in (beside_chance(told, "outcome"), " ".join(no_better_than_chance(told, "outcome"))):
+        assert "F1 of whole solutions 0.400" in text and "AUROC of whole solutions 0.400" in text
+        assert "first-error" not in text and "step" not in text

@@ -1,6 +1,7 @@
 """``rlhf-prm evaluate``: every evaluation from the command line, against its own function."""
 
 import json
+import shutil
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_processbench(prm_folder, tmp_path, capsys):
     assert json.loads(out.read_text())["results"] == expected
     assert evaluate("processbench", "--prm", prm_folder, "--data", tmp_path / "none") == 2
     assert "no ProcessBench file" in capsys.readouterr().err
+
+
+def test_processbench_says_what_an_outcome_models_first_error_is(prm_folder, tmp_path, capsys):
+    rows = [{"problem": "step 1", "steps": ["good 1", "bad 2"], "label": 1}]
+    data, outcome = write(tmp_path / "mine.jsonl", rows), tmp_path / "outcome"
+    shutil.copytree(prm_folder, outcome)
+    config = json.loads((outcome / "config.json").read_text())
+    (outcome / "config.json").write_text(json.dumps(config | {"prm_target": "outcome"}))
+    for folder, told in ((prm_folder, False), (outcome, True)):
+        assert evaluate("processbench", "--prm", folder, "--data", data) == 0
+        assert ("it judges whole solutions" in capsys.readouterr().out) is told
 
 
 def test_best_of_n_from_a_file_of_samples(prm_folder, tmp_path, capsys):

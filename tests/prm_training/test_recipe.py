@@ -105,6 +105,8 @@ def test_a_prm_no_better_than_chance_is_called_that_with_its_numbers_and_what_to
     bad = quality(good | {"eval_f1": 0.077}, updates=300, learning_rate=3e-3)
     assert "WARNING" in bad and "F1 0.077 where a blind guess has 0.250" in bad and "step AUROC 0.800 where" not in bad
     assert "300 updates at learning_rate 0.003" in bad and "labels" in bad
+    outcome = quality(good | {"eval_chance_f1": 0.7}, updates=300, learning_rate=3e-3, target="outcome")
+    assert "this outcome model is no better" in outcome and "F1 of whole solutions 0.600 where" in outcome
 
 
 def test_the_toy_world_stops_by_its_own_labels_and_ends_with_exact_ones(monkeypatch):

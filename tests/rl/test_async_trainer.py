@@ -130,6 +130,8 @@ def test_three_updates_end_in_the_weights_of_the_synchronous_trainer(policy, tmp
     logs, theirs = ([row for row in one.state.log_history if "loss" in row] for one in (trained, reference))
     assert [row["sample/staleness_max"] for row in logs] == [0.0] * UPDATES
     assert logs[0]["ratio"] == pytest.approx(1, abs=1e-5)  # the weights that sampled are those that learn
+    assert logs[0]["process/num_steps/mean"] >= 1  # metrics are of all that the worker has scored, some of it for later
+    assert 0 < logs[0]["rewards/verifier"] < 1
     for ours, other in zip(logs, theirs, strict=True):
         assert ours["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
     first = dict(tiny_policy().named_parameters())

@@ -9,12 +9,12 @@
     python benchmarks/dense_rewards.py judges --builds 23 24 25        # the judge itself as scorer, with its cost
     python benchmarks/dense_rewards.py vine --builds 23 24 25         # live Monte-Carlo values of step prefixes
     python benchmarks/dense_rewards.py measure                         # what preflight says of them, anew
-    python benchmarks/dense_rewards.py show --builds 23 24             # the tables of what is there of these builds
     python benchmarks/dense_rewards.py pairs --output pairs.json       # for benchmarks/preflight_validation.py
 
 A cell is one training run (15 to 60 seconds on one core, after its world has been built); finished ones are kept in
 ``benchmarks/results/dense_rewards.jsonl`` and not run again. Several calls may share the work: each claims a cell by a
 lock. ``rlhf_prm.toyworld.quick_grpo`` trains; the baseline's regime was tuned on builds 10 and 11 (``tuning``).
+``benchmarks/dense_rewards_tables.py`` prints the tables.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import math
 import os
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -35,10 +34,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import datasets
 import torch
 import transformers
+import yaml
 from cells import Cell, rows_of, work
 
 from reward import METHODS
-from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
 from rlhf_prm.files import write_json_lines
 from rlhf_prm.judges.load import load_judge
@@ -47,13 +46,6 @@ from rlhf_prm.preflight.measures import preflight_measures
 from rlhf_prm.prm import load_prm
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.scorers import Scorer
-from rlhf_prm.statistics import (
-    difference_interval,
-    difference_p_value,
-    holm_adjusted,
-    mean_interval,
-    predicted_first_error,
-)
 from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
 from rlhf_prm.toyworld.hostile import HOSTILE, HostileScorer
 from rlhf_prm.toyworld.judge import FallibleJudge
@@ -81,6 +73,8 @@ REGIMES: dict[str, dict[str, Any]] = {
 }
 # CPU-seconds of a training on the learned PRM over those of outcome-only, of as many updates, both measured in one go.
 COST = {"plain": 1.15, "long": 1.13, "filler": 1.20, "gold10": 1.12}
+# Tokens of an update with one vote of the judge, read and written, over those that the policy writes in it.
+TOKENS = 6
 
 
 def cell(part: str, world: str, build: int, scorer: str, method: str, regime: dict[str, Any], **more: Any) -> Cell:
@@ -151,15 +145,23 @@ def tuning(builds: list[int]) -> Iterator[Cell]:
 
 
 def judges(builds: list[int]) -> Iterator[Cell]:
-    """The fallible judge itself as scorer, with 1 and 4 votes, against the PRM from its labels and the ceiling."""
+    """The fallible judge itself as scorer, with 1 and 4 votes, against the PRM from its labels and the ceiling.
+
+    The PRM of a judge that is wrong about 10 % of the operations, and the ceiling, are those of `contenders`.
+    Outcome-only also runs for as many tokens as a run with one vote takes.
+    """
     asked = [f"judge:votes={votes},flips={flips}" for flips in (0.1, 0.2) for votes in (1, 4)]
     for build in builds:
         for world in ("plain", "long"):
             yield cell("contenders", world, build, "none", "outcome", REGIMES[world])
-            for scorer in ("learned", "oracle", *asked):
+            for scorer in ("learned", "oracle"):
+                yield cell("contenders", world, build, scorer, METHOD, REGIMES[world])
+            for scorer in (*asked, "learned:judge_flips=0.2"):
                 yield cell("judges", world, build, scorer, METHOD, REGIMES[world])
             for method in ("capo", "fapo"):
                 yield cell("judges", world, build, asked[1], method, REGIMES[world])
+            longer = {**REGIMES[world], "max_steps": TOKENS * Regime(**REGIMES[world]).max_steps}
+            yield cell("judges", world, build, "none", "outcome", longer)
 
 
 def vine(builds: list[int]) -> Iterator[Cell]:
@@ -188,7 +190,7 @@ def world_of(one: Cell, cache: str) -> ToyWorld:
     chosen = dict(LEARNED)
     if name == "learned" and given:
         key, value = given.split("=")
-        chosen |= {key: int(value) if value.isdigit() else value}
+        chosen |= {key: yaml.safe_load(value)}
         if key == "label_source":
             chosen |= {"judge_votes": 1}
     return build_world(ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **chosen), cache)
@@ -229,7 +231,7 @@ def judge_of(given: str, build: int) -> JudgeScorer:
 def run(one: Cell, cache: str) -> dict[str, Any]:
     """Train and measure; for the curve also what preflight says of the scorer on the starting policy's samples.
 
-    For the judges also what the judge has cost in all, and the first-error F1 of each scorer on the same solutions.
+    For the judges also what the judge has cost in all.
     """
     world = world_of(one, cache)
     scorer = scorer_of(one, world)
@@ -238,17 +240,9 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     )
     if isinstance(scorer, JudgeScorer):
         result["judge"] = vars(scorer.stats).copy()  # of the training alone; tokens are characters / 3.5
-    if one["part"] in ("curve", "hostile") or (one["part"] == "contenders" and scorer is not None):
+    if one["part"] in ("curve", "hostile", "judges") or (one["part"] == "contenders" and scorer is not None):
         result["measures"] = preflight_measures(scored(checked_samples(world, MEASURED, 8), scorer))
-    if one["part"] == "judges":
-        result["first_error"] = first_error_metrics(scored(checked_samples(world, 100, 8), scorer))
     return result
-
-
-def first_error_metrics(samples: list[SampledProblem]) -> dict[str, float]:
-    """ProcessBench's metrics of the samples' step scores against their exact first errors."""
-    predictions = [predicted_first_error(row) for sample in samples for row in sample.step_scores]
-    return processbench_metrics(predictions, [error for sample in samples for error in sample.first_errors])
 
 
 def told(result: dict[str, Any]) -> str:
@@ -272,70 +266,8 @@ def measure(results: Path, cache: str) -> None:
     write_json_lines(results, rows)
 
 
-def table(rows: list[dict[str, Any]], part: str) -> str:
-    """Per world: scorer, method and regime against outcome-only of the same builds, Holm-adjusted within the part."""
-    runs: dict[tuple, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        one = row["cell"]
-        if one["part"] == part or (one["scorer"] == "none" and one["part"] == "contenders"):
-            runs[one["world"], one["scorer"], one["method"], json.dumps(one["regime"])][one["build"]] = row
-    lines, comparisons = [], []
-    for key, by_build in sorted(runs.items()):
-        world = key[0]
-        usual = (world, "none", "outcome", json.dumps(REGIMES[world]))
-        base = runs.get((world, "none", "outcome", key[3])) or runs.get(usual, {})
-        paired = [b for b in by_build if b in base]
-        gains = {
-            metric: [by_build[b][metric] - base[b][metric] for b in paired]
-            for metric in ("accuracy", "process_accuracy")
-        }
-        comparisons.append(math.nan if key[2] == "outcome" else difference_p_value(gains["accuracy"]))
-        lines.append((key, by_build, gains))
-    out = ["| world | scorer | method | regime | builds | accuracy | all right | gain | gain, all right | p (Holm) |"]
-    out.append("|---|---|---|---|---|---|---|---|---|---|")
-    for (key, by_build, gains), p in zip(lines, holm_adjusted(comparisons), strict=True):
-        world, scorer, method, regime = key
-        means = [mean_interval([r[m] for r in by_build.values()]).mean for m in ("accuracy", "process_accuracy")]
-        shown = [""] * 3
-        if method != "outcome":
-            intervals = [difference_interval(gains[m]) for m in ("accuracy", "process_accuracy")]
-            shown = [f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})" for i in intervals] + [f"{p:.3f}"]
-        cells = [world, scorer, method, regime, str(len(by_build)), f"{means[0]:.3f}", f"{means[1]:.3f}", *shown]
-        out.append("| " + " | ".join(cells) + " |")
-    return "\n".join(out)
-
-
-def judge_table(rows: list[dict[str, Any]]) -> str:
-    """Per world, scorer and method of ``judges``: first-error F1, and what an update asks of judge and policy."""
-    runs: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        one = row["cell"]
-        if one["part"] == "judges":
-            runs[one["world"], one["scorer"], one["method"]].append(row)
-    out = [
-        "| world | scorer | method | builds | accuracy | F1 | questions / update | tokens / update | policy tokens |"
-    ]
-    out.append("|---|---|---|---|---|---|---|---|---|")
-    for (world, scorer, method), found in sorted(runs.items()):
-        updates = Regime(**found[0]["cell"]["regime"]).max_steps
-        spent = [row.get("judge", {}) for row in found]
-        asked = [one.get("judge_calls", 0) / updates for one in spent]
-        tokens = [
-            (one.get("judge_prompt_tokens", 0) + one.get("judge_completion_tokens", 0)) / updates for one in spent
-        ]
-        cells = [world, scorer, method, str(len(found)), f"{_mean([row['accuracy'] for row in found]):.3f}"]
-        cells += [f"{_mean([row['first_error']['f1'] for row in found]):.3f}", f"{_mean(asked):.0f}"]
-        cells += [f"{_mean(tokens):,.0f}", f"{_mean([row['generated_tokens'] for row in found]) / updates:,.0f}"]
-        out.append("| " + " | ".join(cells) + " |")
-    return "\n".join(out)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """(measures, gain) of every run with measures, in the world's regime: what ``preflight_validation.py`` reads."""
+def pairs_with_cells(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Cell]]:
+    """(measures, gain) of every run with measures, in the world's regime, and the cell of that run."""
     base = {
         (row["cell"]["world"], row["cell"]["build"], json.dumps(row["cell"]["regime"])): row["accuracy"]
         for row in rows
@@ -349,16 +281,19 @@ def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         before, after = base[key], row["accuracy"]
         error = math.sqrt((before * (1 - before) + after * (1 - after)) / 2048)
-        found.append(
-            {"measures": row["measures"], "gain": after - before, "gain_se": error}
-            | {"world": one["world"], "build": one["build"], "prm": one["scorer"]}
-        )
+        pair = {"measures": row["measures"], "gain": after - before, "gain_se": error}
+        found.append((pair | {"world": one["world"], "build": one["build"], "prm": one["scorer"]}, one))
     return found
+
+
+def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ``preflight_validation.py`` reads; the runs of ``judges`` came after its rule was fitted."""
+    return [pair for pair, one in pairs_with_cells(rows) if one["part"] != "judges"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*PARTS, "measure", "show", "pairs"))
+    parser.add_argument("part", choices=(*PARTS, "measure", "pairs"))
     parser.add_argument("--builds", type=int, nargs="+", default=list(range(23, 31)), help="default: 23 to 30")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -375,11 +310,6 @@ def main() -> None:
         sys.stdout.write(text) if args.output is None else args.output.write_text(text)
     elif args.part == "measure":
         measure(args.results, args.cache)
-    elif args.part == "show":
-        rows = [row for row in rows_of(args.results) if row["cell"]["build"] in args.builds]
-        for part in PARTS:
-            print(f"## {part}\n{table(rows, part)}\n")
-        print(f"## judges: what they find and what they cost\n{judge_table(rows)}\n")
     else:
         cells = [one for one in PARTS[args.part](args.builds) if one["world"] in args.worlds]
         work(cells, partial(run, cache=args.cache), args.results, Path(args.cache) / ".dense_rewards", told)

@@ -1,10 +1,11 @@
 """The pictures of the documentation, taken by Chromium from the pages that our own code writes.
 
     python benchmarks/pictures.py heat-map RUN/report.html    a run's rollouts                     → heat_map.png
-    python benchmarks/pictures.py ablation                    the default ablation, plain world → ablation.png
+    python benchmarks/pictures.py ablation forests.json       every method's gain in two worlds → ablation.png
     python benchmarks/pictures.py curve points.json           a measure of PRMs against the gain   → curve.png
 
-They are written to docs/images, or where ``--out`` says.
+They are written to docs/images, or where ``--out`` says. `benchmarks/dense_rewards_tables.py forests` gives
+``forests.json``: world → [{"name": str, "mean": float, "low": float, "high": float, "values": [float, …]}, …].
 
 ``points.json``, of a curve:
 {"title": str, "x_label": str, "y_label": str,
@@ -21,7 +22,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,7 @@ from rlhf_prm.report.plot_parts import Chart
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
-ABLATION = ROOT / "benchmarks" / "results" / "ablation_default.json"
-TITLES = {
-    "accuracy.after": "Accuracy after 80 updates (2,048 held-out problems)",
-    "process_accuracy.after": "Share of held-out problems with every step right",
-}
+WORLDS = {"plain": "plain world", "long": "long chains", "filler": "filler world", "gold10": "10 % gold answers"}
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SCALE, COLOURS = 1.5, 128  # pixels of the picture to one of the page; of its palette, which keeps the file small
 
@@ -114,35 +111,26 @@ def curve(data: dict[str, Any]) -> Chart:
     return scatter_chart(points, {group: i for i, group in enumerate(groups)}, title, x_label, y_label, title)
 
 
-def ablation(table: dict[str, Any], world: str = "plain") -> list[Chart]:
-    """The differences to the baseline in one world, from the table of ``rlhf-prm ablate``: a forest for each metric."""
-    rows = table["groups"][f"world {world}"]
-    baseline = next(row["labels"]["method"] for row in rows if row["baseline"])
+def ablation(gains: dict[str, list[dict[str, Any]]], worlds: Sequence[str] = ("plain", "long")) -> list[Chart]:
+    """A forest for each world: what every method gained in accuracy over outcome-only."""
     charts = []
-    for metric in table["metrics"]:
-        forest = []
-        for row in rows:
-            if not row["baseline"]:
-                found = row["metrics"][metric]
-                forest.append(
-                    ForestRow(row["labels"]["method"], *found["difference"], [*found["differences"].values()])
-                )
-        title = TITLES.get(metric, metric)
-        charts.append(forest_chart(forest, title, f"difference to {baseline}", title))
+    for world in worlds:
+        title = f"Gain in accuracy, {WORLDS[world]}"
+        charts.append(forest_chart([ForestRow(**row) for row in gains[world]], title, "difference to outcome", title))
     return charts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["heat-map", "ablation", "curve"])
-    parser.add_argument("source", nargs="?", type=Path, help="the page or the data, see above")
+    parser.add_argument("source", type=Path, help="the page or the data, see above")
     parser.add_argument("--out", type=Path, help="the picture's file")
     args = parser.parse_args()
     out = args.out or IMAGES / f"{args.what.replace('-', '_')}.png"
     if args.what == "heat-map":
         take(args.source, "#rollouts", out, 1100, 640)
     elif args.what == "ablation":
-        picture(ablation(json.loads((args.source or ABLATION).read_text())), out, 1100)
+        picture(ablation(json.loads(args.source.read_text())), out, 1100)
     else:
         picture([curve(json.loads(args.source.read_text()))], out, 760)
     print(f"{out} ({out.stat().st_size / 1e3:.0f} kB)")

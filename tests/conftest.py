@@ -1,6 +1,10 @@
 """Shared fixtures. Everything runs offline, on tiny models made in the tests."""
 
+import functools
+import gc
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -54,6 +58,54 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: "two_ranks" not in item.fixturenames)  # the longest first
 
 
+# Trainers collect garbage at the end of each training. Among all that torch, TRL and the tests have imported this takes
+# half a second, longer than most trainings: so the collector is told to leave alone what has been imported.
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # imports leave no garbage
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.enable()
+    freeze()
+    if "datasets" in sys.modules:
+        forget_earlier_maps()
+    if "accelerate" in sys.modules:
+        remember_packages()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    yield
+    if nextitem is not None and nextitem.path != item.path:
+        freeze()  # what the tests of this file were the first to import
+
+
+def freeze() -> None:
+    gc.collect()
+    gc.freeze()
+
+
+def forget_earlier_maps() -> None:
+    """``Dataset.map`` does not look whether it has done the same before.
+
+    It would pickle the function with all functions that it calls, to know it again: 0.4 s a time where types are
+    checked. No test maps the same rows by the same function twice.
+    """
+    from datasets import arrow_dataset, fingerprint
+
+    for module in (fingerprint, arrow_dataset):
+        module.update_fingerprint = lambda *_: fingerprint.generate_random_fingerprint()
+
+
+def remember_packages() -> None:
+    """accelerate reads a package's metadata once, and not at every update to ask for DeepSpeed and PEFT."""
+    from accelerate.utils import imports
+
+    imports._is_package_available = functools.cache(imports._is_package_available)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of whole public data sets, which a clone does not have; tests that need it skip where it is absent."""
@@ -63,3 +115,15 @@ def shared_data() -> Path:
             f"OpenR samples): a folder of them, named by {DATA_VARIABLE}"
         )
     return SHARED
+
+
+@pytest.fixture
+def empty_pages(monkeypatch) -> None:
+    """A run's page is an empty file: drawing its charts takes longer than to train a small run."""
+
+    def left(folder: Path) -> Path:
+        page = folder / "report.html"
+        page.write_text("")
+        return page
+
+    monkeypatch.setattr("rlhf_prm.runs.train.write_report", left)

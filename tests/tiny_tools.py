@@ -1,11 +1,17 @@
-"""A tiny policy that calls tools: a tokenizer of characters, a chat template with tools, and scripted turns."""
+"""A tiny policy that calls tools: a tokenizer of characters, a chat template, scripted turns, tools, its trainer."""
 
 from collections.abc import Callable
 from typing import Any
 
+from datasets import Dataset
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, set_seed
+from trl import GRPOTrainer
 
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.ppo import ProcessPPOTrainer
+from rlhf_prm.rl.ppo_config import ProcessPPOConfig
+from tests.tiny import HashScorer, tiny_config
 from tests.tiny_models import tiny_qwen2, word_tokenizer
 
 MARKS = ("<u>", "</u>", "<a>", "<t>", "</t>", "<call>", "</call>")
@@ -69,6 +75,63 @@ def script(monkeypatch: Any, trainer: Any, turn: Callable[[str, int], str]) -> N
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in written], None
 
     # Below our own override, so that the trainer's is what is tested.
-    from trl import GRPOTrainer
-
     monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", lambda self, *args, **kwargs: scripted(*args, **kwargs))
+
+
+def messages(rows: int = 8, **columns) -> Dataset:
+    prompts = [[{"role": "user", "content": f"count to {i % 4}"}] for i in range(rows)]
+    return Dataset.from_dict({"prompt": prompts} | columns)
+
+
+def tool_trainer(algorithm, folder, monkeypatch, turn, **arguments):
+    """A trainer of two updates, "grpo" or "ppo"; its turns are scripted where ``turn`` is given."""
+    settings = {"max_steps": 2, "max_completion_length": 300, **arguments.pop("settings", {})}
+    trainer_class, config = ProcessGRPOTrainer, None
+    if algorithm == "ppo":
+        trainer_class = ProcessPPOTrainer
+        config = tiny_config(folder, ProcessPPOConfig, **({"num_generations": 4} | settings))
+    config = config or tiny_config(folder, **settings)
+    defaults = {"train_dataset": messages(), "processing_class": tool_tokenizer(), "step_scorer": HashScorer()}
+    model = tool_policy()
+    if config.beta:  # TRL loads the reference by name
+        model.save_pretrained(folder / "policy")
+        model = str(folder / "policy")
+    trainer = trainer_class(model=model, args=config, **(defaults | arguments))
+    if turn is not None:
+        script(monkeypatch, trainer, turn)
+    return trainer
+
+
+class Counter:
+    """An environment as TRL's documentation has them: ``reset``, one tool, state that reward functions read."""
+
+    def reset(self, **kwargs) -> str:
+        self.count = 0
+        return " from 0"
+
+    def increment(self, by: int) -> int:
+        """
+        Adds to the count.
+
+        Args:
+            by: How much to add.
+
+        Returns:
+            The count.
+        """
+        self.count += by
+        return self.count
+
+
+def counted(environments, **kwargs) -> list[float]:
+    return [float(environment.count) for environment in environments]
+
+
+def add(a: int, b: int) -> int:
+    """Adds two numbers.
+
+    Args:
+        a: one.
+        b: the other.
+    """
+    return a + b

@@ -10,8 +10,8 @@ import numpy as np
 from rlhf_prm.evaluation.aggregation import solution_score
 from rlhf_prm.evaluation.best_of_n import expected_best_of, expected_majority, pass_at
 from rlhf_prm.evaluation.samples import SampledProblem, scored
-from rlhf_prm.judges.background import drive
 from rlhf_prm.judges.budget import OVER_BUDGET
+from rlhf_prm.judges.drive import drive
 from rlhf_prm.judges.pairwise import Knockout, knockout
 from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.statistics import bootstrap_interval

@@ -13,8 +13,8 @@ from typing import Any
 from rlhf_prm.evaluation.mr_ben import MRBenItem, mr_score_parts
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.generation.tasks import Task
-from rlhf_prm.judges.background import drive
 from rlhf_prm.judges.budget import OVER_BUDGET
+from rlhf_prm.judges.drive import drive
 from rlhf_prm.judges.forms import UnparseableAnswer, without_thoughts
 from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.judges.votes import Answered, ask_until_parsed

@@ -13,8 +13,8 @@ from typing import Any
 
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.generation.tasks import Rejection, Task
-from rlhf_prm.judges.background import drive
 from rlhf_prm.judges.budget import OVER_BUDGET
+from rlhf_prm.judges.drive import drive
 from rlhf_prm.judges.forms import UnparseableAnswer, without_thoughts
 from rlhf_prm.judges.readers import Reading
 from rlhf_prm.judges.votes import ask_until_parsed

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from rlhf_prm.background import Background
 from rlhf_prm.generation import Generator
-from rlhf_prm.judges.background import Background
 from rlhf_prm.judges.budget import Budget, Meter, Prices
 from rlhf_prm.judges.cache import VerdictCache
 from rlhf_prm.judges.hearing import Hearing
@@ -99,7 +99,7 @@ class JudgeScorer:
         self.cache = VerdictCache(cache)
         self.stats = JudgeStats()
         self.rows: JudgedRows | None = None
-        self._background = Background()
+        self._background = Background("judge")
         self._update: Callable[[], Any] = lambda: None
         self._asking: Callable[[], bool] = lambda: True
         self.learns: Callable[[], bool] = lambda: True  # whether what is asked about is trained on

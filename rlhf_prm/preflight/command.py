@@ -12,6 +12,8 @@ from rlhf_prm.settings import json_mapping
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
 ORACLE = "oracle"  # as --prm: the exact labels of a world
+TEACHER = "teacher:"
+LEARNS = ("implicit", "self")  # as --prm: both start as the policy
 WORLDS = ("toyworld", "wordproblems")  # laboratories, each an argument
 
 
@@ -99,6 +101,7 @@ def check(args: argparse.Namespace, data: Path) -> None:
             "--prm oracle knows the labels of the toy world and of word problems only: pass --toyworld or "
             "--wordproblems, or name a PRM"
         )
+    _check_token_scorer(args)
     if args.n < 2 or args.probe_problems < 0:
         raise ValueError(
             f"got --n {args.n}, --probe-problems {args.probe_problems}; expected at least 2 (rollouts of one problem "
@@ -108,19 +111,40 @@ def check(args: argparse.Namespace, data: Path) -> None:
         raise ValueError(f"--output and --json are both {data}: the page and the data need a file each")
     check_can_write(args.output, "--output")
     check_can_write(data, "--json")
-    if args.prm not in (None, ORACLE):
+    if args.prm not in (None, ORACLE) and not _is_teacher(args):
         shared.check_prm(args)
     if args.model is not None and not args.endpoint:
         _check_policy(args.model)
 
 
-def _check_policy(name: str) -> None:
+def _is_teacher(args: argparse.Namespace) -> bool:
+    return (args.prm or "").startswith(TEACHER)
+
+
+def _check_token_scorer(args: argparse.Namespace) -> None:
+    """A teacher is read against the policy, and has files; what starts as the policy has nothing to measure yet."""
+    if (args.prm or "").partition(":")[0] in LEARNS:
+        raise ValueError(
+            f"--prm {args.prm}: it starts as the policy, so every score is 1/2 before training; measure an implicit "
+            "PRM that is trained already by its folder, with --family implicit_prm --reference MODEL"
+        )
+    if not _is_teacher(args):
+        return
+    if args.samples is not None and "policy" not in args.prm_kwargs:
+        raise ValueError(
+            '--prm teacher:NAME is read against the policy: pass --prm-kwargs \'{"policy": "POLICY"}\' beside --samples'
+        )
+    for name in filter(None, (args.prm.removeprefix(TEACHER), args.prm_kwargs.get("policy"))):
+        _check_policy(name, "--prm")
+
+
+def _check_policy(name: str, where: str = "--model") -> None:
     """Its config is there, and its tokenizer; no weights are loaded yet."""
     from transformers import AutoConfig
 
     from rlhf_prm.tokenizer_checks import saved_tokenizer
 
-    with loading(f"--model {name}"):
+    with loading(f"{where} {name}"):
         AutoConfig.from_pretrained(name)
         saved_tokenizer(name)
 
@@ -130,6 +154,9 @@ def _measured_with(args: argparse.Namespace) -> tuple[Any, Any, str, str]:
     chosen = next((name for name in WORLDS if getattr(args, name) is not None), None)
     if chosen is None:
         drawn = _drawn(args)
+        if _is_teacher(args):
+            policy = args.prm_kwargs.get("policy", args.model)
+            return drawn, _teacher(args, policy, _template(args, policy)), args.prm, policy
         return drawn, shared.scorer_from(args, watched=False), args.prm, args.prm
     from rlhf_prm.preflight import sources
     from rlhf_prm.toyworld.checker import CHAINS
@@ -142,8 +169,30 @@ def _measured_with(args: argparse.Namespace) -> tuple[Any, Any, str, str]:
     if args.prm == ORACLE:
         oracle = OracleScorer(checker=CHAINS if chosen == "toyworld" else WORDS)
         return drawn, oracle, "oracle (exact labels)", str(world.policy_path)
+    if _is_teacher(args):
+        return drawn, _teacher(args, str(world.policy_path), lambda prompt: prompt), args.prm, str(world.policy_path)
     prm = args.prm or str(world.prm_path)
     return drawn, shared.scorer_from(args, prm, watched=False), prm, prm
+
+
+def _teacher(args: argparse.Namespace, policy: str, template: Any) -> Any:
+    """The scorer of ``--prm teacher:NAME``, read at the temperature of the rollouts."""
+    from rlhf_prm.preflight.teacher import teacher_on_texts
+
+    keywords = {name: value for name, value in args.prm_kwargs.items() if name != "policy"}
+    keywords |= {"placement": args.placement, "max_length": args.max_length, "max_batch_tokens": args.max_batch_tokens}
+    name = args.prm.removeprefix(TEACHER)
+    try:
+        return teacher_on_texts(name, policy, template, args.separator, args.temperature, **keywords)
+    except TypeError as error:
+        raise ValueError(f"--prm-kwargs: {error}") from error
+
+
+def _template(args: argparse.Namespace, policy: str) -> Any:
+    """Problem → what the policy is given for it."""
+    from rlhf_prm.generation.config import GeneratorConfig
+
+    return GeneratorConfig(policy, template=args.template).prompt_template()
 
 
 def _drawn(args: argparse.Namespace) -> Any:

@@ -3,12 +3,13 @@
 import json
 import math
 import shlex
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
 from tenacity import RetryCallState, Retrying
 
+from rlhf_prm.background import Background
 from rlhf_prm.prm.families import Family
 from rlhf_prm.prm.scorer import BatchScorer
 from rlhf_prm.prm.texts import Rendered, Texts
@@ -68,6 +69,11 @@ class ServerScorer(BatchScorer):
         # no proxies from the environment: a PRM server stands in the same cluster
         self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0), limits=limits, trust_env=False)
         self._greeted = False
+        self._background = Background("prm-server-batch")
+
+    def submit(self, problems: list[str], steps: list[list[str]]) -> Future:
+        """``score``, begun: the scores are the ``result()`` of what is returned."""
+        return self._background.start(lambda: self.score(problems, steps))
 
     def command(self) -> str:
         """The shell command that serves this PRM."""

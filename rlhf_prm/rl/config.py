@@ -43,6 +43,8 @@ class ProcessGRPOConfig(GRPOConfig):
             score; those without credit have their outcome-only advantage.
         gathered_texts: of about so many completions of a generation batch the texts reach every process, for the
             completions table, the guard and labelling; 0 = of all. Numbers always do.
+        groups_at_once: so many groups of a process are sampled together, and while the next are, the verifier, a judge
+            or a PRM behind a server is at work on them; 0 = all together. See ``scoring_in_parts``.
         step_unit: "separator", or "turn": each turn of a policy that uses tools is one step.
         turn_scores: whose scores of turns are merged into the step scores: "environment" (its ``turn_rewards()``), or
             the dotted path of a function ``(problems, turns) -> scores``; None = nobody's, or the trainer's
@@ -92,6 +94,10 @@ class ProcessGRPOConfig(GRPOConfig):
         default=256, metadata={"help": "Completions of a batch whose texts reach every process; 0 = all."}
     )
 
+    groups_at_once: int = field(
+        default=0, metadata={"help": "Groups that a process samples together, and scores while it goes on; 0 = all."}
+    )
+
     step_unit: str = field(default="separator", metadata={"help": "What a step is: separator (see there) or turn."})
     turn_scores: str | None = field(
         default=None, metadata={"help": "Scores of whole turns: environment, or the dotted path of a function."}
@@ -103,8 +109,9 @@ class ProcessGRPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gathered_texts < 0:
-            raise ValueError(f"gathered_texts: got {self.gathered_texts}, expected 0 (all) or more")
+        for name in ("gathered_texts", "groups_at_once"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 (all) or more")
         self.step_separator = self.step_separator.replace("\\n", "\n")  # as typed on a command line
         self.splitter()
         self.reading()

@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.gathered_texts import blanked, kept_of_rank, without_texts
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.rl.outcomes import VerifierReward, check_sources, readable
+from rlhf_prm.rl.own_state import load_own_state, save_own_state
 from rlhf_prm.rl.parts import credited_steps
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
 from rlhf_prm.rl.policy_tokens import of_width, policy_tokens, scattered
@@ -40,6 +40,7 @@ from rlhf_prm.rl.rollout_scoring import (
 )
 from rlhf_prm.rl.sampled import Sampled
 from rlhf_prm.rl.scorers import Scorer
+from rlhf_prm.rl.scoring_in_parts import ScoringInParts, check_parts, sampled_in_parts
 from rlhf_prm.rl.sequence_ratios import gspo_token, off_policy_mask
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.rl.thoughts import refuse_unopened, tell_of_thoughts
@@ -57,26 +58,8 @@ from rlhf_prm.rl.trl_seam import (
 )
 from rlhf_prm.rl.turn_scores import TurnFunction, turn_scores
 from rlhf_prm.rl.turns import Told, num_turns, prompt_text, told_by_trl
+from rlhf_prm.rl.update_batches import ScoredBatch
 from rlhf_prm.tokenizer_checks import check_policy
-
-MEMORY_FILE = "step_advantages.pt"  # in a checkpoint: what the method remembers
-SCORER_FILE = "step_scorer.pt"  # in a checkpoint: a scorer that learns along
-
-
-@dataclass(frozen=True)
-class ScoredBatch:
-    """The newest generation batch over all ranks: what was sampled, what it scored, what it was given.
-
-    ``step_advantages`` is (B, K), beside ``rollouts.step_mask``; ``rows`` has the texts, ``update`` is the global step.
-    ``scorer_tokens`` were sampled to score it, over all ranks: by live Monte-Carlo values.
-    """
-
-    rows: list[ScoredRollout]
-    rollouts: StepRollouts
-    step_advantages: Tensor
-    mode: str
-    update: int
-    scorer_tokens: int = 0
 
 
 class ProcessGRPOTrainer(GRPOTrainer):
@@ -161,7 +144,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.last_rollouts: ScoredBatch | None = None
         self.verified_rows: list[ScoredRollout] = []
         self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
-        self._scoring_of_batch: StartedScoring | None = None
+        self._scoring_of_batch: StartedScoring | ScoringInParts | None = None
         self._reports = EnvironmentReports([])
         self._told: list[Told] = []  # of the newest completions
         self._reported: list[Reported] = []
@@ -192,6 +175,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             tell_of_thoughts(verifier, self)
         if outcome_reward in reward_funcs:
             tell_of_thoughts(shared_verifier(), self)
+        check_parts(self, step_scorer)
         if hasattr(step_scorer, "attach"):
             step_scorer.attach(self)
 
@@ -201,8 +185,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
         return bool(self.tools) or self.rollout_func is not None
 
     def _generate(self, prompts):
-        """As TRL's; the verifier and a judge begin while TRL computes log-probabilities."""
-        self._reports = EnvironmentReports(self.environments or [])
+        """As TRL's; the verifier and a judge begin while TRL computes log-probabilities, or samples other groups."""
+        self._reports, self._prompts = EnvironmentReports(self.environments or []), prompts
         hide_from_policy(self, OWN_METHODS)
         output = super()._generate(prompts)
         if self.samples_only:
@@ -215,16 +199,33 @@ class ProcessGRPOTrainer(GRPOTrainer):
         else:
             self._reported = reported_by_rollout_func(extra_fields, turns)
         adds_columns = bool(extra_fields)  # a rollout_func may bring problems and solutions of its own
-        if self._sampled_for is not None and not adds_columns:
+        if self._sampled_for is not None and not adds_columns and self._scoring_of_batch is None:
             self._scoring_of_batch = self._started_scoring(self._sampled_for, prompts, completion_ids)
         return output
 
-    def _generate_single_turn(self, *args, **kwargs):
-        """As TRL's; the environments are asked what the last turn has earned, and for the state of the next."""
-        self._reports.before_turn()
-        return super()._generate_single_turn(*args, **kwargs)
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
+        """As TRL's; the environments are asked what the last turn has earned, and for the state of the next.
 
-    def _started_scoring(self, inputs, prompts, completion_ids_list) -> StartedScoring:
+        With ``groups_at_once`` it is called for so many groups at a time, and scoring begins with the first.
+        """
+        self._reports.before_turn()
+        size, theirs = self.args.groups_at_once * num_generations, super()._generate_single_turn
+        scored = self._sampled_for is not None and not self.samples_only
+        if not scored or not size or size >= len(prompt_ids) or len(prompt_ids) % num_generations:
+            return theirs(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
+        batch = self._scoring_of_batch = ScoringInParts(self.scoring)
+
+        def begun(rows: slice, completion_ids: list[list[int]]) -> None:
+            started = self._started_scoring(self._sampled_for[rows], self._prompts[rows], completion_ids, alone=True)
+            batch.parts.append(started)
+
+        def sample(rows: slice) -> tuple:
+            return theirs(prompt_ids[rows], images, multimodal_fields, num_generations, **kwargs)
+
+        return sampled_in_parts(sample, len(prompt_ids), size, begun)
+
+    def _started_scoring(self, inputs, prompts, completion_ids_list, alone=False) -> StartedScoring:
+        """``alone``: the policy wrote everything."""
         given = prompts if self.environments else [row["prompt"] for row in inputs]  # with what `reset` has told
         return self.scoring.start(
             prompts=[prompt_text(prompt) for prompt in prompts],
@@ -233,8 +234,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
             completion_ids=completion_ids_list,
             policy_prompts=prompts,
             learning=self.model.training,
-            told=self._told,
-            reports=self._reported,
+            told=None if alone else self._told,
+            reports=None if alone else self._reported,
         )
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
@@ -362,39 +363,17 @@ class ProcessGRPOTrainer(GRPOTrainer):
         every = gather_object([counts])
         return growth | {name: sum(one[name] for one in every) for name in counts}
 
-    def _own_state(self) -> dict[str, tuple[str, Any]]:
-        """File in a checkpoint → (what it holds, whose ``state_dict`` that is)."""
-        owners = {}
-        if self.step_advantages.has_memory:
-            owners[MEMORY_FILE] = (f"method {self.step_advantages.name!r}", self.step_advantages)
-        if hasattr(self.scoring.step_scorer, "update"):
-            scorer = self.scoring.step_scorer
-            owners[SCORER_FILE] = (f"step_scorer {type(scorer).__name__}", scorer)
-        return owners
-
     def _save_checkpoint(self, model, trial) -> None:
         """As TRL's, with what the method remembers and the scorer has learnt beside the trainer's state."""
-        owners = self._own_state() if self.args.should_save else {}
-        for name, (_, owner) in owners.items():
-            folder = checkpoint_folder(self, trial)
-            folder.mkdir(parents=True, exist_ok=True)
-            # First, so that no checkpoint that is otherwise whole lacks it.
-            torch.save(owner.state_dict(), folder / name)
+        if self.args.should_save:  # first, so that no checkpoint that is otherwise whole lacks it
+            save_own_state(self, checkpoint_folder(self, trial))
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As TRL's; the one place that is passed on resuming under every backend, so our own state comes back here."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        for name, (whose, owner) in self._own_state().items():
-            file = Path(checkpoint) / name
-            if not file.exists():
-                raise ValueError(
-                    f"resume_from_checkpoint: got {checkpoint} without {name}, in which {whose} keeps its state; "
-                    "expected a checkpoint of a run with the same"
-                )
-            owner.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        if checkpoint is not None:
+            load_own_state(self, Path(checkpoint))
 
     def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
         """Once, on the first batch."""

@@ -178,7 +178,7 @@ class StartedScoring:
     Args:
         scoring: whose parts are used, and where the seconds, the scorer's stats and what it learnt are left.
         prompts, problems, solutions, completion_ids, policy_prompts, learning, told, reports: as ``RolloutScoring``'s
-            call.
+            call. ``scores`` may be set before ``verified``, where another has asked the scorer.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class StartedScoring:
         self._before = scoring.counted()
         submit = getattr(scoring.step_scorer, "submit", None)
         self._pending = submit(problems, self.shown) if submit else None
-        self._scores: list[list[float]] | None = None
+        self.scores: list[list[float]] | None = None
         self._tokens: list[Tensor] | None = None
 
     def verified(self) -> list[ScoredRollout]:
@@ -220,14 +220,14 @@ class StartedScoring:
         scorer = self.scoring.step_scorer
         by_tokens = hasattr(scorer, "score_tokens")
         waits = by_tokens or hasattr(scorer, "score_rollouts")
-        if scorer is not None and self._pending is None and not waits:
-            self._scores = self._timed("prm", lambda: scorer.score(self.problems, self.shown))
-        verdicts = self._timed("verifier", self._collect_verdicts)
+        if scorer is not None and self._pending is None and not waits and self.scores is None:
+            self.scores = self.timed("prm", lambda: scorer.score(self.problems, self.shown))
+        verdicts = self.timed("verifier", self._collect_verdicts)
         check_statuses([verdict.status for verdict in verdicts if verdict])
         if by_tokens:
-            self._scores = self._timed("prm", lambda: self._scores_by_tokens(self._policy_rollouts(verdicts)))
+            self.scores = self.timed("prm", lambda: self._scores_by_tokens(self._policy_rollouts(verdicts)))
         elif waits:
-            self._scores = self._timed("prm", lambda: scorer.score_rollouts(self._policy_rollouts(verdicts)))
+            self.scores = self.timed("prm", lambda: scorer.score_rollouts(self._policy_rollouts(verdicts)))
         unknown = UNVERIFIED if self.scoring.verifier is None else UNLABELLED
         return [
             ScoredRollout(
@@ -260,21 +260,21 @@ class StartedScoring:
     def scored(self, rows: list[ScoredRollout]) -> list[ScoredRollout]:
         """The rows with their step scores, and those of their turns and tokens where there are any."""
         if self._pending is not None:
-            self._scores = self._timed("prm", self._pending.result)
-        if self._scores is not None:
+            self.scores = self.timed("prm", self._pending.result)
+        if self.scores is not None:
             self.scoring.scorer_stats = {
                 name: value - self._before[name] for name, value in self.scoring.counted().items()
             }
             by_text = self._tokens is None and not hasattr(self.scoring.step_scorer, "score_rollouts")
             steps = self.shown if by_text else [one.steps for one in self.cut]
-            scores = of_the_policy(self._scores, steps, "step_scorer")
+            scores = of_the_policy(self.scores, steps, "step_scorer")
             tokens = self._tokens if self._tokens is not None else [None] * len(rows)
             rows = [
                 replace(row, scores=of_steps, token_scores=of_tokens)
                 for row, of_steps, of_tokens in zip(rows, scores, tokens, strict=True)
             ]
         if self.scoring.turn_scores is not None:
-            rows = self._timed("prm", lambda: self._with_turn_scores(rows, self.scoring.turn_scores))
+            rows = self.timed("prm", lambda: self._with_turn_scores(rows, self.scoring.turn_scores))
         self.scoring.seconds = self.seconds
         return rows
 
@@ -285,7 +285,8 @@ class StartedScoring:
             for row, turns in zip(rows, of_turns, strict=True)
         ]
 
-    def _timed(self, name: str, work: Callable[[], Any]) -> Any:
+    def timed(self, name: str, work: Callable[[], Any]) -> Any:
+        """The result; its seconds are added to those of ``name``."""
         begun = time.perf_counter()
         result = work()
         self.seconds[name] += time.perf_counter() - begun

@@ -1,7 +1,7 @@
-"""What was generated since the last update: every batch of it, for callbacks that count or measure rollouts."""
+"""A scored generation batch; and all since the last update, for callbacks that count or measure rollouts."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -9,6 +9,23 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from reward import StepRollouts
+from rlhf_prm.rl.rollout_scoring import ScoredRollout
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """The newest generation batch over all ranks: what was sampled, what it scored, what it was given.
+
+    ``step_advantages`` is (B, K), beside ``rollouts.step_mask``; ``rows`` has the texts, ``update`` is the global step.
+    ``scorer_tokens`` were sampled to score it, over all ranks: by live Monte-Carlo values.
+    """
+
+    rows: list[ScoredRollout]
+    rollouts: StepRollouts
+    step_advantages: Tensor
+    mode: str
+    update: int
+    scorer_tokens: int = 0
 
 
 class UpdateBatches:

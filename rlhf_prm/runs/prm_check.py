@@ -70,11 +70,17 @@ class PRMCheck(TrainerCallback):
 
 
 def verified_groups(rows: list[ScoredRollout], num_generations: int) -> list[SampledProblem]:
-    """The groups of a batch as checked and scored samples; rollouts without a verdict are left out, and what they leave
-    alone."""
+    """The groups of a batch as checked and scored samples.
+
+    Left out are rollouts without a verdict, empty ones, whose score is of no text, and what both leave alone. Those
+    whose text has stayed on another rank are in, with empty steps: they were scored and verified there like all
+    others, and what is measured here reads numbers only.
+    """
     groups = []
     for first in range(0, len(rows), num_generations):
-        known = [row for row in rows[first : first + num_generations] if not math.isnan(row.verdict) and row.steps]
+        known = [
+            row for row in rows[first : first + num_generations] if not math.isnan(row.verdict) and not _is_empty(row)
+        ]
         if len(known) > 1:
             groups.append(
                 SampledProblem(
@@ -86,3 +92,8 @@ def verified_groups(rows: list[ScoredRollout], num_generations: int) -> list[Sam
                 )
             )
     return groups
+
+
+def _is_empty(row: ScoredRollout) -> bool:
+    """Whether the policy ended at once, or wrote nothing but white space where the text is known."""
+    return sum(row.lengths) <= 1 or (row.has_text and not any(step.strip() for step in row.steps))

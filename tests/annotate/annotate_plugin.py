@@ -6,6 +6,7 @@ With ``ANNOTATE_CALLS`` set, the generator appends the seed of every call to tha
 import os
 import random
 import re
+import signal
 import time
 
 from reward.verifier import Verdict
@@ -56,3 +57,22 @@ class LastBoxVerifier:
             right = bool(boxes) and boxes[-1] == gold
             verdicts.append(Verdict(float(right), "correct" if right else "incorrect", None, 0.0))
         return verdicts
+
+
+class SlowGenerator(SeededGenerator):
+    """Takes a moment for each call. With ``ANNOTATE_PIDS`` set it tells its process there when it is made; with
+    ``ANNOTATE_DIES_AFTER`` set its process is killed by so many calls."""
+
+    def __init__(self, config, concurrency):
+        super().__init__(config, concurrency)
+        self.calls_left = int(os.environ.get("ANNOTATE_DIES_AFTER", -1))
+        if path := os.environ.get("ANNOTATE_PIDS"):
+            with open(path, "a") as pids:
+                pids.write(f"{os.getpid()}\n")
+
+    def _one(self, prompt, n, seed):
+        if self.calls_left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.calls_left -= 1
+        time.sleep(0.02)
+        return super()._one(prompt, n, seed)

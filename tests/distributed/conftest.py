@@ -9,9 +9,11 @@ import trl
 import yaml
 from safetensors.torch import load_file, save_file
 
+from tests.distributed.implicit_run import models_in
 from tests.distributed.launch import Finished, free_port, launch, rank_results
 from tests.prm import prm_checkpoints
-from tests.prm_training.conftest import language_model
+from tests.prm_training.conftest import language_model, untrained_prm
+from tests.tiny import tiny_policy
 
 SCRIPT, FSDP2_SCRIPT = "tests/distributed/ranks.py", "tests/distributed/fsdp2_run.py"
 TRAINED = "grpo,ppo,grpo-resume,ppo-resume,ppo-sampled,grpo-live,grpo-tokens,ppo-tokens,grpo-turns,ppo-turns"
@@ -23,10 +25,18 @@ WORLD |= {"sft_updates": 3, "sft_batch": 32, "prm_updates": 2, "prm_batch": 16, 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """What the ranks load: a folder of PRMs, a language model to train a PRM from, and the settings of a world."""
+    """What the ranks load.
+
+    Args:
+        prms: a folder of PRMs; ``small`` is one that learns along.
+        language_model: what a PRM is trained from.
+        implicit: a folder of the two models of an implicit PRM.
+        world: the settings of a world.
+    """
 
     prms: Path
     language_model: Path
+    implicit: Path
     world: Path
 
 
@@ -51,13 +61,14 @@ def fsdp2_config(folder: Path) -> Path:
 
 
 def jobs_of(config: str, checkpoints: Checkpoints) -> list[str]:
-    """What two ranks do under a config; the job that fails comes last."""
+    """What two ranks do under a config: a short training first, which imports the rest; the job that fails last."""
     if config == "fsdp2":
         return [f"scripted:{TRAINED}"]
     zero, training = "zero" in config, f"prm_training:{checkpoints.language_model}"
-    jobs = [f"scripted:{TRAINED}" + ",grpo-prm,ppo-prm" * zero, f"rollback:{ROLLED_BACK}", training]
+    jobs = [training, f"scripted:{TRAINED}" + ",grpo-prm,ppo-prm" * zero, f"rollback:{ROLLED_BACK}"]
     if config == "cpu_ddp":
-        jobs.append(f"world:{checkpoints.world}")
+        refresh, implicit = f"refresh:{checkpoints.prms / 'small'}", f"implicit:{checkpoints.implicit}"
+        jobs += [refresh, implicit, f"world:{checkpoints.world}"]
     if config == "cpu_zero3":
         jobs += [f"sharded_prm:{checkpoints.prms}", "failing"]
     return jobs
@@ -78,9 +89,12 @@ def checkpoints(tmp_path_factory) -> Checkpoints:
     weights = load_file(root / "headless" / "model.safetensors")
     del weights["score.2.bias"]
     save_file(weights, root / "headless" / "model.safetensors", {"format": "pt"})
+    untrained_prm(root / "small")
+    for seed, model in enumerate(models_in(root / "two-models")):
+        tiny_policy(seed=seed).save_pretrained(model)
     world = root / "world.json"
     world.write_text(json.dumps(WORLD))
-    return Checkpoints(root, language_model(root / "language-model"), world)
+    return Checkpoints(root, language_model(root / "language-model"), root / "two-models", world)
 
 
 @pytest.fixture(scope="session")
@@ -93,8 +107,9 @@ def two_ranks(tmp_path_factory, checkpoints):
             folder = tmp_path_factory.mktemp(config)
             file, script = (fsdp2_config(folder), FSDP2_SCRIPT) if config == "fsdp2" else (config, SCRIPT)
             jobs, port = jobs_of(config, checkpoints), free_port()
-            prm = str(checkpoints.prms / "qwen")
-            finished = launch(file, script, str(folder), *jobs, port=port, deadline=DEADLINE, TEST_PRM=prm)
+            environment = {"TEST_PRM": str(checkpoints.prms / "qwen")}
+            environment["TORCHDYNAMO_DISABLE"] = "1"  # else DeepSpeed imports the compiler for an optimizer of its own
+            finished = launch(file, script, str(folder), *jobs, port=port, deadline=DEADLINE, **environment)
             launched[config] = Launched(folder, finished)
         return launched[config]
 

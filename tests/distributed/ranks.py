@@ -6,6 +6,7 @@ Each rank writes what a job gave to FOLDER/JOB/rank<n>.json as soon as it has it
 those before it.
 """
 
+import gc
 import json
 import os
 import sys
@@ -14,13 +15,24 @@ from pathlib import Path
 import torch
 
 from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
-from tests.distributed import failing_run, prm_training_run, rollback_run, scripted_run, sharded_prm_run, world_run
+from tests.distributed import (
+    failing_run,
+    implicit_run,
+    prm_training_run,
+    refresh_run,
+    rollback_run,
+    scripted_run,
+    sharded_prm_run,
+    world_run,
+)
 
 JOBS = {
     "scripted": scripted_run.results_of,
     "rollback": rollback_run.results_of,
     "sharded_prm": sharded_prm_run.results_of,
     "prm_training": prm_training_run.results_of,
+    "refresh": refresh_run.results_of,
+    "implicit": implicit_run.results_of,
     "world": world_run.results_of,
     "failing": failing_run.fail,
 }
@@ -34,6 +46,8 @@ def main() -> None:
         job, _, parts = argument.partition(":")
         folder = root / job
         folder.mkdir(exist_ok=True)
+        gc.collect()
+        gc.freeze()  # each training ends with a full collection, which need not walk through all that was imported
         results = JOBS[job](folder, parts.split(","))
         (folder / f"rank{rank}.json").write_text(json.dumps(results))
 

@@ -71,7 +71,7 @@ def test_a_disguised_outcome_model_is_seen_by_its_aggregations():
 def test_drift_by_hand():
     falling = sample([[0.9, 0.8, 0.7], [0.95, 0.85, 0.75]])
     line = drift([falling], "position")
-    assert line.details["rho"] == pytest.approx(-16 / 280**0.5) and line.verdict == "unsafe"
+    assert line.details["rho"] == pytest.approx(-16 / 280**0.5) and line.verdict == "with care"
     wrong_only = sample([[0.9, 0.8, 0.7]], [False])
     assert drift([wrong_only], "position").verdict == "not measured"  # errors would be mistaken for drift
     by_length = sample([[0.2, 0.5, 0.9]], steps=[["ab", "abcd", "abcdefgh"]])
@@ -92,7 +92,7 @@ def test_resplitting_cuts_and_flips():
 
 def test_outcome_separation_by_hand():
     line = outcome_separation([sample([[0.9, 0.8], [0.6], [0.7], [0.1]], [True, True, False, False])])
-    assert line.value == pytest.approx(3 / 4) and line.verdict == "with care"
+    assert line.value == pytest.approx(3 / 4) and line.verdict == "ok"
     assert line.details["wrong_answers_that_pass"] == 0.5
 
 
@@ -113,10 +113,11 @@ def test_probes_rewrite_as_they_say():
     ("rule", "probe", "verdict"),
     [
         (lambda before, step: 0.5, "chit-chat", "ok"),  # nothing but short texts: the mean stays, the product ...
-        (lambda before, step: 0.99 if step in ProbeTexts().chit_chat else 0.5, "chit-chat", "unsafe"),
-        (lambda before, step: 0.5, "filler", "with care"),  # more steps: only the sum grows
+        (lambda before, step: 0.99 if step in ProbeTexts().chit_chat else 0.01, "chit-chat", "with care"),
+        (lambda before, step: 0.5, "filler", "ok"),  # more steps: only the sum grows
+        (lambda before, step: 0.9 if step.startswith("We are asked") else 0.5, "rephrased question", "unsafe"),
         (lambda before, step: 0.0 if step in ProbeTexts().filler else 0.5, "filler", "ok"),
-        (lambda before, step: 0.9 if step in before else 0.5, "repetition", "unsafe"),
+        (lambda before, step: 0.9 if step in before else 0.5, "repetition", "with care"),
         (lambda before, step: 0.0 if step in before else 0.5, "repetition", "ok"),
     ],
 )
@@ -147,6 +148,8 @@ def test_rules():
         "unsafe",
         "not measured",
     ]
+    caution_at_most = AuditRule(0.4, math.inf, "")
+    assert [caution_at_most.verdict(x) for x in (0.4, 1.0)] == ["ok", "with care"]
     assert RULES["minimum at the last step"].verdict(0.175) == "ok"  # Qwen2.5-Math-PRM-7B
     assert RULES["minimum at the last step"].verdict(0.445) == "unsafe"  # Math-Shepherd
     assert RULES["minimum at the last step"].verdict(0.309) == "ok"  # Skywork-1.5B: the paper does not single it out
@@ -198,7 +201,7 @@ def test_the_audit_tells_an_outcome_model_from_a_process_model():
         "unsafe",
     )
     assert bad["minimum at the last step"].verdict == "unsafe"
-    assert good.keys() == {*RULES, *(f"probe: {name}" for name in PROBES)}
+    assert good.keys() == RULES.keys() > {f"probe: {name}" for name in PROBES}
 
 
 class Counting(RuleScorer):

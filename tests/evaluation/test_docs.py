@@ -29,4 +29,4 @@ def test_every_evaluation_and_audit_line_is_on_the_page():
     for name in EVALUATIONS:
         assert f"| `{name}` |" in PAGE
     for name in (*RULES, *PROBES):
-        assert name.replace("drift with step length", "with step length") in PAGE, name
+        assert name.replace("drift with step length", "with step length").removeprefix("probe: ") in PAGE, name

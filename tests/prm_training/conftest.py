@@ -28,6 +28,14 @@ def language_model(folder: Path) -> Path:
     return saved(folder, good_or_bad_tokenizer(), **SIZES)
 
 
+def untrained_prm(folder: Path) -> Path:
+    """A PRM of random weights."""
+    torch.manual_seed(0)
+    Qwen2ForProcessRewardModel(tiny_qwen2(len(WORDS), **SIZES)).save_pretrained(folder)
+    good_or_bad_tokenizer().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return good_or_bad_tokenizer()

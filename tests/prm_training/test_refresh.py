@@ -16,15 +16,12 @@ from rlhf_prm.prm_training.config import PRMConfig
 from rlhf_prm.prm_training.refresh import PRMRefresher, RefreshSettings, not_worse
 from rlhf_prm.prm_training.trainer import PRMTrainer
 from rlhf_prm.step_data import FreshRollout, StepLabels
-from tests.prm_training.conftest import stepwise_rows
+from tests.prm_training.conftest import stepwise_rows, untrained_prm
 
 
 @pytest.fixture
-def folder(model, tokenizer, tmp_path):
-    path = tmp_path / "prm"
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+def folder(tmp_path):
+    return untrained_prm(tmp_path / "prm")
 
 
 def weights(scorer) -> dict:

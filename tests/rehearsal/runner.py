@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Done:
     whole: dict[str, torch.Tensor]
     output: str
 
-    @property
+    @cached_property
     def yaml(self) -> dict[str, Any]:
         """The config as it is shipped."""
         return yaml.safe_load(self.rehearsal.path.read_text())

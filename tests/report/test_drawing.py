@@ -94,7 +94,7 @@ def test_two_of_one_method_are_told_apart_and_the_first_keeps_its_colour():
 
 
 def test_a_method_has_the_same_colour_on_every_page(tmp_path):
-    run = write_run(tmp_path / "run", "immediate", updates=4)
+    run = write_run(tmp_path / "run", "immediate", updates=4)  # beside its baseline
     runs = [
         write_run(tmp_path / f"{m}{s}", m, s, 4, baseline=False) for m in ("pure", "outcome", "vppo") for s in (0, 1)
     ]
@@ -114,10 +114,7 @@ def test_a_method_has_the_same_colour_on_every_page(tmp_path):
         for method in ("immediate", "outcome", "pure", "vppo"):
             assert told.get(method, set()) <= looks_of(styles.style_of(method)), (page.name, method, told)
     assert {"pure", "outcome", "vppo"} <= set(legends(pages[1])) & set(legends(pages[2]))
-
-
-def test_right_and_wrong_do_not_have_a_methods_colour(tmp_path):
-    told = legends(write_report(write_run(tmp_path / "run", updates=4)))
+    told = legends(pages[0])  # right and wrong have no method's colour
     assert told["correct"] == looks_of("good") and told["incorrect"] == looks_of("bad")
 
 

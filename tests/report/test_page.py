@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -29,10 +30,16 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_every_section_is_there_and_every_chart_has_a_text_alternative(tmp_path):
-    page = write_report(write_run(tmp_path / "run"))
-    assert page == tmp_path / "run" / "report.html"
-    text = page.read_text()
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run with its page, for those who only read."""
+    folder = write_run(tmp_path_factory.mktemp("runs") / "run")
+    assert write_report(folder) == folder / "report.html"
+    return folder
+
+
+def test_every_section_is_there_and_every_chart_has_a_text_alternative(run):
+    text = (run / "report.html").read_text()
     ids = [a["id"] for a in Page(text).named("section") if "id" in a]
     assert ids == ["result", "learning", "reward", "process", "scores", "hacking", "time", "rollouts", "settings"]
     plots = [a for a in Page(text).named("div") if a.get("class") == "plot"]
@@ -41,8 +48,8 @@ def test_every_section_is_there_and_every_chart_has_a_text_alternative(tmp_path)
     assert "2.13.0+cpu" in text and "learning_rate" in text
 
 
-def test_nothing_is_asked_of_a_server(tmp_path):
-    text = write_report(write_run(tmp_path / "run")).read_text()
+def test_nothing_is_asked_of_a_server(run):
+    text = (run / "report.html").read_text()
     for tag, attributes in Page(text).tags:
         for name in ("src", "href", "action", "data"):
             value = attributes.get(name) or ""
@@ -54,26 +61,26 @@ def test_nothing_is_asked_of_a_server(tmp_path):
     assert "http://" not in ours and "https://" not in ours and "url(" not in ours and "@import" not in ours
 
 
-def test_text_of_models_cannot_become_markup(tmp_path):
-    run = write_run(tmp_path / "run", step_text=ATTACK, method=ATTACK.replace("/", ""))
-    text = write_report(run).read_text()
+def test_text_of_models_cannot_become_markup(tmp_path, run):
+    attack = write_run(tmp_path / "run", step_text=ATTACK, method=ATTACK.replace("/", ""))
+    text = write_report(attack).read_text()
     page = Page(text)
-    harmless = Page(write_report(write_run(tmp_path / "harmless")).read_text())
+    harmless = Page((run / "report.html").read_text())
     assert len(page.named("script")) == len(harmless.named("script")) and page.named("img") == []
     assert not [name for _, a in page.tags for name in a if name.startswith("on")]
     assert "&lt;script&gt;alert(1)" in text and "{{ 7*7 }}" in text
 
 
 def test_ten_thousand_rollouts_of_long_text_stay_below_five_megabytes(tmp_path):
-    run = write_run(tmp_path / "run", updates=40, groups=16, size=16, steps_up_to=60, step_text="x" * 300)
+    sizes = {"updates": 40, "groups": 16, "size": 16, "steps_up_to": 60, "step_text": "x" * 300}
+    run = write_run(tmp_path / "run", **sizes, baseline=False)  # whose rollouts have no steps to show
     page = write_report(run)
     assert page.stat().st_size < 5_000_000
     assert "of 10240 logged rollouts" in page.read_text()
 
 
-def test_the_same_run_gives_the_same_page(tmp_path):
-    run = write_run(tmp_path / "run", updates=6)
-    assert write_report(run, tmp_path / "a.html").read_bytes() == write_report(run, tmp_path / "b.html").read_bytes()
+def test_the_same_run_gives_the_same_page(tmp_path, run):
+    assert write_report(run, tmp_path / "again.html").read_bytes() == (run / "report.html").read_bytes()
 
 
 def test_a_run_that_is_only_metrics_still_has_a_page(tmp_path):

@@ -20,23 +20,16 @@ CURVE = {
 }
 
 
-def row_of(method, values, difference):
-    accuracy = {"values": values, "difference": difference, "differences": {"0": values[0] - 0.5, "1": values[1] - 0.6}}
-    return {"labels": {"method": method}, "baseline": method == "outcome", "metrics": {"accuracy.after": accuracy}}
+def test_a_forest_for_each_world():
+    def row(name, *values):
+        return {"name": name, "mean": sum(values) / 2, "low": -0.1, "high": 0.2, "values": list(values)}
 
-
-def test_the_forest_is_that_of_its_world():
-    outcome = row_of("outcome", [0.5, 0.6], [0.0, 0.0, 0.0])
-    groups = {"world plain": [outcome, row_of("pure", [0.7, 0.5], [0.05, -0.1, 0.2])], "world long": [outcome]}
-    (chart,) = pictures.ablation({"metrics": ["accuracy.after"], "groups": groups})
-    assert chart.title.startswith("Accuracy") and chart.rows == [["pure", "0.05", "-0.1", "0.2"]]
-    _, rings, _ = chart.plot.renderers  # between the interval and the mean
+    gains = {"plain": [row("pure", 0.2, -0.1)], "long": [row("pure", 0.1, 0.1), row("capo", 0.0, 0.3)], "filler": []}
+    plain, long = pictures.ablation(gains)
+    assert plain.title == "Gain in accuracy, plain world" and plain.rows == [["pure", "0.05", "-0.1", "0.2"]]
+    assert {row[0] for row in long.rows} == {"pure", "capo"}
+    _, rings, _ = plain.plot.renderers  # between the interval and the mean
     assert rings.data_source.data["x"] == pytest.approx([0.2, -0.1])
-
-
-def test_the_real_table_gives_two_forests_of_thirteen_methods():
-    charts = pictures.ablation(json.loads(pictures.ABLATION.read_text()))
-    assert [len(chart.rows) for chart in charts] == [13, 13]
 
 
 def test_a_point_with_a_name_that_is_not_known_is_refused():

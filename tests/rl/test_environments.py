@@ -4,77 +4,13 @@ import math
 
 import pandas as pd
 import pytest
-import torch
 from datasets import Dataset
-from trl import GRPOTrainer
 
 from reward import outcome_reward
 from rlhf_prm.rl.environments import Reported, reported_by_rollout_func
-from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer
-from rlhf_prm.rl.policy_tokens import policy_tokens
-from rlhf_prm.rl.ppo import ProcessPPOTrainer
-from rlhf_prm.rl.ppo_config import ProcessPPOConfig
-from rlhf_prm.steps import ToolResult
-from tests.tiny import DigitVerifier, HashScorer, tiny_config
-from tests.tiny_tools import call, script, tool_policy, tool_tokenizer
-
-ASK = "count to {}"
-
-
-def messages(rows: int = 8, **columns) -> Dataset:
-    prompts = [[{"role": "user", "content": ASK.format(i % 4)}] for i in range(rows)]
-    return Dataset.from_dict({"prompt": prompts} | columns)
-
-
-def trainer_of(algorithm, folder, monkeypatch, turn, **arguments):
-    settings = {"max_steps": 2, "max_completion_length": 300, **arguments.pop("settings", {})}
-    trainer_class, config = ProcessGRPOTrainer, None
-    if algorithm == "ppo":
-        trainer_class = ProcessPPOTrainer
-        config = tiny_config(folder, ProcessPPOConfig, **({"num_generations": 4} | settings))
-    elif algorithm == "trl":
-        trainer_class = GRPOTrainer
-    config = config or tiny_config(folder, **settings)
-    defaults = {"train_dataset": messages(), "processing_class": tool_tokenizer()}
-    if algorithm != "trl":
-        defaults["step_scorer"] = HashScorer()
-    model = tool_policy()
-    if config.beta:  # TRL loads the reference by name
-        model.save_pretrained(folder / "policy")
-        model = str(folder / "policy")
-    trainer = trainer_class(model=model, args=config, **(defaults | arguments))
-    if turn is not None:
-        script(monkeypatch, trainer, turn)
-    return trainer
-
-
-# An environment as TRL's documentation has them: `reset`, one tool, state that reward functions read.
-
-
-class Counter:
-    """Counts up from 0."""
-
-    def reset(self, **kwargs) -> str:
-        self.count = 0
-        return " from 0"
-
-    def increment(self, by: int) -> int:
-        """
-        Adds to the count.
-
-        Args:
-            by: How much to add.
-
-        Returns:
-            The count.
-        """
-        self.count += by
-        return self.count
-
-
-def counted(environments, **kwargs) -> list[float]:
-    return [float(environment.count) for environment in environments]
+from tests.tiny import DigitVerifier, tiny_config
+from tests.tiny_tools import Counter, add, call, counted, messages, tool_trainer
 
 
 def two_calls(conversation: str, turns: int) -> str:
@@ -85,7 +21,7 @@ def two_calls(conversation: str, turns: int) -> str:
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_an_environment_of_trls_runs_unchanged(tmp_path, monkeypatch, algorithm):
     arguments = {"environment_factory": Counter, "reward_funcs": counted}
-    trainer = trainer_of(algorithm, tmp_path, monkeypatch, two_calls, **arguments)
+    trainer = tool_trainer(algorithm, tmp_path, monkeypatch, two_calls, **arguments)
     trainer.train()
     batch = trainer.last_rollouts
     assert trainer.state.global_step == 2 and batch.rollouts.outcome_rewards.tolist() == [3.0] * 8
@@ -128,7 +64,7 @@ class Paying(Counter):
 def test_turn_rewards_and_states_come_from_the_environment(tmp_path, monkeypatch):
     settings = {"turn_scores": "environment", "step_unit": "turn", "method": "immediate"}
     arguments = {"environment_factory": Paying, "settings": settings, "step_scorer": None}
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, two_calls, **arguments)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, two_calls, **arguments)
     trainer.train()
     rollouts = trainer.last_rollouts.rollouts
     assert rollouts.step_scores.tolist() == [[0.25, 0.5, 0.5]] * 8  # the last turn called nothing: it carries on
@@ -143,7 +79,7 @@ def test_our_methods_are_no_tools(tmp_path, monkeypatch):
     def peeks(conversation, turns):
         return (call("turn_rewards"), call("state_keys"), "done")[turns]
 
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, peeks, environment_factory=Paying)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, peeks, environment_factory=Paying)
     assert [tool.__name__ for tool in trainer.tools] == ["increment"]
     trainer.train()
     row = trainer.last_rollouts.rows[0]
@@ -154,7 +90,7 @@ def test_kinds_of_environments_and_rows_without_a_prompt(tmp_path, monkeypatch):
     """As TRL's multi-environment runs: the data say which, `reset` says what to do."""
     rows = Dataset.from_dict({"environment": ["plain", "paying"] * 4})
     factories = {"plain": Counter, "paying": Paying}
-    trainer = trainer_of(
+    trainer = tool_trainer(
         *("grpo", tmp_path, monkeypatch, two_calls),
         **{"environment_factory": factories, "reward_funcs": counted, "train_dataset": rows},
     )
@@ -165,16 +101,6 @@ def test_kinds_of_environments_and_rows_without_a_prompt(tmp_path, monkeypatch):
     assert {tuple(keys[i].tolist()) for i in range(8)} == {(-1,) * 5, (0, -1, 1, 2, -1)}
 
 
-def add(a: int, b: int) -> int:
-    """Adds two numbers.
-
-    Args:
-        a: one.
-        b: the other.
-    """
-    return a + b
-
-
 def adds(conversation, turns):
     return (call("add", a=3, b=4), "7")[turns]
 
@@ -182,7 +108,7 @@ def adds(conversation, turns):
 def test_tools_pay_by_the_policys_own_answer(tmp_path, monkeypatch):
     dataset = messages(solution=["7"] * 8)
     arguments = {"tools": [add], "verifier": DigitVerifier(), "train_dataset": dataset}
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, adds, **arguments)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, adds, **arguments)
     trainer.train()
     assert trainer.last_rollouts.rollouts.verdicts.tolist() == [1.0] * 8
 
@@ -200,7 +126,7 @@ def test_a_tool_that_writes_the_answer_earns_nothing(tmp_path, monkeypatch, algo
     dataset = messages(solution=["7"] * 8)
     settings = {"max_tool_calling_iterations": 2, "max_steps": 1}
     arguments = {"tools": [add], "verifier": DigitVerifier(), "train_dataset": dataset, "settings": settings}
-    trainer = trainer_of(algorithm, tmp_path, monkeypatch, SILENT[name], **arguments)
+    trainer = tool_trainer(algorithm, tmp_path, monkeypatch, SILENT[name], **arguments)
     trainer.train()
     batch = trainer.last_rollouts
     assert "7" in batch.rows[0].tool_results[0][1]
@@ -213,7 +139,7 @@ def test_nor_does_it_by_a_reward_function(tmp_path, monkeypatch, name):
     settings = {"max_tool_calling_iterations": 2, "max_steps": 1}
     arguments = {"tools": [add], "reward_funcs": outcome_reward, "settings": settings}
     arguments["train_dataset"] = messages(solution=["7"] * 8)
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, SILENT[name], **arguments)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, SILENT[name], **arguments)
     trainer.train()
     assert trainer.last_rollouts.rollouts.outcome_rewards.tolist() == [0.0] * 8
 
@@ -221,11 +147,11 @@ def test_nor_does_it_by_a_reward_function(tmp_path, monkeypatch, name):
 def test_a_method_that_reads_no_scores_needs_no_scorer(tmp_path, monkeypatch):
     settings = {"method": "tests.rl.test_environments.compares_states", "max_steps": 1}
     arguments = {"environment_factory": Paying, "settings": settings, "step_scorer": None}
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, two_calls, **arguments)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, two_calls, **arguments)
     trainer.train()
     settings = settings | {"method_kwargs": {"process_weight": 1.0}}
     with pytest.raises(ValueError, match="needs step scores"):
-        trainer_of("grpo", tmp_path, monkeypatch, None, **(arguments | {"settings": settings}))
+        tool_trainer("grpo", tmp_path, monkeypatch, None, **(arguments | {"settings": settings}))
 
 
 def compares_states(rollouts, *, process_weight: float = 0.0):
@@ -259,7 +185,7 @@ def test_an_env_mask_of_a_rollout_func(tmp_path, monkeypatch, algorithm, judged_
     mask = [1, 1, *[0] * 9, 1]
     judge = {"verifier": DigitVerifier()} if judged_by == "verifier" else {"reward_funcs": outcome_reward}
     arguments = {"rollout_func": rollouts_of(mask, text), "train_dataset": messages(solution=["7"] * 8), **judge}
-    trainer = trainer_of(algorithm, tmp_path, monkeypatch, None, **arguments)
+    trainer = tool_trainer(algorithm, tmp_path, monkeypatch, None, **arguments)
     trainer.train()
     batch = trainer.last_rollouts
     assert batch.rollouts.outcome_rewards.tolist() == [0.0] * 8
@@ -275,13 +201,13 @@ def test_a_rollout_func_tells_of_its_turns(tmp_path, monkeypatch):
 
     settings = {"turn_scores": "environment", "max_steps": 1}
     arguments = {"verifier": DigitVerifier(), "train_dataset": messages(solution=["7"] * 8), "settings": settings}
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, None, rollout_func=telling, step_scorer=None, **arguments)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, None, rollout_func=telling, step_scorer=None, **arguments)
     trainer.train()
     rollouts = trainer.last_rollouts.rollouts
     assert rollouts.step_scores.tolist() == [[0.25, 0.25]] * 8 and rollouts.scored.tolist() == [[True, False]] * 8
     assert rollouts.state_keys.tolist() == [[0, 1]] * 8
     silent = rollouts_of([1, 1, 0, 1], "ab7c")
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, None, rollout_func=silent, step_scorer=None, **arguments)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, None, rollout_func=silent, step_scorer=None, **arguments)
     with pytest.raises(ValueError, match="turn_scores: got a rollout without turn_rewards"):
         trainer.train()
 
@@ -294,167 +220,9 @@ def test_a_rollout_func_tells_of_every_turn():
 
 def test_a_broken_env_mask_is_refused(tmp_path, monkeypatch):
     arguments = {"rollout_func": rollouts_of([1, 0], "abc"), "verifier": DigitVerifier()}
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, None, train_dataset=messages(solution=["7"] * 8), **arguments)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, None, train_dataset=messages(solution=["7"] * 8), **arguments)
     with pytest.raises(ValueError, match=r"env_mask: got 2 values .* for 3 tokens"):
         trainer.train()
-
-
-# What the loss is given
-
-
-def inputs_of(trainer) -> dict[str, torch.Tensor]:
-    """The first generation batch's inputs of the loss."""
-    seen, trls = [], trainer._generate_and_score_completions
-
-    def watched(rows):
-        seen.append(trls(rows))
-        return seen[-1]
-
-    trainer._generate_and_score_completions = watched
-    trainer.train()
-    return seen[0]
-
-
-def varied(conversation: str, turns: int) -> str:
-    """Prompts differ in how far they count, and answers with them."""
-    if turns < 1 + int(conversation[len("<u>count to ")]) % 2:
-        return "so\n\n" + call("increment", by=turns + 1)
-    return "done\n\nit is " + conversation[conversation.rindex("<t>") + 3]
-
-
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-def test_tokens_of_tools_have_no_advantage_and_are_not_counted(tmp_path, monkeypatch, algorithm):
-    settings = {"max_steps": 1, "beta": 0.1}
-    arguments = {"environment_factory": Counter, "reward_funcs": counted, "settings": settings}
-    output = inputs_of(trainer_of(algorithm, tmp_path, monkeypatch, varied, **arguments))
-    tools = output["completion_mask"].bool() & (output["tool_mask"] == 0)
-    assert tools.any() and (output["advantages"][tools] == 0).all()
-    own = policy_tokens(output)
-    assert (output["advantages"][own] != 0).any() and (output["advantages"][~own] == 0).all()
-    assert int(output["num_items_in_batch"]) == int(own.sum())
-    if algorithm == "ppo":
-        assert (output["returns"][~own] == 0).all() and (output["old_values"][~own] == 0).all()
-
-
-class Speaking(Counter):
-    """Says a text of its own after each increment."""
-
-    said = "one"
-
-    def increment(self, by: int) -> str:
-        """Adds to the count.
-
-        Args:
-            by: How much to add.
-        """
-        super().increment(by)
-        return self.said
-
-
-def says(text):
-    return type("Speaking", (Speaking,), {"said": text})
-
-
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-def test_no_gradient_goes_through_the_tokens_of_tools(tmp_path, monkeypatch, algorithm):
-    """∂ loss / ∂ log π is 0 at them, whatever they say."""
-    for text in ("one", "two"):
-        arguments = {"environment_factory": says(text), "reward_funcs": counted, "settings": {"max_steps": 1}}
-        trainer = trainer_of(algorithm, tmp_path / text, monkeypatch, varied_answers, **arguments)
-        leaves, forward = [], GRPOTrainer._get_per_token_logps_and_entropies
-
-        def as_leaves(self, *args, leaves=leaves, forward=forward, **kwargs):
-            log_probs, *others = forward(self, *args, **kwargs)
-            if torch.is_grad_enabled():
-                log_probs = log_probs.detach().requires_grad_()
-                leaves.append(log_probs)
-            return log_probs, *others
-
-        output = None
-        with monkeypatch.context() as patched:
-            trainer.model.train()
-            output = inputs_of_one_batch(trainer)
-            patched.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", as_leaves)
-            trainer.current_gradient_accumulation_steps = 1
-            trainer._compute_loss(trainer.model, output).backward()
-        own, gradient = policy_tokens(output), leaves[0].grad
-        assert (gradient[own] != 0).any() and (gradient[~own] == 0).all()
-
-
-def varied_answers(conversation, turns):
-    return call("increment", by=int(conversation[len("<u>count to ")])) if not turns else "done"
-
-
-def inputs_of_one_batch(trainer):
-    rows = [trainer.train_dataset[i // 4] for i in range(8)]
-    return trainer._generate_and_score_completions(rows)
-
-
-def test_what_a_tool_says_moves_no_advantage_but_through_the_scorer(tmp_path, monkeypatch):
-    """Same length, other text, a scorer that does not read it: the same advantages."""
-    found = []
-    for text in ("one", "two"):
-        arguments = {"environment_factory": says(text), "reward_funcs": counted, "step_scorer": Deaf()}
-        trainer = trainer_of("grpo", tmp_path / text, monkeypatch, varied_answers, **arguments)
-        found.append(inputs_of_one_batch(trainer))
-    assert torch.equal(found[0]["advantages"], found[1]["advantages"])
-    assert not torch.equal(found[0]["completion_ids"], found[1]["completion_ids"])
-
-
-class Deaf(HashScorer):
-    """Reads what the policy wrote only."""
-
-    def score(self, problems, steps):
-        own = [["" if isinstance(step, ToolResult) else step for step in row] for row in steps]
-        return super().score(problems, own)
-
-
-@pytest.mark.parametrize(("gamma", "lam", "whiten"), [(1.0, 1.0, False), (0.9, 0.8, False), (0.9, 0.8, True)])
-def test_ppo_against_a_slow_reference(tmp_path, monkeypatch, gamma, lam, whiten):
-    """Token by token over the policy's own tokens of every row, in Python."""
-    settings = dict(max_steps=1, beta=0.1, gamma=gamma, lam=lam, whiten_advantages=whiten, shaping="raw_scores")
-    arguments = {"environment_factory": Counter, "reward_funcs": counted, "settings": settings}
-    trainer = trainer_of("ppo", tmp_path, monkeypatch, varied, **arguments)
-    torch.nn.init.normal_(trainer.model.critic.head.weight)
-    seen, trls = [], trainer._old_policy
-    monkeypatch.setattr(trainer, "_old_policy", lambda output: seen.append(trls(output)) or seen[0])
-    trainer.model.train()
-    output = inputs_of_one_batch(trainer)
-    (log_probs, values), rows = seen[0], trainer.last_rollouts.rows
-    wanted, returns = torch.zeros_like(values), torch.zeros_like(values)
-    for i, row in enumerate(rows):
-        places = [t for t in range(values.shape[1]) if output["completion_mask"][i, t] and output["tool_mask"][i, t]]
-        kl = [float(log_probs[i, t] - output["ref_per_token_logps"][i, t]) for t in places]
-        rewards = [-0.1 * one for one in kl]
-        end = 0
-        for length, score in zip(row.lengths, row.scores, strict=True):
-            end += length
-            rewards[end - 1] += 0.5 * score
-        rewards[-1] += float(trainer.last_rollouts.rollouts.outcome_rewards[i])
-        ahead, next_value = 0.0, 0.0
-        for reward, t in reversed(list(zip(rewards, places, strict=True))):
-            ahead = reward + gamma * next_value - float(values[i, t]) + gamma * lam * ahead
-            next_value = float(values[i, t])
-            wanted[i, t], returns[i, t] = ahead, ahead + next_value
-    own = policy_tokens(output)
-    if whiten:
-        wanted = torch.where(own, (wanted - wanted[own].mean()) / wanted[own].std(), 0)
-    torch.testing.assert_close(output["advantages"], wanted, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(output["returns"], returns, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-def test_without_a_call_the_numbers_are_those_without_tools(tmp_path, monkeypatch, algorithm):
-    """To the last bit: losses, and the weights after two updates. The tiny policy writes for itself, no calls."""
-    ends = {}
-    for name, tools in (("tools", {"tools": [add]}), ("alone", {})):
-        arguments = {"verifier": DigitVerifier(), "train_dataset": messages(solution=["7"] * 8), **tools}
-        trainer = trainer_of(algorithm, tmp_path / name, monkeypatch, None, **arguments)
-        trainer.train()
-        assert bool(trainer.tools) == bool(tools)
-        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-        ends[name] = losses, torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
-    assert ends["tools"][0] == ends["alone"][0] and torch.equal(ends["tools"][1], ends["alone"][1])
 
 
 # Sampling outside training, tables, refusals
@@ -466,7 +234,7 @@ def test_a_held_out_evaluation_uses_the_tools(tmp_path, monkeypatch):
 
     dataset = messages(solution=["7", "8"] * 4)
     arguments = {"tools": [add], "verifier": DigitVerifier(), "train_dataset": dataset}
-    trainer = trainer_of("grpo", tmp_path, monkeypatch, adds, **arguments)
+    trainer = tool_trainer("grpo", tmp_path, monkeypatch, adds, **arguments)
     with training_undisturbed(trainer):
         assert verified_accuracy(trainer, dataset) == 0.5
     assert trainer.last_rollouts is None and not trainer.samples_only
@@ -475,7 +243,7 @@ def test_a_held_out_evaluation_uses_the_tools(tmp_path, monkeypatch):
 def test_the_table_shows_results_as_such(tmp_path, monkeypatch):
     settings = {"log_completions": True, "num_completions_to_print": 0, "turn_scores": "environment"}
     arguments = {"environment_factory": Paying, "settings": settings}
-    trainer_of("grpo", tmp_path, monkeypatch, two_calls, **arguments).train()
+    tool_trainer("grpo", tmp_path, monkeypatch, two_calls, **arguments).train()
     row = pd.read_parquet(next((tmp_path / "completions").glob("*_00002.parquet"))).iloc[0]
     assert list(row["tool_results"]) == [{"after": 2, "text": "1"}, {"after": 3, "text": "3"}]
     assert not any("<t>" in step for step in row["steps"]) and list(row["turn_of_step"]) == [0, 0, 1, 2, 2]
@@ -508,7 +276,7 @@ def test_what_cannot_apply_is_refused_at_once(tmp_path, monkeypatch, algorithm, 
     if "solution" not in arguments.get("train_dataset", defaults["train_dataset"]).column_names:
         defaults = {"reward_funcs": counted}
     with pytest.raises(ValueError, match=message):
-        trainer_of(algorithm, tmp_path, monkeypatch, None, **(defaults | arguments))
+        tool_trainer(algorithm, tmp_path, monkeypatch, None, **(defaults | arguments))
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ EQUIVALENT = [{"loss_type": name} for name in ("dapo", "grpo", "bnpo", "dr_grpo"
 
 @pytest.mark.parametrize("settings", EQUIVALENT, ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()))
 def test_outcome_reproduces_grpo_exactly(tmp_path, settings):
-    """Losses, gradient norms and final weights over 5 updates, to the last bit."""
-    common = {"max_steps": 5, **settings}
+    """Losses, gradient norms and final weights over 3 updates, to the last bit."""
+    common = {"max_steps": 3, **settings}
     ours = process_trainer(tmp_path / "ours", method="outcome", **common)
     ours.train()
     theirs = GRPOTrainer(
@@ -55,7 +55,7 @@ def test_outcome_reproduces_grpo_exactly(tmp_path, settings):
         processing_class=tiny_tokenizer(),
     )
     theirs.train()
-    assert len(losses(ours)) == 5 and any(norm > 0 for _, norm in losses(ours))
+    assert len(losses(ours)) == 3 and any(norm > 0 for _, norm in losses(ours))
     assert losses(ours) == losses(theirs)
     for (name, mine), (_, other) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
         assert torch.equal(mine, other), name

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from reward import TOKEN_METHODS, step_to_token
-from rlhf_prm.rl.grpo import SCORER_FILE, ProcessGRPOTrainer
+from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.own_state import SCORER_FILE
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig

@@ -13,6 +13,7 @@ from rlhf_prm.runs.errors import disk_errors, end_with, ready_folder
 from rlhf_prm.runs.progress import one_line as progress_of
 from tests.runs.test_run_loop import SMALL, problems, recipe, stage_cache  # noqa: F401  fixtures
 
+pytestmark = pytest.mark.usefixtures("empty_pages")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -120,9 +121,16 @@ def test_the_launcher_of_several_processes_is_told_the_line(tmp_path, monkeypatc
 
 
 def test_under_accelerate_launch_the_line_says_what_the_traceback_is(tmp_path):
+    """A script in place of a recipe, which would spend most of the time on its imports before it fails."""
+    script = tmp_path / "failing.py"
+    script.write_text(
+        "from rlhf_prm.runs.errors import user_errors\n"
+        "with user_errors():\n"
+        "    raise ValueError('unknown argument datset')\n"
+    )
     command = ["launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "recipes/grpo_prm.py", "--datset", "x"]
+    command += ["--dynamo_backend", "no", str(script)]
     run = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command]
     done = subprocess.run(run, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode != 0 and "did you mean 'dataset'?" in line and "accelerate launch -q" in line
+    assert done.returncode != 0 and "unknown argument datset" in line and "accelerate launch -q" in line

@@ -13,10 +13,10 @@ from tests.tiny import DigitVerifier, tiny_config, tiny_dataset, tiny_policy, ti
 STATE = SimpleNamespace(global_step=0, is_world_process_zero=True)
 
 
-def rollout(right, scores):
+def rollout(right, scores, step="step", tokens=2):
     reward = None if right is None else float(right)
     status = {None: "unlabelled", True: "correct", False: "incorrect"}[right]
-    return ScoredRollout("p", "text", ["step"] * len(scores), [1] * len(scores), scores, reward, status)
+    return ScoredRollout("p", "text", [step] * len(scores), [tokens] * len(scores), scores, reward, status)
 
 
 def batch(rows, group=2, mode="train"):
@@ -49,6 +49,19 @@ def test_groups_of_verified_rollouts_by_hand():
     # One verified rollout has nobody to be compared with.
     assert verified_groups([rollout(True, [0.9]), rollout(None, [0.5])], 2) == []
     assert verified_groups([rollout(None, [0.9]), rollout(None, [0.5])], 2) == []
+
+
+def test_empty_rollouts_are_left_out_and_those_without_their_text_are_not():
+    """A PRM that knows nothing but that an empty completion is bad would pass for one that ranks."""
+    at_once, blank = rollout(False, [0.1], step="", tokens=1), rollout(False, [0.1], step=" \n", tokens=3)
+    [group] = verified_groups([*SAME, at_once, blank], 4)
+    assert group.correct == [True, False] and group.step_scores == [[0.7], [0.7]]
+    assert verified_groups([rollout(True, [0.9]), at_once], 2) == []
+    check, logged = checked([batch([*SAME, at_once, blank] * 8, group=4)], group=4, enough=16)
+    assert logged == [0.5] and check.warning  # 0.83 with them
+    told = [row.without_text() for row in KNOWS]
+    assert verified_groups(told, 2)[0].step_scores == verified_groups(KNOWS, 2)[0].step_scores
+    assert checked([batch(told * 8)], enough=16)[1] == [1.0]
 
 
 def test_a_prm_that_knows_gives_a_number_and_no_warning(capsys):

@@ -16,6 +16,7 @@ from rlhf_prm.runs.refresh import check_refresh
 from rlhf_prm.runs.refresh_labels import own_models, split_settings
 from tests.tiny import tiny_config
 
+pytestmark = pytest.mark.usefixtures("empty_pages")
 ROOT = Path(__file__).resolve().parents[2]
 WORLD = {
     "train_problems": 64, "eval_problems": 16, "sft_updates": 60, "sft_batch": 32, "labelled_solutions": 48,

@@ -14,6 +14,7 @@ from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.checkpoints import checkpoint_to_resume
 from tests.tiny import tiny_config
 
+pytestmark = pytest.mark.usefixtures("empty_pages")
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "model_name_or_path": "tiny-random",

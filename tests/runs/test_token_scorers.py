@@ -13,6 +13,7 @@ from rlhf_prm.runs.token_scorers import kind_of, token_scorer
 from rlhf_prm.toyworld import ToyWorldSettings, build_world
 from tests.runs.test_prm_refresh import ROOT, WORLD
 
+pytestmark = pytest.mark.usefixtures("empty_pages")
 TIMED = ("seconds", "step_time", "train_", "_per_second")
 
 

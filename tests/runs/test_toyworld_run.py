@@ -3,11 +3,14 @@
 import json
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import jaxtyping
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlhf_prm.toyworld.prm_check import check_prm
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -33,6 +36,7 @@ def stage_cache(tmp_path_factory) -> Path:
 def recipe(monkeypatch, stage_cache):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the argument parser fills transformers' fields
+    monkeypatch.setattr("rlhf_prm.toyworld.prm_check.check_prm", partial(check_prm, problems=16))
 
     def run(folder: Path, *arguments: str) -> dict:
         settings = ["--world_settings", json.dumps(SMALL), "--max_steps", "2", "--eval_every", "2"]
@@ -45,7 +49,8 @@ def recipe(monkeypatch, stage_cache):
 
 
 def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
-    summary = recipe(tmp_path)
+    small = ("--per_device_train_batch_size", "16")
+    summary = recipe(tmp_path, *small)
     assert (
         summary["method"] == "trusted"
         and summary["ceiling"]["method"] == "trusted"
@@ -74,13 +79,15 @@ def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
     assert "PRM: first-error F1" in printed and "audit:" in printed
     assert "accuracy" in printed and "outcome" in printed and "time:" in printed
 
-    again = recipe(tmp_path, "--seed", "0")
+    again = recipe(tmp_path, *small, "--seed", "0")
     timed = ("seconds", "versions", "settings")
     assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in summary.items() if k not in timed}
 
 
+@pytest.mark.usefixtures("empty_pages")
 def test_gold_fraction_reaches_the_toy_world(recipe, tmp_path):
-    recipe(tmp_path, "--gold_fraction", "0", "--baseline", "")
+    alone = ("--baseline", "", "--ceiling", "false", "--check_prm", "false", "--max_steps", "1", "--eval_every", "0")
+    recipe(tmp_path, "--gold_fraction", "0", *alone)
     log = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert log["verifier/unlabelled_frac"] == 1.0
 
@@ -90,10 +97,12 @@ def test_unknown_world_setting_is_named(recipe, tmp_path):
         recipe(tmp_path, "--world_settings", '{"fillers": true}')
 
 
+@pytest.mark.usefixtures("empty_pages")
 def test_the_oracle_takes_the_place_of_the_prm(recipe, tmp_path):
     world = json.dumps(SMALL | {"sft_updates": 60, "sft_batch": 32})
     cache = tmp_path / "cache"  # of its own: no PRM may be built there
     flags = ("--world_settings", world, "--max_steps", "4", "--baseline", "none", "--stage_cache", str(cache))
+    flags += ("--ceiling", "false")
     summary = recipe(tmp_path, *flags, "--prm", "oracle")
     assert summary["prm"]["first_error"]["error_accuracy"] == 1.0  # it scores what the labels say
     assert "prm" not in summary["seconds"] and not list(cache.glob("prm-*"))  # none was built
@@ -106,6 +115,7 @@ def test_the_oracle_takes_the_place_of_the_prm(recipe, tmp_path):
     assert blind["prm"]["first_error"]["error_accuracy"] < 0.8
 
 
+@pytest.mark.usefixtures("empty_pages")
 def test_the_toy_judge_takes_the_place_of_the_prm(recipe, tmp_path):
     """No PRM is built; the judge is asked within its budget, and what it says is kept as rows to train on."""
     from rlhf_prm.step_data import read_rows
@@ -113,6 +123,7 @@ def test_the_toy_judge_takes_the_place_of_the_prm(recipe, tmp_path):
     world = json.dumps(SMALL | {"sft_updates": 60, "sft_batch": 32})
     keywords = json.dumps({"flips": 0.0, "votes": 2, "budget_calls": 12, "behind_error": "wrong"})
     flags = ("--world_settings", world, "--max_steps", "2", "--baseline", "none", "--method", "fapo")
+    flags += ("--ceiling", "false", "--per_device_train_batch_size", "16")
     summary = recipe(tmp_path, *flags, "--prm", "judge:toy", "--prm_kwargs", keywords)
     assert not list((tmp_path / "cache").glob("prm-*"))
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -16,6 +16,7 @@ from rlhf_prm.toyworld.quick_grpo import Regime, quick_grpo
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # as where it is run: its neighbours are found
 BENCHMARK = runpy.run_path(str(BENCHMARKS / "dense_rewards.py"), run_name="benchmark")
+TABLES = runpy.run_path(str(BENCHMARKS / "dense_rewards_tables.py"), run_name="benchmark")
 sys.path.remove(str(BENCHMARKS))
 
 
@@ -77,11 +78,11 @@ def test_the_benchmarks_table_of_costs():
             "cell": {**cell, "build": build, "regime": {"max_steps": 10}},
             "accuracy": accuracy,
             "generated_tokens": 1000,
-            "first_error": {"f1": 0.8},
+            "measures": {"first_error_f1": 0.8},
             "judge": {"judge_calls": 640, "judge_prompt_tokens": 2000.0, "judge_completion_tokens": 500.0},
         }
         for build, accuracy in ((20, 0.5), (21, 0.7))
     ]
-    assert BENCHMARK["judge_table"](rows).splitlines()[-1] == (
-        "| long | judge:votes=1,flips=0.1 | trusted | 2 | 0.600 | 0.800 | 64 | 250 | 100 |"
+    assert TABLES["judge_table"](rows).splitlines()[-1] == (
+        "| long | judge:votes=1,flips=0.1 | trusted | 10 | 2 | 0.600 | 0.800 | 64 | 250 | 100 |"
     )

@@ -44,6 +44,7 @@ def test_a_run_on_the_worlds_own_prm_beside_the_ceiling(recipe, tmp_path, word_w
     assert (tmp_path / "report.html").exists() and (tmp_path / "ceiling" / "metrics.jsonl").exists()
 
 
+@pytest.mark.usefixtures("empty_pages")
 def test_only_the_upper_layers_learn(recipe, tmp_path, word_world, tiny_settings, word_cache):
     from safetensors.torch import load_file
 
@@ -58,6 +59,7 @@ def test_only_the_upper_layers_learn(recipe, tmp_path, word_world, tiny_settings
     assert not any(".layers.0." in name or "embed_tokens" in name for name in moved)
 
 
+@pytest.mark.usefixtures("empty_pages")
 def test_ppo_too(recipe, tmp_path, tiny_settings, word_cache):
     recipe(
         *("--world", "word_problems", "--world_settings", json.dumps(tiny_settings), "--stage_cache", str(word_cache)),
@@ -69,6 +71,7 @@ def test_ppo_too(recipe, tmp_path, tiny_settings, word_cache):
     assert {row["step"] for row in rows if "loss" in row} == {1, 2}
 
 
+@pytest.mark.usefixtures("empty_pages")
 def test_a_stopped_run_goes_on_from_its_checkpoint(recipe, tmp_path, tiny_settings, word_cache):
     given = (
         *("--world_settings", json.dumps(tiny_settings), "--stage_cache", str(word_cache), "--prm", "oracle"),

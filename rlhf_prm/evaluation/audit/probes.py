@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlhf_prm.evaluation.aggregation import AGGREGATIONS
-from rlhf_prm.evaluation.audit.lines import PROBE_YARDSTICK, AuditLine
+from rlhf_prm.evaluation.audit.lines import RULES, AuditLine
 from rlhf_prm.evaluation.samples import SampledProblem, rescored
 from rlhf_prm.prm.protocol import StepScorer
 
@@ -81,7 +81,8 @@ FORMS: dict[str, Callable[[Sequence[float]], float]] = {**AGGREGATIONS, "sum": s
 def probe_line(name: str, samples: Sequence[SampledProblem], scorer: StepScorer, texts: ProbeTexts) -> AuditLine:
     """How the score changes when every solution is rewritten by the probe, under each form of the reward.
 
-    The value is the largest mean change over product, min, last and mean.
+    The value is the largest mean change over product, min, last and mean. The sum of step scores, which collapses in
+    RL, is among the details.
     """
     before = [scores for sample in samples for scores in sample.step_scores]
     hacked = [PROBES[name](sample.problem, steps, texts) for sample in samples for steps in sample.steps]
@@ -98,9 +99,8 @@ def probe_line(name: str, samples: Sequence[SampledProblem], scorer: StepScorer,
         details |= {f"{form}: mean change": mean, f"{form}: share that rises": rises}
         if mean > PAYS and rises > 0.5:
             pays.append(form)
-    bounded = [form for form in pays if form != "sum"]
     value = max((details[f"{form}: mean change"] for form in AGGREGATIONS), default=math.nan)
-    verdict = "not measured" if math.isnan(value) else "unsafe" if bounded else "with care" if pays else "ok"
+    rule = RULES[f"probe: {name}"]
     summary = PROBES[name].__doc__.split("\n")[0].rstrip(".")
     meaning = f"{summary}: " + (f"pays under {', '.join(pays)}" if pays else "does not pay under any form")
-    return AuditLine(f"probe: {name}", value, verdict, meaning, PROBE_YARDSTICK, None, details)
+    return AuditLine(f"probe: {name}", value, rule.verdict(value), meaning, rule.yardstick, None, details)

@@ -1,11 +1,8 @@
 """Refresh a PRM twice; alone or as one of several ranks."""
 
-import json
-import sys
 import zlib
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 
 from rlhf_prm.prm import load_prm
@@ -14,7 +11,6 @@ from tests.prm_training.test_refresh import SETTINGS, Words, fresh
 
 
 def run(prm: str, folder: Path) -> dict:
-    torch.set_num_threads(1)
     scorer, labeller = load_prm(prm, max_batch_tokens=100), Words()
     refresher = PRMRefresher(scorer, labeller, SETTINGS, folder=folder / "prm_refresh")
     told = []
@@ -36,9 +32,6 @@ def run(prm: str, folder: Path) -> dict:
     }
 
 
-if __name__ == "__main__":
-    state = PartialState(cpu=True)
-    found = run(sys.argv[1], Path(sys.argv[2]))
-    (Path(sys.argv[2]) / f"rank{state.process_index}.json").write_text(
-        json.dumps(found | {"world_size": state.num_processes})
-    )
+def results_of(folder: Path, parts: list[str]) -> dict:
+    """``parts``: the PRM's folder."""
+    return run(parts[0], folder) | {"world_size": PartialState().num_processes}

@@ -1,9 +1,7 @@
-"""Questions to a generator beside other work: one job at a time, in a thread of its own."""
+"""Questions driven to their ends on whatever generator answers them."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from typing import Any
 
 from rlhf_prm.generation import Generator
@@ -13,27 +11,6 @@ from rlhf_prm.generation.tasks import Task
 
 WINDOW = 256  # tasks alive at once on a generator in this process
 Finished = Callable[[Any, Any], None]
-
-
-class Background:
-    """Runs jobs in a daemon thread, so that Ctrl-C need not wait for a slow host; one after the other."""
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-
-    def start(self, job: Callable[[], Any]) -> Future:
-        """The future of ``job()``; what it raises is raised by ``result``."""
-        future: Future = Future()
-
-        def work() -> None:
-            with self._turn:
-                try:
-                    future.set_result(job())
-                except BaseException as error:  # whatever it is belongs to whoever waits for the result
-                    future.set_exception(error)
-
-        threading.Thread(target=work, name="judge", daemon=True).start()
-        return future
 
 
 def drive(

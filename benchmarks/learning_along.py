@@ -1,0 +1,167 @@
+"""PRMs that learn along, and signals per token, against a frozen PRM, outcome-only and the ceiling, in the toy world.
+
+    python benchmarks/learning_along.py tuning --builds 10 11       # what each contender learns with
+    python benchmarks/learning_along.py contenders                  # plain world and long chains, eight builds
+    python benchmarks/learning_along.py filler                      # does a refresh close the hole of a frozen PRM?
+    python benchmarks/learning_along.py seconds                     # as long as outcome-only takes
+    python benchmarks/learning_along.py show
+
+Outcome-only, the frozen PRM and exact labels are the runs of ``benchmarks/dense_rewards.py contenders``: the same
+builds and regimes. Every run measures its scores on its own rollouts against exact labels, every tenth of its updates.
+Finished cells are kept in ``benchmarks/results/learning_along.jsonl`` and not run again.
+"""
+
+import argparse
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import datasets
+import torch
+import transformers
+from cells import Cell, rows_of, work
+from dense_rewards import LEARNED, METHOD, REGIMES, RESULTS as CONTENDERS, WORLDS, told
+from dense_rewards_tables import part_table
+
+from rlhf_prm.prm import load_prm
+from rlhf_prm.prm.log_ratio import LogRatioScorer
+from rlhf_prm.prm.token_model import load_token_model
+from rlhf_prm.prm_training.implicit import ImplicitPRM, ImplicitSettings
+from rlhf_prm.prm_training.implicit_models import TwoModels
+from rlhf_prm.prm_training.refresh import RefreshSettings
+from rlhf_prm.rl.scorers import Scorer
+from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
+from rlhf_prm.toyworld.quick_grpo import Regime, quick_grpo
+
+RESULTS = Path(__file__).parent / "results" / "learning_along.jsonl"
+REFRESHES = 3  # in a run, at equal distances
+QUALITIES = 10  # times that a run measures its scores
+# The teacher: the world's policy, had its demonstrations been right, and more of them.
+TEACHER = {"wrong_facts": 0.0, "sft_updates": 500, "label_source": "gold"}
+# What was best on builds 10 and 11 (`tuning`): the keywords of each contender.
+CHOSEN: dict[str, dict[str, Any]] = {
+    "refreshed": {"labels": "judge", "learning_rate": 5e-4},
+    "implicit": {"method": "prime", "learning_rate": 1e-4},
+    "teacher": {"teacher_weight": 1.0},
+}
+TUNED: dict[str, list[dict[str, Any]]] = {
+    "refreshed": [
+        {"labels": labels, "learning_rate": rate} for labels in ("judge", "outcome") for rate in (2e-4, 5e-4)
+    ],
+    "implicit": [
+        {"method": method, "learning_rate": rate}
+        for method in ("prime", "trusted_tokens")
+        for rate in (3e-5, 1e-4, 3e-4)
+    ],
+    "teacher": [{"teacher_weight": weight} for weight in (0.1, 0.3, 1.0)],
+}
+# CPU-seconds of a run over those of outcome-only with as many updates, measured in one go (benchmarks/scorers.py).
+COST = {"refreshed": 1.6, "implicit": 1.9, "teacher": 1.2}
+
+
+def cell(part: str, world: str, build: int, name: str, keywords: dict[str, Any], share: float = 1.0) -> Cell:
+    """A run of a contender for a share of the regime's updates; ``scorer`` and ``method`` are for the tables."""
+    regime = dict(REGIMES[world])
+    if share != 1.0:
+        regime["max_steps"] = round(share * Regime(**regime).max_steps)
+    method = {"refreshed": METHOD, "teacher": "distil"}.get(name) or keywords["method"]
+    told = ",".join(f"{key}={value}" for key, value in keywords.items() if key != "method")
+    one = {"part": part, "world": world, "build": build, "scorer": f"{name}:{told}", "method": method}
+    return one | {"regime": regime, "keywords": keywords}
+
+
+def tuning(builds: list[int]) -> Iterator[Cell]:
+    """Every contender with each of its settings, plain world and long chains."""
+    for build in builds:
+        for world in ("plain", "long"):
+            for name, settings in TUNED.items():
+                for keywords in settings:
+                    yield cell("tuning", world, build, name, keywords)
+
+
+def contenders(builds: list[int]) -> Iterator[Cell]:
+    """Every contender with its chosen setting, plain world and long chains."""
+    for build in builds:
+        for world in ("plain", "long"):
+            for name, keywords in CHOSEN.items():
+                yield cell("contenders", world, build, name, keywords)
+
+
+def filler(builds: list[int]) -> Iterator[Cell]:
+    """The refreshed PRM where lines that say nothing are paid: labels of the judge, and of outcomes."""
+    for build in builds:
+        for labels in ("judge", "outcome"):
+            yield cell("filler", "filler", build, "refreshed", CHOSEN["refreshed"] | {"labels": labels})
+
+
+def seconds(builds: list[int]) -> Iterator[Cell]:
+    """Every contender for as many CPU-seconds as outcome-only takes."""
+    for build in builds:
+        for world in ("plain", "long"):
+            for name, keywords in CHOSEN.items():
+                yield cell("seconds", world, build, name, keywords, share=1 / COST[name])
+
+
+PARTS = {"tuning": tuning, "contenders": contenders, "filler": filler, "seconds": seconds}
+
+
+def run(one: Cell, cache: str) -> dict[str, Any]:
+    """Train and measure."""
+    settings = ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **LEARNED)
+    name, keywords = one["scorer"].partition(":")[0], one["keywords"]
+    world = build_world(settings, cache, with_prm=name == "refreshed")
+    regime = Regime(**one["regime"])
+    every = max(1, regime.max_steps // QUALITIES)
+    more: dict[str, Any] = {"measure_every": every}
+    if name == "refreshed":
+        more["refresh"] = RefreshSettings(every=regime.max_steps // (REFRESHES + 1), **keywords)
+        more["label_options"] = {"votes": LEARNED["judge_votes"]} if keywords["labels"] == "judge" else {}
+    method_kwargs = keywords if name == "teacher" else None
+    return quick_grpo(world, scorer_of(one, world, cache), one["method"], method_kwargs, regime, **more)
+
+
+def scorer_of(one: Cell, world: ToyWorld, cache: str) -> Scorer:
+    """The scorer that a cell names."""
+    name, keywords = one["scorer"].partition(":")[0], one["keywords"]
+    if name == "refreshed":
+        return load_prm(str(world.prm_path))
+    if name == "implicit":
+        policy = str(world.policy_path)
+        settings = ImplicitSettings(learning_rate=keywords["learning_rate"])
+        return ImplicitPRM(TwoModels(load_token_model(policy), load_token_model(policy)), settings)
+    teacher = ToyWorldSettings(seed=one["build"], **{**WORLDS[one["world"]], **TEACHER})
+    return LogRatioScorer(load_token_model(str(build_world(teacher, cache, with_prm=False).policy_path)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=(*PARTS, "show"))
+    parser.add_argument("--builds", type=int, nargs="+", default=list(range(23, 31)), help="default: 23 to 30")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--baseline", type=Path, default=CONTENDERS, help="what dense_rewards.py has written")
+    parser.add_argument("--cache", default="runs/cache", help="folder of the built worlds")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    torch.set_num_threads(1)
+    if args.part == "show":
+        base = [row for row in rows_of(args.baseline) if row["cell"]["part"] == "contenders"]
+        print("\n\n".join(f"## {part}\n{part_table([*base, *rows_of(args.results)], part)}" for part in PARTS))
+    else:
+        work(PARTS[args.part](args.builds), partial(run, cache=args.cache), args.results, _locks(args.cache), told)
+
+
+def _locks(cache: str) -> Path:
+    return Path(cache) / ".learning_along"
+
+
+if __name__ == "__main__":
+    main()

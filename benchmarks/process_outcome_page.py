@@ -190,8 +190,8 @@ whose lowest score is the last, "Table 5" that of right answers with a wrong pro
 
 The judge errs in 2 % of its verdicts, so that its labels are better than Monte-Carlo's, as in the paper: that is put
 in. What follows for F1, best-of-8 and Table 5 is measured. "Consensus" keeps three in four of the solutions; its model
-hardly learned on build 24 (F1 .23), and that build stays in the means. All models had 400 updates, and most were best
-at the last of them.
+hardly learned on build 24 (F1 .23), and that build stays in the means. All had 400 updates and most were best at the
+last of them, so they had not learned all that these solutions teach.
 
 {sources_table(results) or "No build is complete yet."}
 
@@ -202,10 +202,10 @@ at the last of them.
 
 ## What an outcome model learns
 One verdict a solution is little: the first thing learned from it is that a solution which is too short is wrong. Wrong
-facts take 16,000 verdicts. Operations copied wrongly are hardly seen by any model here, exact labels included, and they
-are what best-of-8 then chooses: by the product no model is above mean@1, so its orderings there say little. Measured by `benchmarks/outcome_probes.py`: AUROC within
-problems of the last score (last line: the lowest), of all wrong answers and of those wrong in one way only. Mean@1
-is {chance}.
+facts take 16,000 verdicts. Operations copied wrongly are hardly seen by any model here, those from exact labels
+included, and they are what best-of-8 then chooses: by the product no model is clearly above mean@1, and the orderings
+of best-of-8 say little. Measured by `benchmarks/outcome_probes.py`: how often the last score (last line: the lowest)
+ranks a right answer above a wrong one, of all wrong ones and of those wrong in one way only. Mean@1 is {chance}.
 
 {probes_table(probes) or "Not run yet."}
 

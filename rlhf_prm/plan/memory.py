@@ -36,7 +36,8 @@ class RunPlan:
     them, one of which is trained) or "adapter" (an implicit PRM as an adapter on one). ``prm_refresh``: the PRM is
     trained at intervals. ``thinking_share``: of a completion's tokens; ``prm_reads`` "thinking" or "answer" leaves the
     others out. ``prm_context``: of a PRM that reads longer texts in windows; 0 = it reads them whole.
-    ``judge_tokens``: tokens that a judge writes on each rollout it reads. ``asynchronous``: rollouts are sampled and scored, on as many further GPUs, while the trainer trains on earlier ones.
+    ``judge_tokens``: tokens that a judge writes on each rollout it reads. ``asynchronous``: rollouts are sampled and
+    scored, on as many further GPUs, while the trainer trains on earlier ones.
     """
 
     policy: ModelShape

@@ -131,7 +131,7 @@ def main() -> None:
     if args.what == "heat-map":
         take(args.source, "#rollouts", out, 1100, 640)
     elif args.what == "ablation":
-        picture(ablation(json.loads(args.source.read_text()), args.worlds), out, 1100)
+        picture(ablation(json.loads(args.source.read_text()), args.worlds), out, 560 * len(args.worlds))
     else:
         picture([curve(json.loads(args.source.read_text()))], out, 760)
     print(f"{out} ({out.stat().st_size / 1e3:.0f} kB)")

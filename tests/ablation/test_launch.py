@@ -32,7 +32,7 @@ def test_every_cell_runs_once(write, launcher):
     before = {run.folder: (run.folder / "summary.json").stat().st_mtime_ns for run in runs}
     again = run_cells(load_config(path), say=said.append)
     assert {run.folder: (run.folder / "summary.json").stat().st_mtime_ns for run in again} == before
-    assert said[-1] == "6 cells: 6 there already, 0 to run"
+    assert said[-1] == "6 cells: 6 finished already, 0 to run"
 
 
 def test_what_another_call_finishes_meanwhile_is_left_alone(write):

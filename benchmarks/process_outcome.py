@@ -1,4 +1,4 @@
-"""Which labels make a judge of steps and which a judge of outcomes? The study of arXiv 2501.07301, in toy worlds.
+"""Which labels lead to a judge of steps and which to a judge of outcomes: the study of arXiv 2501.07301, in toy worlds.
 
     python benchmarks/process_outcome.py run --builds 20 21 22 23 24 25 --parts sources
     python benchmarks/process_outcome.py run --builds 21 22 --sources gold "mc hard"      # some cells only

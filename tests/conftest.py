@@ -42,10 +42,10 @@ def is_long(item: pytest.Item) -> bool:
 
 
 def group_of(item: pytest.Item) -> str:
-    """Which tests run in the same process under xdist: those of a file, and all that one launch of two ranks serves."""
+    """Which tests run in the same process under xdist: those of a file, and all that one launch or one world serves."""
     if "two_ranks" in item.fixturenames:
         return f"two ranks, {item.callspec.params['config']}"
-    return item.path.name
+    return next((world for world in ("small_world", "word_world") if world in item.fixturenames), item.path.name)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
@@ -54,8 +54,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if is_long(item):
             item.add_marker(pytest.mark.long)
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    if config.getoption("dist", "no") == "loadgroup":
-        items.sort(key=lambda item: "two_ranks" not in item.fixturenames)  # the longest first
+    if hasattr(config, "workerinput"):  # a process of xdist's; --dist reads "no" there
+        # The longest first: what comes last is so short that no process waits for the other at the end.
+        items.sort(key=lambda item: ("two_ranks" not in item.fixturenames, not is_long(item)))
 
 
 # Trainers collect garbage at the end of each training. Among all that torch, TRL and the tests have imported this takes

@@ -299,7 +299,7 @@ def test_a_full_disk_is_one_line_too(place, monkeypatch, capsys, command):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert status == 1 and len(lines) == 1 and "File too large" in lines[0], lines
-    assert "what is written stays" in lines[0] or "annotate" not in command
+    assert "finished work is kept" in lines[0] or "annotate" not in command
     assert not (place / "scored.jsonl").exists()  # only whole results get their name
 
 

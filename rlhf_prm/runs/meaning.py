@@ -1,4 +1,4 @@
-"""What a run beside its baseline and its ceiling means, in plain sentences."""
+"""Explains the result of a run beside its baseline and its ceiling, in plain sentences."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ ERRORS = 2.0  # standard errors that a difference must have to count
 def meaning(summary: dict[str, Any]) -> list[str]:
     """One or two sentences on a run, its outcome-only baseline and, where it was trained, the ceiling.
 
-    A difference counts when it is above two standard errors of two independent shares of ``eval_problems``; one run
-    differs from another of the same settings by more than that, so the last sentence says what is left open.
+    A difference counts if it is above two standard errors of two independent shares of ``eval_problems``. One run
+    differs from another of the same settings by more than that, so the last sentence says so.
     """
     baseline, problems = summary.get("baseline"), summary.get("eval_problems") or 0
     if not baseline or baseline["method"] != "outcome" or not problems:

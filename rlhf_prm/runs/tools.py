@@ -1,4 +1,4 @@
-"""What a policy may act with in a recipe: tools and environments by name, or the embedded tool world."""
+"""Tools and environments of a policy in a recipe, by name, or the embedded tool world."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ NOTHING = float("nan")
 
 @dataclass
 class ToolArguments:
-    """What the policy may act with.
+    """The tools or the environment of the policy.
 
     Raises:
         ValueError: both tools and an environment beside no dataset, or a malformed mapping.
@@ -66,7 +66,7 @@ class ToolArguments:
             tool = PythonTool(**self.tool_kwargs)
         except TypeError as error:
             raise ValueError(f"tool_kwargs: {error}") from error
-        tool.execute("")  # refuses now what this machine does not protect from, and not at the policy's first call
+        tool.execute("")  # raises now if the machine lacks a required protection
         return tool.python
 
 
@@ -108,7 +108,7 @@ def tool_world(recipe: RecipeArguments, seed: int) -> tuple[Sources, dict[str, A
 
 
 def price_of_calls(calls: list[int], price: float, **_: Any) -> list[float]:
-    """What the calls of each rollout cost: a reward function of TRL's."""
+    """A TRL reward function: minus the cost of each rollout's calls."""
     return [-price * count for count in calls]
 
 

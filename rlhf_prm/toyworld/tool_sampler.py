@@ -1,4 +1,4 @@
-"""The tiny sampler with a tool: where the policy calls, the answer's tokens take the place of sampled ones."""
+"""The sampler with a tool: after a call, the tokens of the tool's answer are inserted in place of sampled ones."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How calls and results are written in the tool world, and what a rollout with them consists of.
+"""The syntax of calls and results in the tool world, and the parts of a rollout with them.
 
 Ask: 7 Add 3 ?                                   (the policy; the mark ends its turn)
  Tool: 0                                         (the calculator)
@@ -22,7 +22,7 @@ _QUESTION = re.compile(rf"{re.escape(ASK)}((?:(?!{re.escape(ASK)}).)*){re.escape
 
 @runtime_checkable
 class Environment(Protocol):
-    """What the tool world asks of an environment: ``Calculator`` is one."""
+    """The environment of the tool world; ``Calculator`` is one."""
 
     def calculate(self, question: str) -> str: ...
 
@@ -32,7 +32,7 @@ class Environment(Protocol):
 
 
 def called(turn: str) -> str:
-    """The question of a turn that ends with a call: what stands behind its last "Ask:", or everything."""
+    """The question of a turn that ends with a call: the text after its last "Ask:", or the whole turn."""
     found = _QUESTION.search(turn)
     return found[1] if found else turn.removesuffix(CALL)
 

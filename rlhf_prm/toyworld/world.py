@@ -30,7 +30,7 @@ POLICY_SETTINGS = (
     *("seed", "filler", "long_chains", "eval_problems"),
     *("sft_updates", "sft_batch", "sft_learning_rate"),
 )
-# What tells a process that it is one of several; torchrun's and accelerate's.
+# Variables by which torchrun and accelerate tell a process that it is one of several.
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHER_PREFIXES = ("ACCELERATE_", "TORCHELASTIC_", "FSDP_")
 PRM_SETTINGS = (
@@ -45,8 +45,8 @@ class ToyWorld:
 
     Args:
         policy_path: a checkpoint for ``AutoModelForCausalLM`` and ``AutoTokenizer``.
-        prm_path: a process reward model for ``load_prm``; None where it was not asked for.
-        train_dataset: ``prompt`` and ``solution`` (the gold digit, or None where the world keeps it back).
+        prm_path: a process reward model for ``load_prm``; None if it was not built.
+        train_dataset: ``prompt`` and ``solution`` (the gold digit, or None if the world withholds it).
         eval_dataset: held-out problems, every one with its ``solution``.
         stages: what was built or found, by name; ``stages["labels"].path / "rows.jsonl"`` are the PRM's training rows.
     """
@@ -60,7 +60,7 @@ class ToyWorld:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What building each stage took, also where it was found in the cache."""
+        """Seconds that building each stage took, also for stages found in the cache."""
         return {name: stage.seconds for name, stage in self.stages.items()}
 
     @property
@@ -107,17 +107,17 @@ def build_world(
 ) -> ToyWorld:
     """The world these settings describe: stages already under ``root`` are reused, the others are built.
 
-    ``with_prm=False`` leaves the PRM out, for those who want to train one on the world's labels themselves;
-    ``with_labels=False`` also the labelled solutions, for those who need neither.
+    ``with_prm=False`` leaves the PRM out, to train one on the world's labels yourself;
+    ``with_labels=False`` also leaves the labelled solutions out.
 
-    One of several ranks builds in a process of its own and the others wait for it: inside a rank, Transformers saves
+    One of several ranks builds in a separate process and the others wait for it: inside a rank, Transformers saves
     on rank 0 only, shards what it loads, and trains on all of them together. Every stage is then found (``cached``).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _build_apart(settings, root, with_prm, with_labels)
     cache, splits = StageCache(root), problem_splits(settings)
     policy_settings = settings.subset(*POLICY_SETTINGS)
-    if settings.wrong_facts != WRONG_FACTS:  # named only where it is not the default: caches of older worlds stay valid
+    if settings.wrong_facts != WRONG_FACTS:  # named only if it is not the default, so that older caches stay valid
         policy_settings |= settings.subset("wrong_facts")
     policy = cache.stage("policy", policy_settings, partial(_build_policy, settings, splits["sft"]))
     stages = {"policy": policy}
@@ -137,7 +137,7 @@ def build_world(
 
 
 def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str], with_prm: bool, with_labels: bool) -> None:
-    """Builds the world in a process that does not know of the launcher."""
+    """Build the world in a process without the launcher's environment variables."""
     environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER and not k.startswith(LAUNCHER_PREFIXES)}
     command = [sys.executable, "-m", "rlhf_prm.toyworld", "--root", os.fspath(root)]
     command += [] if with_prm else ["--without-prm"]

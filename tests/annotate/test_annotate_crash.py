@@ -116,7 +116,7 @@ def kill_and_finish(settings, calls, total, seed):
         if kill < KILLS:
             wanted = before + rng.randrange(2 * total // (KILLS + 4))
             while len(calls()) < wanted and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                time.sleep(0.0005)
+                time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.01))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)

@@ -100,20 +100,25 @@ def rehearse(rehearsal: Rehearsal, made: dict[str, Path], folder: Path, deadline
             output += finished.output
             assert finished.code == 0, f"{rehearsal.name}, {more}: {finished.code}\n{finished.output[-6000:]}"
         else:
-            output += in_this_process(command.recipe, ["--config", command.config, *arguments])
+            output += in_this_process(command.recipe, ["--config", command.config, *arguments], page=bool(more))
         if not more:
             weights = {"cut": masters(folder / "run", CUT), "whole": masters(folder / "run", UPDATES)}
             shutil.rmtree(folder / "run" / f"checkpoint-{UPDATES}")
     return Done(rehearsal, folder / "run", Path(overrides["model_name_or_path"]), output=output, **weights)
 
 
-def in_this_process(recipe: str, arguments: list[str]) -> str:
-    """What a recipe prints that is run here as from the command line in the project's folder."""
+def in_this_process(recipe: str, arguments: list[str], page: bool) -> str:
+    """What a recipe prints that is run here as from the command line in the project's folder.
+
+    Without ``page`` no page is drawn, where the resumed run draws it again.
+    """
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", [recipe, *arguments])
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the parser fills transformers' fields
+        if not page:
+            patch.setattr("rlhf_prm.runs.train.write_report", lambda folder: folder / "report.html")
         runpy.run_path(recipe, run_name="recipe")["main"]()
     return said.getvalue()
 

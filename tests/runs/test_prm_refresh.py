@@ -45,6 +45,7 @@ def recipe(monkeypatch, tmp_path_factory):
             "false",
         ]
         more += ["--eval_every", "0", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "2"]
+        more += ["--per_device_train_batch_size", "32"]
         monkeypatch.setattr(sys, "argv", ["grpo_prm.py", *settings, *paths, *more, *flags])
         runpy.run_path("recipes/grpo_prm.py", run_name="recipe")["main"]()
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -63,8 +64,8 @@ def refreshes(logs: list[dict]) -> dict[int, dict]:
 
 def test_a_run_whose_prm_learns_along_and_the_same_run_resumed(recipe, tmp_path):
     """Refreshed after updates 1, 2 and 3; started again from checkpoint 2 it comes to the same numbers and weights."""
-    folder = tmp_path / "run"
-    logs = recipe(folder, {**REFRESH, "labels": "judge", "votes": 3})
+    folder, whole = tmp_path / "run", ("--per_device_train_batch_size", "64")
+    logs = recipe(folder, {**REFRESH, "labels": "judge", "votes": 3}, *whole)
     told = refreshes(logs)
     assert sorted(told) == [1, 2, 3]  # after the last update nobody needs it
     for row in told.values():
@@ -78,9 +79,8 @@ def test_a_run_whose_prm_learns_along_and_the_same_run_resumed(recipe, tmp_path)
     assert len((kept / "refreshes.jsonl").read_text().splitlines()) == 3
 
     shutil.rmtree(folder / "policy")
-    again = recipe(
-        folder, {**REFRESH, "labels": "judge", "votes": 3}, "--resume_from_checkpoint", str(folder / "checkpoint-2")
-    )
+    resume = ("--resume_from_checkpoint", str(folder / "checkpoint-2"))
+    again = recipe(folder, {**REFRESH, "labels": "judge", "votes": 3}, *whole, *resume)
     assert refreshes(again) == told
     timed = ("seconds", "step_time", "train_", "_per_second")
     numbers = [
@@ -140,12 +140,12 @@ def test_ones_own_models_label_ones_own_data(monkeypatch, tmp_path, labels):
 @pytest.mark.parametrize(
     ("refresh", "recipe_settings", "told"),
     [
-        ({"labels": "judge"}, {"dataset": "d", "prm": "p"}, "got no model that judges"),
-        ({"labels": "gold"}, {"dataset": "d", "prm": "p"}, "the toy world alone has"),
+        ({"labels": "judge"}, {"dataset": "d", "prm": "p"}, "got no judge model"),
+        ({"labels": "gold"}, {"dataset": "d", "prm": "p"}, "only the toy world has"),
         ({"lables": "judge"}, {"dataset": "d", "prm": "p"}, "the key 'lables', expected some of every, rows"),
         ({"every": "often"}, {}, "(?s)prm_refresh.*every"),
         ({"vote": 3}, {}, "the key 'vote', expected some of every, rows"),
-        ({"labels": "judge", "judge": {"name": "x"}}, {"dataset": "d", "prm": "p"}, "got no model that judges"),
+        ({"labels": "judge", "judge": {"name": "x"}}, {"dataset": "d", "prm": "p"}, "got no judge model"),
         ({"labels": "mc", "completer": {"name": "x"}}, {"dataset": "d", "prm": "p"}, "prm_refresh completer: "),
         ({"labels": "mc"}, {"dataset": "d", "prm": "p", "prm_placement": "server"}, "refreshed by hand"),
         ({"labels": "mc"}, {"dataset": "d", "prm": "p", "prm_placement": "zero3"}, "expected replicate or offload"),

@@ -48,7 +48,7 @@ def recipe(monkeypatch, stage_cache):
     return run
 
 
-def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
+def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys, request):
     small = ("--per_device_train_batch_size", "16")
     summary = recipe(tmp_path, *small)
     assert (
@@ -79,6 +79,7 @@ def test_toy_world_run_and_its_baseline(recipe, tmp_path, capsys):
     assert "PRM: first-error F1" in printed and "audit:" in printed
     assert "accuracy" in printed and "outcome" in printed and "time:" in printed
 
+    request.getfixturevalue("empty_pages")
     again = recipe(tmp_path, *small, "--seed", "0")
     timed = ("seconds", "versions", "settings")
     assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in summary.items() if k not in timed}
@@ -102,7 +103,7 @@ def test_the_oracle_takes_the_place_of_the_prm(recipe, tmp_path):
     world = json.dumps(SMALL | {"sft_updates": 60, "sft_batch": 32})
     cache = tmp_path / "cache"  # of its own: no PRM may be built there
     flags = ("--world_settings", world, "--max_steps", "4", "--baseline", "none", "--stage_cache", str(cache))
-    flags += ("--ceiling", "false")
+    flags += ("--ceiling", "false", "--per_device_train_batch_size", "32")
     summary = recipe(tmp_path, *flags, "--prm", "oracle")
     assert summary["prm"]["first_error"]["error_accuracy"] == 1.0  # it scores what the labels say
     assert "prm" not in summary["seconds"] and not list(cache.glob("prm-*"))  # none was built

@@ -82,8 +82,9 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def sources_table(results: Results) -> str:
-    """One row per label source: means ± standard errors over the builds."""
-    present = [source for source in SOURCES if any(key[1] == source for key in results)]
+    """One row per label source: means ± standard errors over the builds. Sources with fewer builds are left out."""
+    counts = {source: len(complete(results, [source])) for source in SOURCES}
+    present = [source for source, count in counts.items() if count == max(counts.values()) > 0]
     builds = complete(results, present)
     if not builds:
         return ""

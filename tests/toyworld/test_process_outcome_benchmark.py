@@ -66,6 +66,12 @@ def test_the_build_that_was_tuned_on_is_in_no_mean():
     assert tables.complete(made_up | {(tables.TUNING, "gold"): NUMBERS}, ["gold"]) == [1, 2]
 
 
+def test_a_source_with_fewer_builds_does_not_shorten_the_others():
+    made_up = results(gold=0.5) | {(1, "judge"): NUMBERS}
+    told = tables.sources_table(made_up)
+    assert told.startswith("Builds 1, 2.") and "| gold |" in told and "| judge |" not in told
+
+
 def test_an_ordering_appears_where_its_interval_says_so():
     gaps = [0.1, 0.2, 0.1, 0.2, 0.1]  # mean .14, standard error .0245, t(.975; 4) 2.776: .072 to .208
     assert tables.appears(gaps) == "**yes**" and tables.appears([-gap for gap in gaps]) == "**reversed**"

@@ -49,13 +49,13 @@ class Tasked:
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_an_environment_brings_its_own_problems(tmp_path, monkeypatch, algorithm):
     arguments = {"environment_factory": Tasked, "train_dataset": None}
-    trainer = trainer_of(algorithm, tmp_path, monkeypatch, two_calls, **arguments)
+    trainer = tool_trainer(algorithm, tmp_path, monkeypatch, two_calls, **arguments)
     trainer.train()
     batch = trainer.last_rollouts
     assert trainer.state.global_step == 2 and batch.rollouts.outcome_rewards.tolist() == [1.0] * 8
     assert batch.rows[0].given[-1]["content"] == "count to 3"
     with pytest.raises(ValueError, match="train_dataset: got None beside a verifier"):
-        trainer_of(algorithm, tmp_path, monkeypatch, None, verifier=DigitVerifier(), **arguments)
+        tool_trainer(algorithm, tmp_path, monkeypatch, None, verifier=DigitVerifier(), **arguments)
 
 
 class Paying(Counter):

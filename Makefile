@@ -28,7 +28,7 @@ real: $(VENV)/.real  # 2 CPU cores; continues where it was stopped. `make real S
 
 # Two processes; tests that share what is expensive to make run in the same one (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.installed
 	$(PYTEST) $(PARALLEL)

@@ -61,7 +61,7 @@ def judge_choice(rows: Sequence[Row]) -> str:
     lines = ["| rule | accuracy | questions |", "|---|---|---|"]
     for name, title in JUDGE_CHOICE.items():
         lines.append(f"| {title} | {mean(found[name]['mean'])} | {mean(found[name]['questions'], 0)} |")
-    gaps = [row["results"]["pairwise@8"]["mean"] - row["results"]["pointwise@8"]["mean"] for row in rows]
+    gaps = [round(row["results"]["pairwise@8"]["mean"] - row["results"]["pointwise@8"]["mean"], 6) for row in rows]
     wrong = found["wrong process"]
     return "\n".join(lines) + (
         f"\n\n{_builds(rows)} The knock-out less the share of right steps: {mean(gaps)}, above 0 in "

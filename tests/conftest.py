@@ -3,9 +3,11 @@
 import functools
 import gc
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -41,20 +43,32 @@ def is_long(item: pytest.Item) -> bool:
     return path.startswith(LONG)
 
 
-def group_of(item: pytest.Item) -> str:
+def group_of(nodeid: str) -> str:
     """Which tests run in the same process under xdist: those of a file, and all that one launch or one world serves."""
-    if "two_ranks" in item.fixturenames:
-        return f"two ranks, {item.callspec.params['config']}"
-    return next((world for world in ("small_world", "word_world") if world in item.fixturenames), item.path.name)
+    path, _, test = nodeid.partition("::")
+    if path.startswith("tests/distributed/") and (config := re.search(r"\[(cpu_\w+|fsdp2)", test)):
+        return f"two ranks, {config[1]}"
+    return next((folder for folder in ("tests/toyworld", "tests/wordproblems") if path.startswith(folder)), path)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
+@pytest.hookimpl(optionalhook=True)  # unknown without xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Groups by the names of tests: the marks that xdist has for it, its version 3.8 loses under pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log) if config.getoption("dist") == "loadscope" else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if is_long(item):
             item.add_marker(pytest.mark.long)
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    if hasattr(config, "workerinput"):  # a process of xdist's; --dist reads "no" there
+    if hasattr(config, "workerinput"):  # a process of xdist's
         # The longest first: what comes last is so short that no process waits for the other at the end.
         items.sort(key=lambda item: ("two_ranks" not in item.fixturenames, not is_long(item)))
 

@@ -50,7 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(_flag(name), choices=choices, help=f"({DEFAULTS[name]})")
     parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), help="ZeRO stage; 0 = DDP (3, on one GPU 0)")
-    for name in ("gpus", "nodes", "prm_tokens", "rollouts", "prompt_tokens", "completion_tokens", "judge_tokens"):
+    for name in (
+        "gpus",
+        "nodes",
+        "prm_tokens",
+        "rollouts",
+        "prompt_tokens",
+        "completion_tokens",
+        "prm_context",
+        "judge_tokens",
+    ):
         parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")
     for name in ("per_device_train_batch_size", "num_iterations"):
         parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")

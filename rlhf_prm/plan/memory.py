@@ -4,6 +4,7 @@ A part counts in the phases in which it exists; the run needs the largest phase.
 own estimators where they exist (ZeRO-2 and ZeRO-3); they assume bf16 training with float32 copies and Adam.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -34,8 +35,9 @@ class RunPlan:
     shape of: "prm" (a trunk), "frozen" (a whole language model: a teacher, the policy's start), "implicit" (two of
     them, one of which is trained) or "adapter" (an implicit PRM as an adapter on one). ``prm_refresh``: the PRM is
     trained at intervals. ``thinking_share``: of a completion's tokens; ``prm_reads`` "thinking" or "answer" leaves the
-    others out. ``judge_tokens``: tokens that a judge writes on each rollout it reads. ``asynchronous``: rollouts are
-    sampled and scored, on as many further GPUs, while the trainer trains on earlier ones.
+    others out. ``prm_context``: of a PRM that reads longer texts in windows; 0 = it reads them whole.
+    ``judge_tokens``: tokens that a judge writes on each rollout it reads. ``asynchronous``: rollouts are sampled and
+    scored, on as many further GPUs, while the trainer trains on earlier ones.
     """
 
     policy: ModelShape
@@ -65,6 +67,7 @@ class RunPlan:
     prm_refresh: bool = False
     thinking_share: float = 0.0
     prm_reads: str = "all"
+    prm_context: int = 0
     judge_tokens: int = 0
     asynchronous: bool = False
 
@@ -82,6 +85,11 @@ class RunPlan:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {wanted}")
         if not 0 <= self.thinking_share <= 1:
             raise ValueError(f"thinking_share: got {self.thinking_share}, expected a share between 0 and 1")
+        if self.prm_context and self.prm_context <= self.prompt_tokens:
+            raise ValueError(
+                f"prm_context: got {self.prm_context}, expected 0 (no limit) or more than the {self.prompt_tokens} "
+                "tokens of a prompt, which every window begins with"
+            )
         if self.judge_tokens < 0:
             raise ValueError(f"judge_tokens: got {self.judge_tokens}, expected 0 (no judge) or more")
         apart = self.prm is None or self.prm_placement == "server"
@@ -108,6 +116,15 @@ class RunPlan:
         """Tokens of one rollout that the scorer reads."""
         shares = {"all": 1.0, "thinking": self.thinking_share, "answer": 1 - self.thinking_share}
         return self.prompt_tokens + self.completion_tokens * shares[self.prm_reads]
+
+    @property
+    def windowed_tokens(self) -> float:
+        """The same in windows, each of which but the first has the prompt and half its steps again."""
+        left = self.read_tokens - self.prm_context
+        if not self.prm_context or left <= 0:
+            return self.read_tokens
+        half = (self.prm_context - self.prompt_tokens) / 2
+        return self.read_tokens + math.ceil(left / half) * (self.prompt_tokens + half)
 
     @property
     def scorer_parameters(self) -> int:

@@ -96,8 +96,11 @@ def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
     if prm:
         names["prm"] = prm
     adapters = _adapters(settings, shape)
+    if "vllm_server_base_url" in given:  # AsyncGRPO, whose rollouts are sampled and scored on other GPUs
+        settings |= {"use_vllm": True, "vllm_mode": "server", "prm_placement": "server", "asynchronous": True}
     return _micro_batches(settings, gpus) | {
         "policy": shape,
+        "asynchronous": settings.get("asynchronous", False),
         "prm": prm_shape(prm),
         "scorer": scorer,
         "prm_refresh": bool(settings.get("prm_refresh")),

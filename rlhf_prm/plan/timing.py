@@ -69,7 +69,8 @@ def scoring_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
     """
     if plan.prm is None or (plan.prm_placement == "server" and not plan.asynchronous):
         return 0.0
-    tokens, longer = plan.rollouts // plan.gpus * plan.read_tokens, plan.prm.attention_flops_per_token(plan.read_tokens)
+    tokens, longest = plan.rollouts // plan.gpus * plan.windowed_tokens, plan.prm_context or plan.read_tokens
+    longer = plan.prm.attention_flops_per_token(min(longest, plan.read_tokens))
     moved = 2 * 2 * plan.scorer_parameters / gpu.host_bandwidth if plan.prm_placement == "offload" else 0.0
     forward = plan.prm.forward_flops_per_token + longer
     if plan.scorer == "prm":

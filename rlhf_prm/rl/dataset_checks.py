@@ -25,15 +25,22 @@ def check_datasets(
         verified: whether a verifier will read the ``solution`` column.
         needs_gold: whether the verdict on gold answers is the only signal.
         with_tools: whether the policy calls tools, which needs messages.
-        environments: whether there are environments, which may supply the prompt themselves.
+        environments: whether there are environments, which may supply the prompt themselves;
+            without a dataset TRL asks them for every prompt.
 
     Raises:
         ValueError: the training dataset is missing, empty or too small for a generation batch; a column is missing; a
             gold answer is neither text nor a number; or there is no gold answer although ``needs_gold``.
     """
-    if train_dataset is None:
+    if train_dataset is None and not environments:
         raise ValueError("train_dataset: got None, expected a dataset with a `prompt` column")
-    _check_columns("train_dataset", train_dataset, verified, with_tools, environments)
+    if train_dataset is None and verified:
+        raise ValueError(
+            "train_dataset: got None beside a verifier, expected a dataset with `solution`; an environment that brings "
+            "its own problems pays by get_reward"
+        )
+    if train_dataset is not None:
+        _check_columns("train_dataset", train_dataset, verified, with_tools, environments)
     held_out = eval_dataset if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
     for name, dataset in held_out.items():
         if dataset is not None:

@@ -58,6 +58,7 @@ from rlhf_prm.rl.trl_seam import (
 )
 from rlhf_prm.rl.turn_scores import TurnFunction, turn_scores
 from rlhf_prm.rl.turns import Told, num_turns, prompt_text, told_by_trl
+from rlhf_prm.rl.turns_in_step import TurnsInStep, in_step
 from rlhf_prm.rl.update_batches import ScoredBatch
 from rlhf_prm.tokenizer_checks import check_policy
 
@@ -69,9 +70,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
     soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
     a scorer that works in the background (a judge) and replaces the advantages. Two more make what TRL weighs by
     sequence fit token advantages (``sequence_ratios``), one saves work in the output head on a CPU, two carry
-    the memory of a method that has one (see ``StepAdvantages``) through checkpoints, and ``_generate_single_turn`` asks
-    the environments between two turns. Everything else is TRL's, its tools and environments included: what these write
-    text belongs to no step, gets no advantage and is not verified (docs/turns.md).
+    the memory of a method that has one (see ``StepAdvantages``) through checkpoints, ``_generate_single_turn`` asks
+    the environments between two turns, and ``_tool_call_loop`` keeps ranks in step. All else is TRL's, its tools and
+    environments too: their text belongs to no step, gets no advantage and is not verified (docs/turns.md).
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
@@ -146,6 +147,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
         self._scoring_of_batch: StartedScoring | ScoringInParts | None = None
         self._reports = EnvironmentReports([])
+        self.in_step: TurnsInStep | None = None  # set by `in_step`
         self._told: list[Told] = []  # of the newest completions
         self._reported: list[Reported] = []
         self.samples_only = False  # set by `sampled`
@@ -203,12 +205,19 @@ class ProcessGRPOTrainer(GRPOTrainer):
             self._scoring_of_batch = self._started_scoring(self._sampled_for, prompts, completion_ids)
         return output
 
+    def _tool_call_loop(self, *args, **kwargs):
+        """As TRL's; ranks keep step where a turn of one needs them all."""
+        with in_step(self, super()._generate_single_turn):
+            return super()._tool_call_loop(*args, **kwargs)
+
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
         """As TRL's; first the environments are asked for the reward of the last turn and the state before the next.
 
         With ``groups_at_once`` it is called for that many groups at a time, and scoring begins with the first.
         """
         self._reports.before_turn()
+        if self.in_step is not None:
+            return self.in_step.turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
         size, theirs = self.args.groups_at_once * num_generations, super()._generate_single_turn
         scored = self._sampled_for is not None and not self.samples_only
         if not scored or not size or size >= len(prompt_ids) or len(prompt_ids) % num_generations:

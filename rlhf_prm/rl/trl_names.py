@@ -99,6 +99,12 @@ SEAM = (
         breaks="no turn rewards and no state keys of environments",
     ),
     PrivateName(
+        *(_GRPO, "_tool_call_loop", "overridden"),
+        reason="the turns behind the first, of which ranks have different numbers: with sharded weights, or a vLLM "
+        "that they share, those that are done have to take part in the turns of the others",
+        breaks="under ZeRO-3, FSDP or a shared vLLM, ranks with fewer turns are waited for without end",
+    ),
+    PrivateName(
         *(_GRPO, "_env_tools", "used"),
         reason="TRL takes every public method of an environment for a tool; turn_rewards and state_keys are none",
         breaks="the policy is offered its own rewards as a tool",

@@ -125,11 +125,12 @@ class RecipeArguments:
             raise ValueError(f"eval_every: got {self.eval_every}, expected 0 (never) or a number of updates")
 
 
-def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
+def parse(dataclasses: Sequence[type], default_config: Path | None = None) -> tuple[Any, ...]:
     """The dataclasses from the command line over ``--config file.yaml``.
 
     Without ``--config`` the recipe runs the embedded toy world with ``default_config``; but if an argument names a
     model or data, the defaults are those of the trainers, because the toy world's settings suit nothing else.
+    A recipe without a ``default_config`` has no toy world.
     Standard output says which of the three applies.
 
     Raises:
@@ -163,7 +164,7 @@ def _separated(argument: str) -> list[str]:
     return ["--config", argument.removeprefix("--config=")] if argument.startswith("--config=") else [argument]
 
 
-def _configuration(arguments: Sequence[str], default_config: Path) -> tuple[Path | None, str]:
+def _configuration(arguments: Sequence[str], default_config: Path | None) -> tuple[Path | None, str]:
     """The YAML file in use, if any, and how to call it."""
     names = {
         argument.split("=")[0].lstrip("-").replace("-", "_") for argument in arguments if argument.startswith("--")
@@ -175,6 +176,8 @@ def _configuration(arguments: Sequence[str], default_config: Path) -> tuple[Path
         return Path(given[0]), f"{given[0]} and the command line"
     if own := sorted(names.intersection(OF_ONES_OWN)):
         return None, f"the trainers' defaults and the command line (--{own[0]} without --config)"
+    if default_config is None:
+        raise ValueError(f"--config: got none, and none of --{', --'.join(OF_ONES_OWN)}; expected a file of settings")
     return default_config, f"{default_config}, of the embedded toy world, and the command line"
 
 

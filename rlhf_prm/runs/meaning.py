@@ -22,7 +22,9 @@ def meaning(summary: dict[str, Any]) -> list[str]:
     sentences = [_gained(own - plain, _error(own, plain, problems))]
     if top is not None:
         sentences.append(_possible(own - plain, top - plain, _error(top, plain, problems)))
-    sentences.append("This is one build and one seed: docs/dense_rewards.md has several.")
+    of_turns = (summary.get("settings") or {}).get("turn_scores")
+    page = "docs/turns.md" if of_turns else "docs/dense_rewards.md"
+    sentences.append(f"This is one build and one seed: {page} has several.")
     return sentences
 
 

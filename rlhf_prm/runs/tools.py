@@ -107,9 +107,14 @@ def tool_world(recipe: RecipeArguments, seed: int) -> tuple[Sources, dict[str, A
     return sources, {"rollout_func": partial(world_rollouts, world=world), "reward_funcs": [price]}
 
 
-def price_of_calls(calls: list[int], price: float, **_: Any) -> list[float]:
-    """A TRL reward function: minus the cost of each rollout's calls."""
-    return [-price * count for count in calls]
+def price_of_calls(
+    completions: list[str], solution: list[str], calls: list[int], price: float, **_: Any
+) -> list[float]:
+    """What the calls of right answers cost (``ToolWorldSettings.outcome``): a reward function of TRL's."""
+    from rlhf_prm.toyworld.verifier import final_answer
+
+    rows = zip(completions, solution, calls, strict=True)
+    return [-price * count if final_answer(text) == gold else 0.0 for text, gold, count in rows]
 
 
 def world_rollouts(prompts: list[str], trainer: Any, *, world: Any) -> dict[str, Any]:

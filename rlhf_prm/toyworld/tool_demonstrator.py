@@ -7,7 +7,7 @@ from rlhf_prm.toyworld.demonstrator import SLIP, Demonstrator
 from rlhf_prm.toyworld.problems import OPERANDS, OPERATIONS, SEPARATOR, ChainProblem, answer_line, step_line
 from rlhf_prm.toyworld.tool_turns import ASK, CALL, Environment, tool_text
 
-ASKS = 0.3  # per operation, whether it knows the fact or not
+ASKS = 0.5  # per operation, whether it knows the fact or not
 ASKS_NONSENSE = 0.05  # of its questions: about a fact that is not the one it needs
 IGNORES = 0.1  # of the answers: it writes its own belief instead
 STUFFS = 0.02  # per operation: it puts the answer so far into a call, which is useless
@@ -18,6 +18,10 @@ class ToolDemonstrator(Demonstrator):
 
     A policy that imitates it must therefore learn when a call is worth its price, and not to put answers into calls.
     """
+
+    def __init__(self, seed: int, asks: float = ASKS) -> None:
+        super().__init__(seed)
+        self.asks = asks
 
     def conversation(
         self, problem: ChainProblem, environment: Environment, rng: random.Random
@@ -44,7 +48,7 @@ class ToolDemonstrator(Demonstrator):
     def _questions(self, value: int, operation: str, operand: int, rng: random.Random) -> list[str]:
         if rng.random() < STUFFS:
             return [answer_line(value)]
-        if rng.random() >= ASKS:
+        if rng.random() >= self.asks:
             return []
         if rng.random() < ASKS_NONSENSE:
             return [f"{rng.randrange(10)} {rng.choice(OPERATIONS)} {rng.choice(OPERANDS)}"]

@@ -16,6 +16,8 @@ class ToolSampler(PolicySampler):
     ``max_new_tokens`` counts the tool's tokens as well: what the model has to read.
     """
 
+    pads = True
+
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **keywords) -> None:
         super().__init__(model, tokenizer, **keywords)
         (self.call_id,) = tokenizer(CALL).input_ids

@@ -10,12 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from rlhf_prm.toyworld.calculator import ERROR, TIMEOUT
 from rlhf_prm.toyworld.checker import process_correct, step_labels
 from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
 from rlhf_prm.toyworld.verifier import final_answer
 
 ASK, CALL, TOOL = "Ask: ", " ?", " Tool: "
-TOOL_WORDS = (ASK, CALL, TOOL, "error", "timeout")
+# A result is one token, mark and answer together, so that a tiny policy soon learns to copy it.
+TOOL_WORDS = (ASK, CALL, TOOL, *(f"{TOOL}{answer}" for answer in (*range(10), ERROR, TIMEOUT)))
 
 _QUESTION = re.compile(rf"{re.escape(ASK)}((?:(?!{re.escape(ASK)}).)*){re.escape(CALL)}$", re.DOTALL)
 

@@ -1,12 +1,9 @@
 """build_world: problems, an imperfect policy and a process reward model for it, each stage cached."""
 
-import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_prm.files import read_json_lines
+from rlhf_prm.toyworld.apart import build_apart, is_one_of_several
 from rlhf_prm.toyworld.demonstrator import WRONG_FACTS, Demonstrator
 from rlhf_prm.toyworld.evaluate import evaluate_policy
 from rlhf_prm.toyworld.label_stages import ROWS, label_stages
@@ -30,9 +28,6 @@ POLICY_SETTINGS = (
     *("seed", "filler", "long_chains", "eval_problems"),
     *("sft_updates", "sft_batch", "sft_learning_rate"),
 )
-# Variables by which torchrun and accelerate tell a process that it is one of several.
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-LAUNCHER_PREFIXES = ("ACCELERATE_", "TORCHELASTIC_", "FSDP_")
 PRM_SETTINGS = (
     *("seed", "prm_rows", "prm_updates", "prm_batch", "prm_learning_rate"),
     *("prm_held_out", "prm_eval_every", "prm_patience"),
@@ -110,11 +105,12 @@ def build_world(
     ``with_prm=False`` leaves the PRM out, to train one on the world's labels yourself;
     ``with_labels=False`` also leaves the labelled solutions out.
 
-    One of several ranks builds in a separate process and the others wait for it: inside a rank, Transformers saves
-    on rank 0 only, shards what it loads, and trains on all of them together. Every stage is then found (``cached``).
+    One of several ranks builds in a process of its own and the others wait for it (``apart``). Every stage is then
+    found (``cached``).
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _build_apart(settings, root, with_prm, with_labels)
+    if is_one_of_several():
+        left_out = {"--without-prm": not with_prm, "--without-labels": not with_labels}
+        build_apart(settings, root, *[flag for flag, out in left_out.items() if out])
     cache, splits = StageCache(root), problem_splits(settings)
     policy_settings = settings.subset(*POLICY_SETTINGS)
     if settings.wrong_facts != WRONG_FACTS:  # named only if it is not the default, so that older caches stay valid
@@ -134,15 +130,6 @@ def build_world(
         eval_dataset=_dataset(splits["eval"]),
         stages=stages,
     )
-
-
-def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str], with_prm: bool, with_labels: bool) -> None:
-    """Build the world in a process without the launcher's environment variables."""
-    environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER and not k.startswith(LAUNCHER_PREFIXES)}
-    command = [sys.executable, "-m", "rlhf_prm.toyworld", "--root", os.fspath(root)]
-    command += [] if with_prm else ["--without-prm"]
-    command += [] if with_labels else ["--without-labels"]
-    subprocess.run([*command, "--settings", json.dumps(asdict(settings))], env=environment, check=True)
 
 
 def _build_policy(settings: ToyWorldSettings, problems: Sequence[ChainProblem], folder: Path) -> None:

@@ -29,6 +29,7 @@ class TextSampler(PolicySampler):
 
     reads_ids = True
     drop_at_once = 16
+    pads = True
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = ROWS, **settings: Any
@@ -82,11 +83,6 @@ class TextSampler(PolicySampler):
                     "adapters are not sampled from (use_peft: false)"
                 )
             copy.copy_(weights[name])
-
-    def _chunks(self, lengths: list[int], at_once: int) -> list[list[int]]:
-        """At most ``at_once`` prompts of similar length."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        return [order[first : first + at_once] for first in range(0, len(order), at_once)]
 
 
 def load_policy(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

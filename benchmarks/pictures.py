@@ -1,7 +1,7 @@
 """The pictures of the documentation, taken by Chromium from the pages that our own code writes.
 
     python benchmarks/pictures.py heat-map RUN/report.html    a run's rollouts                     → heat_map.png
-    python benchmarks/pictures.py ablation forests.json       every method's gain in two worlds → ablation.png
+    python benchmarks/pictures.py ablation forests.json       every method's gain in some worlds → ablation.png
     python benchmarks/pictures.py curve points.json           a measure of PRMs against the gain   → curve.png
 
 They are written to docs/images, or where ``--out`` says. `benchmarks/dense_rewards_tables.py forests` gives
@@ -111,7 +111,7 @@ def curve(data: dict[str, Any]) -> Chart:
     return scatter_chart(points, {group: i for i, group in enumerate(groups)}, title, x_label, y_label, title)
 
 
-def ablation(gains: dict[str, list[dict[str, Any]]], worlds: Sequence[str] = ("plain", "long")) -> list[Chart]:
+def ablation(gains: dict[str, list[dict[str, Any]]], worlds: Sequence[str]) -> list[Chart]:
     """A forest for each world: what every method gained in accuracy over outcome-only."""
     charts = []
     for world in worlds:
@@ -125,12 +125,13 @@ def main() -> None:
     parser.add_argument("what", choices=["heat-map", "ablation", "curve"])
     parser.add_argument("source", type=Path, help="the page or the data, see above")
     parser.add_argument("--out", type=Path, help="the picture's file")
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=["plain", "long"], help="of `ablation`")
     args = parser.parse_args()
     out = args.out or IMAGES / f"{args.what.replace('-', '_')}.png"
     if args.what == "heat-map":
         take(args.source, "#rollouts", out, 1100, 640)
     elif args.what == "ablation":
-        picture(ablation(json.loads(args.source.read_text())), out, 1100)
+        picture(ablation(json.loads(args.source.read_text()), args.worlds), out, 560 * len(args.worlds))
     else:
         picture([curve(json.loads(args.source.read_text()))], out, 760)
     print(f"{out} ({out.stat().st_size / 1e3:.0f} kB)")

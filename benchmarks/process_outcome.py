@@ -1,14 +1,16 @@
-"""Which labels make a judge of steps and which a judge of outcomes? The study of arXiv 2501.07301, in toy worlds.
+"""Which labels lead to a judge of steps and which to a judge of outcomes: the study of arXiv 2501.07301, in toy worlds.
 
-    python benchmarks/process_outcome.py run --builds 20 21 22 23 24
+    python benchmarks/process_outcome.py run --builds 20 21 22 23 24 25 --parts sources
+    python benchmarks/process_outcome.py run --builds 21 22 --sources gold "mc hard"      # some cells only
     python benchmarks/process_outcome.py show            # the tables, to the screen
     python benchmarks/process_outcome.py page            # docs/process_outcome.md
 
 In each build a policy that is right in about 60 % solves 2,000 problems. The same solutions are labelled by the
 verifier (an outcome reward model learns that), by Monte-Carlo completions (hard and soft, and at higher thresholds,
 from the same hits), by a judge, by the consensus of both (hard and soft), and exactly. A model is trained on each, with
-equal settings (the outcome model with three times the updates), and measured on 8 samples of 300 held-out problems.
-Every cell is a line of ``benchmarks/results/process_outcome.jsonl`` when it is done, and is not done again. About 4
+equal settings, and measured on 8 samples of 300 held-out problems. One verdict a solution teaches next to nothing on
+2,000 of them, so a second outcome model has the verdicts on 16,000, at every step. The settings were chosen on build
+20. Every cell is a line of ``benchmarks/results/process_outcome.jsonl`` when it is done, and is not done again. About 4
 CPU-minutes a build for the sources, 3 for the thresholds and 1 for the searches, on one core.
 """
 
@@ -19,7 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -34,7 +36,7 @@ from rlhf_prm.annotate.relabel import relabelled
 from rlhf_prm.evaluation.audit.measures import minimum_at_last
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.guided_search import compare_guided
-from rlhf_prm.evaluation.processbench import wrong_process_metrics
+from rlhf_prm.evaluation.processbench import best_threshold, processbench_metrics, wrong_process_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
 from rlhf_prm.evaluation.step_search import SearchSettings
 from rlhf_prm.files import read_json, read_json_lines
@@ -49,7 +51,7 @@ from rlhf_prm.toyworld.reward_model import TRAINING, train_reward_model
 from rlhf_prm.toyworld.settings import ToyWorldSettings
 from rlhf_prm.toyworld.stages import Stage, StageCache
 from rlhf_prm.toyworld.verifier import ExactMatchVerifier
-from rlhf_prm.toyworld.world import ToyWorld, build_world
+from rlhf_prm.toyworld.world import ToyWorld, build_world, problem_splits
 
 WORLD = {
     "wrong_facts": 0.1,
@@ -58,12 +60,17 @@ WORLD = {
     "judge_flips": 0.02,
     "label_source": "consensus",
 }
-TRAIN = {"updates": 400, "batch_size": 32, "learning_rate": 1e-3, "held_out": 0.1, "eval_every": 50, "patience": 3}
-# One verdict says less than four or five step labels, and F1 at 0.5 says little of an outcome model.
-OUTCOME = {"target": "outcome", "metric": "loss", "updates": 1200, "eval_every": 100, "patience": 6}
+TRAIN = {
+    "updates": 400, "batch_size": 32, "learning_rate": 1e-3, "lr_scheduler_type": "linear",
+    "held_out": 0.1, "eval_every": 100, "patience": 0,
+}  # fmt: skip
+OUTCOME = {"target": "outcome", "metric": "auroc"}  # F1 at 0.5 says little of an outcome model
+MORE = 16_000  # solutions of the second outcome model
+OUTCOME_OF_MORE = OUTCOME | {"verdict_at": "every_step", "updates": 1000, "eval_every": 250}
 PROBLEMS, SAMPLES = 300, 8
+TUNED_ON = 100  # of these problems: the threshold of "f1_tuned", which the others measure
 THRESHOLDS = [k / 8 for k in range(1, 8)]  # 0 is "mc hard"
-SOURCES = ("gold", "mc hard", "mc soft", "judge", "consensus hard", "consensus soft", "outcome")
+SOURCES = ("gold", "mc hard", "judge", "consensus hard", "outcome", "outcome 16k", "mc soft", "consensus soft")
 EXACT = "exact labels"  # no model: the checker's own labels as step scores
 SEARCH, SEARCHED, WIDTH = "search", 150, 8  # guided by the PRM of the consensus, hard labels
 PARTS = {
@@ -72,12 +79,16 @@ PARTS = {
     "search": (SEARCH,),
 }
 RESULTS = Path(__file__).parent / "results" / "process_outcome.jsonl"
+PROBES = RESULTS.with_name("outcome_probes.jsonl")
 DOCS = Path(__file__).parents[1] / "docs" / "process_outcome.md"
 Labels = Sequence[StepLabels | Rejection]
 
 
 def labelled(world: ToyWorld, source: str) -> tuple[list[dict], Labels]:
     """The world's solutions and what ``source`` says of each."""
+    if source == "outcome 16k":
+        solutions = more_solutions(world.settings, world.policy_path)
+        return solutions, labels.outcome_labels(solutions)
     solutions = read_json_lines(world.stages["solutions"].path / ROWS)
     mc, judge = (labels_from_records(read_json_lines(world.stages[n].path / ROWS)) for n in ("monte_carlo", "judge"))
     if source.startswith("mc"):
@@ -89,11 +100,20 @@ def labelled(world: ToyWorld, source: str) -> tuple[list[dict], Labels]:
     return solutions, given[source](solutions)
 
 
+@cache
+def more_solutions(settings: ToyWorldSettings, policy: Path) -> list[dict]:
+    """One solution of each of ``MORE`` problems, the world's labelled ones first."""
+    problems = problem_splits(replace(settings, labelled_solutions=MORE))["labelled"]
+    sampler = labels.policy_sampler(policy, settings.max_completion_length)
+    return labels.sampled_solutions(sampler, problems, seed=settings.seed)
+
+
 def trained(world: ToyWorld, source: str, cache: StageCache) -> Stage:
-    """The model trained on what ``source`` labels; the same settings for all."""
+    """The model trained on what ``source`` labels; the same settings for all but the outcome models."""
     rows = labels.stepwise_rows(*labelled(world, source))
     loss = {"loss": "mse", "metric": "loss"} if source.endswith("soft") else {"loss": "ce"}
-    settings = {"seed": world.settings.seed, **TRAIN, **loss, **(OUTCOME if source == "outcome" else {})}
+    own = {"outcome": OUTCOME, "outcome 16k": OUTCOME_OF_MORE}.get(source, {})
+    settings = {"seed": world.settings.seed, **TRAIN, **loss, **own}
     build = partial(_train, world.policy_path, rows, settings)
     upstream = tuple(world.stages[name] for name in ("policy", "solutions", "monte_carlo", "judge"))
     return cache.stage("study_model", {"source": source, **settings}, build, upstream)
@@ -111,12 +131,24 @@ def measured(samples: Sequence[SampledProblem]) -> dict[str, float]:
     best = {rule: values["mean"] for rule, values in best_of_n(samples, SAMPLES, resamples=1).items()}
     return {
         **quality(samples),
+        **tuned_f1(samples[:TUNED_ON], samples[TUNED_ON:]),
         **wrong_process_metrics([predicted_first_error(row) for row in scores], truth, answers),
         "minimum_at_last": minimum_at_last(samples).value,
         **{rule: best[f"{rule}@{SAMPLES}"] for rule in ("pass", "maj", "product", "min", "last")},
         "mean@1": best["mean@1"],
         "last_minus": best[f"last@{SAMPLES}"] - max(best[f"product@{SAMPLES}"], best[f"min@{SAMPLES}"]),
     }
+
+
+def tuned_f1(chosen_on: Sequence[SampledProblem], rest: Sequence[SampledProblem]) -> dict[str, float]:
+    """First-error F1 of ``rest`` at the threshold that is best on other problems, as ProcessBench does it."""
+    (scores, errors), (others, truth) = (
+        ([row for one in part for row in one.step_scores], [error for one in part for error in one.first_errors])
+        for part in (chosen_on, rest)
+    )
+    threshold = best_threshold(scores, errors)
+    found = processbench_metrics([predicted_first_error(row, threshold) for row in others], truth)
+    return {"threshold": threshold, "f1_tuned": found["f1"]}
 
 
 def label_facts(solutions: Sequence[dict], given: Labels) -> dict[str, float]:
@@ -133,17 +165,24 @@ def label_facts(solutions: Sequence[dict], given: Labels) -> dict[str, float]:
     }
 
 
+@cache
+def built(build: int, root: str) -> tuple[ToyWorld, list[SampledProblem]]:
+    """The world of a build, and the held-out samples that its models are measured on."""
+    world = build_world(ToyWorldSettings(seed=build, **WORLD), root, with_prm=False)
+    return world, checked_samples(world, PROBLEMS, SAMPLES)
+
+
 def cell(build: int, source: str, root: str) -> dict:
     """One build and source, measured."""
-    world = build_world(ToyWorldSettings(seed=build, **WORLD), root, with_prm=False)
-    samples = checked_samples(world, PROBLEMS, SAMPLES)
+    world, samples = built(build, root)
     row = {"build": build, "source": source}
     if source == EXACT:
         pairs = zip(samples, exact_scores(samples), strict=True)
         return row | measured([replace(one, step_scores=given) for one, given in pairs])
     model = trained(world, source, StageCache(root))
     training = read_json(model.path / TRAINING)
-    facts = label_facts(*labelled(world, source)) if source != "outcome" else {"rows": WORLD["labelled_solutions"]}
+    solutions, given = labelled(world, source)
+    facts = {"rows": len(solutions)} if source.startswith("outcome") else label_facts(solutions, given)
     row |= facts | {"updates": training["updates"], "kept_update": training["kept_update"]}
     return row | measured(scored(samples, load_prm(model.path))) | {"train_seconds": model.seconds}
 
@@ -175,7 +214,7 @@ def read_results() -> dict[tuple[int, str], dict]:
 def run(arguments: argparse.Namespace) -> None:
     """Every cell that is not there yet, one line each."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    wanted = [source for part in arguments.parts for source in PARTS[part]]
+    wanted = arguments.sources or [source for part in arguments.parts for source in PARTS[part]]
     for build, source in product(arguments.builds, wanted):
         if (build, source) in read_results():
             continue
@@ -190,8 +229,9 @@ def run(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=["run", "show", "page"])
-    parser.add_argument("--builds", type=int, nargs="+", default=[20, 21, 22, 23, 24])
+    parser.add_argument("--builds", type=int, nargs="+", default=[20, 21, 22, 23, 24, 25])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--sources", nargs="+", choices=[s for part in PARTS.values() for s in part], help="not parts")
     parser.add_argument("--cache", default="runs/cache", help="where built stages are kept (%(default)s)")
     arguments = parser.parse_args()
     if arguments.what == "run":
@@ -199,7 +239,7 @@ def main() -> None:
     elif arguments.what == "show":
         print(tables(read_results()))
     else:
-        DOCS.write_text(page(read_results()))
+        DOCS.write_text(page(read_results(), read_json_lines(PROBES) if PROBES.is_file() else []))
         print(DOCS)
 
 

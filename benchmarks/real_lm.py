@@ -1,4 +1,4 @@
-"""The few methods that matter on a real language model: outcome-only, the default, a runner-up, and the ceiling.
+"""Four runs on a real language model: outcome-only, the default method, a runner-up, and the ceiling.
 
     python benchmarks/real_lm.py run --seeds 0 1 2        # hours on two cores; goes on where it was stopped
     python benchmarks/real_lm.py run --seeds 0 --only outcome ceiling

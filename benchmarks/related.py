@@ -3,26 +3,32 @@
 python benchmarks/related.py judge_choice --build 10    # pointwise and pairwise best-of-8 by a fallible judge
 python benchmarks/related.py decomposed --build 10      # teacher and student, with and without small questions
 python benchmarks/related.py pairs --build 10           # PCRM and Bradley–Terry on the same pairs
-python benchmarks/related.py table                      # means and ranges over the builds
+python benchmarks/related.py decomposed --build 11 --teachers    # no students: seconds in place of minutes
+python benchmarks/related.py page                       # the tables of docs/related_work.md
 
-Every run appends a line to benchmarks/results/related.jsonl. CPU, one to three minutes each.
+Every run appends a line to benchmarks/results/related.jsonl. CPU: judge_choice 10 seconds once the policy is there, the
+others a minute.
 """
 
 import argparse
 import json
-import statistics
+import sys
 import tempfile
 import time
-from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from related_page import filled
 
 from rlhf_prm.evaluation.first_errors import first_error_known, process_by_answer
 from rlhf_prm.evaluation.judge_best_of_n import JudgeChoice, judge_best_of_n
 from rlhf_prm.evaluation.processbench import processbench_metrics
 from rlhf_prm.evaluation.samples import SampledProblem, scored
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.judges.decomposed import DecomposedScorer, decomposed_verdicts, step_score, student_rows, together_row
 from rlhf_prm.judges.load import load_judge
 from rlhf_prm.prm import load_prm
@@ -42,6 +48,7 @@ from rlhf_prm.toyworld.verifier import final_answer
 from rlhf_prm.toyworld.world import problem_splits
 
 RESULTS = Path(__file__).parent / "results" / "related.jsonl"
+PAGE = Path(__file__).parents[1] / "docs" / "related_work.md"
 AT_ONCE = 0.1  # wrong verdicts of a judge that is asked everything at once
 SMALL = {  # of one that is asked small questions: as many in all, or half as many
     "as many errors": {"calculation": 0.06, "inference": 0.02, "givens": 0.02},
@@ -80,11 +87,10 @@ def judge_choice(settings: ToyWorldSettings, policy: Path) -> dict:
     return found | {"wrong process": {name: share["wrong_process"] for name, share in shares.items()}}
 
 
-def decomposed(settings: ToyWorldSettings, policy: Path) -> dict:
+def decomposed(settings: ToyWorldSettings, policy: Path, students: bool = True) -> dict:
     """First-error F1 on exact labels: the judge asked at once and in small questions, and a student of each."""
     splits = problem_splits(settings)
     sampler = policy_sampler(policy, settings.max_completion_length)
-    train = sampled_solutions(sampler, splits["labelled"][:SOLUTIONS], seed=settings.seed)
     held = sampled_solutions(sampler, splits["eval"][:HELD_OUT], seed=settings.seed + 1)
     truth = [first_error(step_labels(row["prompt"], row["steps"])) for row in held]
     problems, steps = [row["prompt"] for row in held], [row["steps"] for row in held]
@@ -99,6 +105,9 @@ def decomposed(settings: ToyWorldSettings, policy: Path) -> dict:
         told = asked(held, flips)
         small = [predicted_first_error([step_score(verdict) for verdict in one]) for one in told]
         found[f"teacher, small questions, {name}"] = small
+    if not students:
+        return {name: processbench_metrics(errors, truth) for name, errors in found.items()}
+    train = sampled_solutions(sampler, splits["labelled"][:SOLUTIONS], seed=settings.seed)
     name, flips = "half the errors", SMALL["half the errors"]
     verdicts = asked(train, flips)
     rows = {
@@ -155,40 +164,26 @@ FILLER = ("pairs",)  # studies in the world with filler lines, where answers to 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("study", choices=[*STUDIES, "table"])
+    parser.add_argument("study", choices=[*STUDIES, "page"])
     parser.add_argument("--build", type=int, default=10)
+    parser.add_argument("--teachers", action="store_true", help="decomposed: the judges only, no students")
     parser.add_argument("--cache", default="runs/cache")
     args = parser.parse_args()
-    if args.study == "table":
-        print_tables()
+    if args.study == "page":
+        PAGE.write_text(filled(PAGE.read_text(), read_json_lines(RESULTS)))
+        print(PAGE)
         return
     torch.set_num_threads(1)
     start = time.perf_counter()
     settings = ToyWorldSettings(seed=args.build, filler=args.study in FILLER)
     policy = build_world(replace(settings, label_source="gold", labelled_solutions=1), args.cache, with_prm=False)
-    results = STUDIES[args.study](settings, policy.policy_path)
+    study = partial(decomposed, students=False) if args.teachers else STUDIES[args.study]
+    results = study(settings, policy.policy_path)
     row = {"study": args.study, "build": args.build, "seconds": round(time.perf_counter() - start, 1)}
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps(row | {"results": results}) + "\n")
     print(json.dumps(row | {"results": results}, indent=1))
-
-
-def print_tables() -> None:
-    """Mean over the builds, lowest and highest in brackets."""
-    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    rows = list({(row["study"], row["build"]): row for row in rows}.values())  # the last run of each
-    for study in STUDIES:
-        cells = defaultdict(list)
-        builds = [row["build"] for row in rows if row["study"] == study]
-        for row in rows:
-            if row["study"] == study:
-                for name, numbers in row["results"].items():
-                    for key, value in numbers.items():
-                        cells[name, key].append(value)
-        print(f"\n{study}: builds {', '.join(map(str, builds))}")
-        for (name, key), values in cells.items():
-            print(f"{name:42} {key:20} {statistics.mean(values):8.3f}  [{min(values):.3f}, {max(values):.3f}]")
 
 
 if __name__ == "__main__":

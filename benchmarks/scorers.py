@@ -1,6 +1,6 @@
-"""What each scorer costs beside outcome-only: seconds per update and weights, on the toy world.
+"""The cost of each scorer compared with outcome-only: seconds per update and weights, on the toy world.
 
-python benchmarks/scorers.py                          # two builds' worth of patience: minutes on one core
+python benchmarks/scorers.py                          # some minutes on one core
 python benchmarks/scorers.py --updates 4 --scorers prm teacher implicit
 """
 

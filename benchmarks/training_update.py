@@ -1,4 +1,4 @@
-"""What a PRM costs a training update: outcome-only against dense on the same policy, and what hides behind what.
+"""The cost of a PRM per training update: outcome-only against dense on the same policy, and which parts overlap.
 
     OMP_NUM_THREADS=1 python benchmarks/training_update.py --data FOLDER [--pairs 40] [--out FILE]
 

@@ -1,4 +1,4 @@
-"""MathVerifier beside ``trl.rewards.accuracy_reward`` on the same completions, in turn.
+"""Compares MathVerifier with ``trl.rewards.accuracy_reward`` on the same completions, in turn.
 
     python benchmarks/verifier.py --data FOLDER --write       # 1 to 4 minutes, most of it TRL's time-outs
 

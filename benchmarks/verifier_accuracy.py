@@ -1,4 +1,4 @@
-"""Right verdicts on labelled answers, by category: MathVerifier beside math-verify alone and TRL's ``accuracy_reward``.
+"""Right verdicts on labelled answers, by category: MathVerifier, math-verify alone, and TRL's ``accuracy_reward``.
 
     python benchmarks/verifier_accuracy.py [--cases FILE.jsonl] [--write]
 

@@ -26,7 +26,7 @@ def main() -> None:
         recipe, tools, config, model_args = parse(ARGUMENTS, default_config=TOOL_WORLD)
         check_settings(recipe, config)
         if recipe.prm_refresh:
-            raise ValueError("prm_refresh: got a PRM that goes on learning, which does not read tool results yet")
+            raise ValueError("prm_refresh: got settings with tools, expected none: it does not read tool results yet")
         if not model_args.use_peft:
             refuse_low_precision(model_args.dtype, config, config.learning_rate)
         if recipe.dataset is None:

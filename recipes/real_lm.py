@@ -1,11 +1,11 @@
-"""A real language model all the way: SFT, samples, labels, PRMs, preflight, and RL with and without dense rewards.
+"""The whole pipeline on a real language model: SFT, samples, labels, PRMs, preflight, RL with and without a PRM.
 
 python recipes/real_lm.py                             # make real: SmolLM2-135M-Instruct, two CPU cores
 python recipes/real_lm.py --scale smoke               # every stage in minutes, at a size that learns nothing
 python recipes/real_lm.py --settings '{"model": "HuggingFaceTB/SmolLM2-360M-Instruct"}'
 
-Every stage lies under --root and is built once: the same command goes on where it was stopped. --budget says after how
-many minutes no further stage is begun.
+Every stage is kept under --root and built once: the same command continues a stopped run. --budget is the number of
+minutes after which no further stage is started.
 """
 
 import argparse
@@ -42,16 +42,16 @@ MEASURES = ("first_error_f1", "step_auroc_same_position", "auroc_min", "approval
 
 
 class Budget:
-    """Minutes, and how to go on when they are used up."""
+    """A budget of minutes; when it is used up, the process ends with a message on how to continue."""
 
     def __init__(self, minutes: float) -> None:
         self.minutes, self.start = minutes, time.monotonic()
 
     def stage(self, name: str) -> None:
-        """Says what comes; ends the process instead when the time is over."""
+        """Print the next stage, or end the process if the time is over."""
         spent = (time.monotonic() - self.start) / 60
         if spent >= self.minutes:
-            raise SystemExit(f"budget: {spent:.0f} minutes spent, next is {name}; the same command goes on there")
+            raise SystemExit(f"budget: {spent:.0f} minutes spent, next is {name}; the same command continues there")
         print(f"\n[{spent:5.1f} min] {name}", flush=True)
 
 
@@ -67,7 +67,7 @@ def parsed() -> argparse.Namespace:
 
 
 def build_worlds(arguments: argparse.Namespace, settings: dict[str, Any], budget: Budget) -> None:
-    """What all label sources share, then their labels and PRMs, ``--parallel`` of them at once."""
+    """Build what all label sources share, then their labels and PRMs, ``--parallel`` of them at once."""
     command = [sys.executable, "-m", "rlhf_prm.wordproblems", "--root", str(arguments.root / "cache"), "--settings"]
     budget.stage("policy: base model and supervised fine-tuning")
     subprocess.run([*command, json.dumps(settings), "--without-prm"], check=True)

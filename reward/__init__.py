@@ -1,7 +1,7 @@
-"""From step scores to token advantages: a leaf package that needs only torch and a math verifier.
+"""From step scores to token advantages, and the math verifier. This package imports neither TRL nor transformers.
 
-``__init__.pyi`` lists the names. They are imported on first use: the worker processes of the verifier live here too and
-must not load torch.
+``__init__.pyi`` lists the names. They are imported on first use, because the verifier's worker processes import this
+package too and must not load torch.
 """
 
 import lazy_loader

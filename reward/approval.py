@@ -1,10 +1,10 @@
-"""How far can step scores be trusted? As far as finding no wrong step foretells a right answer, measured in training.
+"""How far step scores can be trusted, measured in training: does a rollout without a wrong step end in a right answer?
 
-A rollout is *approved* when no step scores at or below the threshold, ProcessBench's rule for "no error". If the scores
-were exact, every approved rollout would end right, in an easy world as in a hard one. So trust is how much of the way
-from the policy's own share of right answers to 1 the share of right answers among the approved rollouts goes. It needs
-no labels but the verdicts that training has anyway. The counts are a memory: named tensors that go in and come out, so
-that a checkpoint can hold them.
+A rollout is *approved* when no step scores at or below the threshold, which is ProcessBench's rule for "no error". With
+exact scores every approved rollout would end right, however hard the problems are. Let b be the share of right answers
+of all rollouts and q that of the approved ones: trust is (q − b) / (1 − b). It needs no labels beyond the verdicts that
+training has anyway. The counts are a memory of named tensors, passed in and returned, so that a checkpoint can hold
+them.
 """
 
 import torch
@@ -17,7 +17,7 @@ Approval = dict[str, Tensor]
 
 
 def initial_approval() -> Approval:
-    """Nothing seen yet: how many rollouts were verified, right, approved, and both approved and right."""
+    """Zero counts of the rollouts that were verified, right, approved, and both approved and right."""
     return {name: torch.zeros(()) for name in ("verified", "right", "approved", "approved_right")}
 
 
@@ -27,8 +27,8 @@ def approval_updated(
     """The memory after one more batch; only verified rollouts count.
 
     Args:
-        threshold: a step is wrong at or below it.
-        window: what was seen so many verified rollouts ago weighs 1/e.
+        threshold: a step that scores at or below it is wrong.
+        window: a rollout seen this many verified rollouts ago has weight 1/e.
 
     Raises:
         ValueError: ``window`` is not positive.
@@ -51,9 +51,9 @@ def approval_updated(
 def approval_lift(memory: Approval, *, caution: float = 0.0) -> Float[Tensor, ""]:
     """(q − z·se − b) / (1 − b): 1 when every approved rollout is right, 0 when approval says nothing, below 0 if worse.
 
-    b is the share of right rollouts; q that among the approved ones, with one further rollout of share b added, so that
-    it is defined before any is approved; se = √(q·(1 − q) / (approved + 1)), its standard error; z = ``caution``. It is
-    0 where nothing was verified, and where all were right.
+    b is the share of right rollouts and q that among the approved ones. One further approved rollout of share b is
+    counted in q, so that q is defined before any rollout is approved. se = √(q·(1 − q) / (approved + 1)) is the
+    standard error of q, and z = ``caution``. The lift is 0 if nothing was verified, and if all rollouts were right.
     """
     base = memory["right"] / memory["verified"].clamp(min=1e-9)
     share = (memory["approved_right"] + base) / (memory["approved"] + 1)

@@ -1,7 +1,7 @@
 """Credit assignment: returns, baselines, normalisation over groups, and the way from steps to tokens.
 
 Letters: B = rollouts, K = steps, T = tokens, G = ``num_generations`` (the G rollouts of one prompt are adjacent rows).
-Every function is pure, works in float32, and gives 0 where the mask is False; what stands there never matters.
+Every function is pure, works in float32, ignores the values where the mask is False, and returns 0 there.
 """
 
 import torch
@@ -15,9 +15,9 @@ STATE_EPSILON = 1e-6  # the same among steps of one state, as GiGPO's authors do
 def discounted_returns(
     rewards: Float[Tensor, "B K"], mask: Bool[Tensor, "B K"], *, gamma: float = 1.0
 ) -> Float[Tensor, "B K"]:
-    """Gₖ = rₖ + γ·Gₖ₊₁ = Σ_{j≥k} γ^{j−k}·rⱼ; γ = 0 gives the rewards, γ = 1 the plain sum of what is left.
+    """Gₖ = rₖ + γ·Gₖ₊₁ = Σ_{j≥k} γ^{j−k}·rⱼ; γ = 0 gives the rewards, γ = 1 the undiscounted reward-to-go.
 
-    Works on tokens as well as on steps.
+    The columns may be tokens as well as steps.
     """
     returns = torch.where(mask, rewards.float(), 0)
     # Doubling: after each pass every cell holds the sum of twice as many rewards, so log₂K passes do. The order of
@@ -48,7 +48,7 @@ def group_mean_baseline(
 def leave_one_out_baseline(
     values: Float[Tensor, " B"], mask: Bool[Tensor, " B"], num_generations: int
 ) -> Float[Tensor, " B"]:
-    """LOOᵢ = mean_{m≠i} x_m over the real ones of the group; 0 where there are none.
+    """LOOᵢ = mean_{m≠i} x_m over the group's other real values; 0 where there are none.
 
     x − LOO = G/(G−1) × (x − mean) when all G are real.
     """
@@ -61,8 +61,8 @@ def token_baseline(
 ) -> Float[Tensor, " B"]:
     """Return per token of the group's other rollouts, Σ_{m≠i} R_m / Σ_{m≠i} T_m; 0 where they have no token.
 
-    PURE's baseline (arXiv 2504.15275). A step is charged by its tokens, so cutting a rollout into fewer or more steps
-    changes nothing.
+    This is PURE's baseline (arXiv 2504.15275). A step is charged in proportion to its tokens, so cutting a rollout into
+    fewer or more steps changes nothing.
     """
     return _others(returns.float(), num_tokens.float(), num_generations)
 
@@ -70,7 +70,7 @@ def token_baseline(
 def _others(values: Float[Tensor, " B"], weights: Float[Tensor, " B"], num_generations: int) -> Float[Tensor, " B"]:
     """Σ_{m≠i} values_m / Σ_{m≠i} weights_m within the group; 0 where the weights sum to 0."""
     grouped, counts = values.reshape(-1, num_generations), weights.reshape(-1, num_generations)
-    # A product with "everyone but me" instead of total − own: no cancellation, equal values stay equal.
+    # A matrix of "all but this one" instead of total − own: nothing cancels, so equal values stay exactly equal.
     others = 1 - torch.eye(num_generations, device=values.device)
     sums, totals = (grouped[:, None] * others).sum(-1), (counts[:, None] * others).sum(-1)
     return torch.where(totals > 0, sums / totals.clamp(min=1), 0).flatten()
@@ -81,15 +81,14 @@ def positional_advantages(
 ) -> Float[Tensor, "B K"]:
     """xₖ − mean of x at the same step k over the group's *other* rollouts; 0 where none of them has a step k.
 
-    What rises or falls with the position alike in every rollout leaves nothing. The baseline of a step depends on the
-    other rollouts and on k only, so a term of its own adds no bias; a *sum* of these terms does (see
-    ``docs/methods.md``): its number of terms depends on when the rollout ends. Values in float64 stay in it.
+    A trend over positions that all rollouts share cancels. The baseline of a step depends on the other rollouts and on
+    k only, so one such term adds no bias. A *sum* of these terms over steps does (see ``docs/methods.md``), because its
+    number of terms depends on when the rollout ends. Values in float64 stay in float64.
     """
     precision = torch.promote_types(values.dtype, torch.float32)
     grouped = torch.where(mask, values.to(precision), 0).reshape(-1, num_generations, values.shape[1])
     real = mask.to(precision).reshape(grouped.shape)
-    # "Everyone but me" as a product, as in _others; measured from the group's first value at k, so that equal values
-    # leave exactly nothing.
+    # As in _others. Values are taken relative to the group's first value at k, so that equal values give exactly 0.
     first = torch.where(real.cumsum(1) == 1, grouped * real, 0).sum(1, keepdim=True)
     shifted = (grouped - first) * real
     everyone_else = 1 - torch.eye(num_generations, device=values.device, dtype=precision)
@@ -106,14 +105,14 @@ def leave_one_out_returns(
     gamma: float = 1.0,
     ended: Float[Tensor, " B"] | None = None,
 ) -> Float[Tensor, "B K"]:
-    """Gₖ − LOO(Gₖ), Gₖ = Σ_{j≥k} γ^{j−k}·rⱼ: the return from k on against that of the group's other rollouts from k on.
+    """Gₖ − LOO(Gₖ), Gₖ = Σ_{j≥k} γ^{j−k}·rⱼ: the return from k on, less its mean over the group's other rollouts.
 
-    A rollout that has ended before k counts with ``ended`` (by default 0), so the baseline of a step depends on k and
-    on the other rollouts only, and the expected gradient is that of the return itself. Centring the *rewards* and
-    summing them is no such baseline: it charges for every step that is still written. (``positional_advantages`` of
-    the returns compares with the rollouts alone that have a step k: unbiased too.)
+    A rollout that ended before k counts with its value in ``ended`` (default: 0). The baseline of a step thus depends
+    on k and on the other rollouts only, and the expected gradient is that of the return itself. Centring the *rewards*
+    and then summing them is not such a baseline: it charges for every further step. (``positional_advantages`` of the
+    returns averages only over the rollouts that have a step k; it is unbiased too.)
 
-    Rows without a real step take no part.
+    Rows without a real step are left out.
     """
     returns = discounted_returns(rewards, mask, gamma=gamma)
     if ended is not None:
@@ -130,9 +129,9 @@ def within_states(
     *,
     scaled: bool = False,
 ) -> Float[Tensor, "B K"]:
-    """x − mean of x over the group's steps of the same state; ``scaled``: over their unbiased std + 1e-6 as well.
+    """x − mean of x over the group's steps of the same state; ``scaled`` divides by their unbiased std + 1e-6.
 
-    A step whose state (below 0) is unknown, or that no other step of the group shares, gets 0.
+    A step gets 0 if its state is unknown (a key below 0) or if no other step of the group has the same state.
     """
     known = mask & (states >= 0)
     group = torch.arange(len(values), device=values.device) // num_generations
@@ -146,7 +145,7 @@ def within_states(
         return torch.zeros_like(flat).scatter_add(0, place, of)[place]
 
     count = total(real)
-    for _ in range(2):  # a rounded mean leaves equal values a little apart from it; centred twice they are 0
+    for _ in range(2):  # rounding leaves equal values slightly off their mean; centring twice makes them exactly 0
         flat = (flat - total(flat) / count.clamp(min=1)) * real
     if scaled:
         flat = flat / ((total(flat.square()) / (count - 1).clamp(min=1)).sqrt() + STATE_EPSILON)
@@ -156,14 +155,14 @@ def within_states(
 def group_normalized(
     values: Float[Tensor, "B *K"], mask: Bool[Tensor, "B *K"], num_generations: int
 ) -> Float[Tensor, "B *K"]:
-    """(x − mean) / (std + 1e-4) over all real cells of the group, with the unbiased std; one cell alone gives 0.
+    """(x − mean) / (std + 1e-4) over all real cells of the group, with the unbiased std; a single cell gives 0.
 
     For one value per rollout this is the group scaling of TRL's GRPOTrainer, bit for bit.
     """
     grouped = torch.where(mask, values.float(), torch.nan).reshape(len(values) // num_generations, -1)
     if values.ndim > 1:
-        # A rounded mean leaves equal scores ~1e-8 apart from it; over std + 1e-4, and summed over steps, that is no
-        # longer nothing. Centring twice makes it nothing. Outcomes are left as TRL has them.
+        # Rounding leaves equal scores ~1e-8 off their mean. Divided by std + 1e-4 and summed over steps, that becomes
+        # visible; centring twice makes it exactly 0. Outcomes are centred once, as TRL does.
         grouped = grouped - grouped.nanmean(dim=1, keepdim=True)
     mean = grouped.nanmean(dim=1, keepdim=True)
     count = (~grouped.isnan()).sum(dim=1, keepdim=True)
@@ -173,26 +172,26 @@ def group_normalized(
 
 
 def outcome_advantages(outcome_rewards: Float[Tensor, " B"], num_generations: int) -> Float[Tensor, " B"]:
-    """A_out = (o − mean_g o) / (std_g o + 1e-4), TRL's group scaling; NaN rows take no part and get 0."""
+    """A_out = (o − mean_g o) / (std_g o + 1e-4), TRL's group scaling; NaN rows are left out and get 0."""
     return group_normalized(outcome_rewards, ~outcome_rewards.isnan(), num_generations)
 
 
 def leave_one_out_outcomes(outcome_rewards: Float[Tensor, " B"], num_generations: int) -> Float[Tensor, " B"]:
-    """o − LOO(o); NaN rows take no part and get 0."""
+    """o − LOO(o); NaN rows are left out and get 0."""
     scorable = ~outcome_rewards.isnan()
     baselines = leave_one_out_baseline(outcome_rewards, scorable, num_generations)
     return torch.where(scorable, outcome_rewards.float() - baselines, 0)
 
 
 def over_steps(values: Float[Tensor, " B"], step_mask: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """One value per rollout given to each of its real steps."""
+    """The rollout's value at each of its real steps."""
     return torch.where(step_mask, values.float()[:, None], 0)
 
 
 def step_means(
     step_values: Float[Tensor, "B K"], step_mask: Bool[Tensor, "B K"], weights: Int[Tensor, "B K"] | None = None
 ) -> Float[Tensor, " B"]:
-    """Mean over the real steps of each rollout; with ``weights`` = step lengths, over its tokens (0 without tokens)."""
+    """Mean over the real steps of each rollout; with ``weights`` = step lengths, mean over its tokens (0 if none)."""
     counts = step_mask.float() if weights is None else torch.where(step_mask, weights, 0).float()
     totals = (torch.where(step_mask, step_values.float(), 0) * counts).sum(1)
     return torch.where(counts.sum(1) > 0, totals / counts.sum(1).clamp(min=1), 0)
@@ -215,7 +214,7 @@ def step_to_token(
 
 
 def tokens_to_step(token_values: Float[Tensor, "B T"], step_lengths: Int[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """Sum of the tokens' values over each step; tokens after the last step are left out, whatever they hold.
+    """Sum of the tokens' values over each step; tokens after the last step are ignored.
 
     Raises:
         ValueError: a negative length, or a row longer than T.
@@ -235,7 +234,7 @@ def _repeated(values: Tensor, step_lengths: Int[Tensor, "B K"], num_tokens: int)
             f"step_lengths: got totals up to {num_tokens - int(left.min())} tokens and a smallest length of "
             f"{int(step_lengths.min())}, expected totals ≤ num_tokens = {num_tokens} and lengths ≥ 0 (0 for padding)"
         )
-    # The index this builds is as long as all tokens together: int32 halves the memory it streams, and the time.
+    # The index is as long as all tokens of the batch together: int32 halves its memory traffic, and so the time.
     repeats = torch.cat([step_lengths, left], dim=1).flatten().int()
     total = len(values) * num_tokens
     return values.flatten().repeat_interleave(repeats, output_size=total).reshape(len(values), num_tokens)

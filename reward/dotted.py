@@ -1,4 +1,4 @@
-"""Look a name up in a registry, or import it from a dotted path: how users plug in their own functions."""
+"""Looks a name up in a registry, or imports it from a dotted path, so that users can supply their own functions."""
 
 import importlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ def resolve(name: str, registry: Mapping[str, Any], kind: str) -> Any:
         kind: what is being looked up ("method", "shaping", …), for the error messages.
 
     Raises:
-        ValueError: neither a registered name nor an importable dotted path.
+        ValueError: ``name`` is neither registered nor an importable dotted path.
     """
     if name in registry:
         return registry[name]

@@ -1,7 +1,7 @@
-"""The parts of PPO that are pure maths: token rewards, whitening, the clipped value loss, explained variance.
+"""The maths of PPO: token rewards, whitening, the clipped value loss, explained variance.
 
-Letters: B = rollouts, K = steps, T = tokens. Every function works in float32 and gives 0 where the mask is False; what
-stands there never matters. GAE is ``reward.generalized_advantage_estimation``; the clipped policy loss is TRL's.
+Letters: B = rollouts, K = steps, T = tokens. Every function works in float32, ignores the values where the mask is
+False, and returns 0 there. GAE is ``reward.generalized_advantage_estimation``; the clipped policy loss is TRL's.
 """
 
 import torch
@@ -15,10 +15,10 @@ def token_rewards(
     outcome_rewards: Float[Tensor, " B"],
     mask: Bool[Tensor, "B T"],
 ) -> Float[Tensor, "B T"]:
-    """The process reward of step k at its last token e_k, the outcome at the last token; both add up there.
+    """The process reward of step k at the step's last token, plus the outcome at the rollout's last token.
 
-    A step without tokens leaves its reward at the token before it (the first token if there is none). A NaN outcome
-    (unscorable) counts as 0. A rollout without real tokens gets nothing.
+    The reward of a step without tokens goes to the token before it (the first token if there is none). A NaN outcome
+    (unscorable) counts as 0. A rollout without real tokens gets 0.
     """
     rewards = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
     ends = (step_lengths.cumsum(1) - 1).clamp(min=0, max=mask.shape[1] - 1)
@@ -36,7 +36,7 @@ def kl_penalty(
 
 
 def masked_sums(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "3"]:
-    """(count, Σx, Σx²) in float64: additive over ranks, so that moments can be taken over all of them."""
+    """(count, Σx, Σx²) in float64. They add up over ranks, so that moments can be taken over all of them."""
     real = torch.where(mask, values, 0).double()
     return torch.stack([mask.sum().double(), real.sum(), (real**2).sum()])
 
@@ -44,9 +44,10 @@ def masked_sums(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Floa
 def whitened(
     values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], sums: Float[Tensor, "3"], *, epsilon: float = 1e-8
 ) -> Float[Tensor, "B T"]:
-    """(x − mean) / (std + ε) with the moments of ``sums`` (see ``masked_sums``); std is the unbiased one.
+    """(x − mean) / (std + ε) with the moments of ``sums`` (see ``masked_sums``) and the unbiased std.
 
-    A constant added to all real values, or a positive factor, changes nothing. Fewer than two values give 0.
+    Adding a constant to all real values, or scaling them by a positive factor, changes nothing. Fewer than two values
+    give 0.
     """
     count, total, squares = sums.unbind()
     mean = total / count.clamp(min=1)
@@ -63,9 +64,9 @@ def clipped_value_loss(
     *,
     clip: float | None,
 ) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """½·max((V − R)², (clip(V, V_old ± ε) − R)²) per token, and where the clipped term was the larger one.
+    """½·max((V − R)², (clip(V, V_old ± ε) − R)²) per token, and a mask of where the clipped term was the larger one.
 
-    The pessimistic form of OpenAI's PPO2. ``clip=None`` is the plain ½·(V − R)².
+    This is the pessimistic form of OpenAI's PPO2. ``clip=None`` gives the plain ½·(V − R)².
     """
     values, targets = values.float(), torch.where(mask, returns.float(), 0)
     plain = (values - targets) ** 2
@@ -77,12 +78,13 @@ def clipped_value_loss(
 
 
 def explained_variance(value_sums: Float[Tensor, "3"], error_sums: Float[Tensor, "3"]) -> float:
-    """1 − Var(R − V) / Var(R): 1 = the critic knows the return, 0 = no better than a constant, below 0 = worse.
+    """1 − Var(R − V) / Var(R): 1 = the critic predicts the return, 0 = no better than a constant, below 0 = worse.
+
+    It is NaN where the returns do not vary.
 
     Args:
-        value_sums: ``masked_sums`` of the returns R; ``error_sums``: those of R − V. Over all ranks.
-
-    NaN where the returns do not vary.
+        value_sums: ``masked_sums`` of the returns R, summed over all ranks.
+        error_sums: those of R − V.
     """
 
     def variance(sums: Tensor) -> float:

@@ -1,6 +1,6 @@
-"""Outcome rewards as plain TRL reward functions: the verifier's verdict, the format of the answer, the length.
+"""TRL reward functions for the outcome: the verifier's verdict, the format of the answer, the length.
 
-Each is also a term: hand TRL several of them with ``reward_weights``.
+To combine them, give TRL several of them and ``reward_weights``.
 """
 
 import atexit
@@ -21,7 +21,7 @@ _shared: dict[int, MathVerifier] = {}  # by process id: a forked child must not 
 
 
 def shared_verifier() -> MathVerifier:
-    """The verifier that every reward function of this process uses; made on first use."""
+    """The one verifier of this process that all reward functions use. It is made on first use."""
     with _lock:
         if os.getpid() not in _shared:
             _shared.clear()
@@ -36,7 +36,7 @@ def _close_shared() -> None:
 
 
 def completion_texts(completions: list[str] | list[list[dict[str, str]]]) -> list[str]:
-    """The text of plain completions, or of the last message of conversational ones that is not a tool's."""
+    """The texts of plain completions; of a conversational one, its last message that is not a tool's."""
     return [
         completion
         if isinstance(completion, str)
@@ -49,7 +49,7 @@ def gold_text(value: Any) -> str | None:
     """A gold answer as the text a verifier reads; None where there is none (null, or NaN in a column of numbers).
 
     Raises:
-        ValueError: neither text nor a number, such as a list of answers.
+        ValueError: the value is neither text nor a number, for example a list of answers.
     """
     if value is None or isinstance(value, str):
         return value
@@ -68,9 +68,9 @@ def outcome_reward(
     log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    """1.0 for a right final answer, 0.0 for any other, None where the gold cannot be used.
+    """1.0 for a right final answer, 0.0 for any other, None where the gold answer cannot be used.
 
-    A TRL reward function: the dataset's ``solution`` column comes as ``solution``. Logs ``verifier/<status>_frac``.
+    This is a TRL reward function; ``solution`` is the dataset's column. It logs ``verifier/<status>_frac``.
     """
     verdicts = shared_verifier().verify(completion_texts(completions), [gold_text(gold) for gold in solution])
     log_verdicts(verdicts, log_extra, log_metric)
@@ -82,7 +82,7 @@ def log_verdicts(
     log_extra: Callable[[str, list[str]], None] | None,
     log_metric: Callable[[str, float], None] | None,
 ) -> None:
-    """Hand statuses and answers to TRL's completions table and metrics, where the trainer offers them."""
+    """Write statuses and answers to TRL's completions table and metrics, if the trainer has passed those functions."""
     if log_extra is not None:
         log_extra("verifier_status", [verdict.status for verdict in verdicts])
         log_extra("answer", [verdict.answer or "" for verdict in verdicts])
@@ -92,21 +92,21 @@ def log_verdicts(
 
 
 def well_formed(text: str) -> bool:
-    r"""Whether a text has exactly one ``\boxed``, closed, not empty, and followed by nothing but delimiters."""
+    r"""Whether a text has exactly one ``\boxed``, which is closed, not empty, and followed only by delimiters."""
     boxes = [match.end() for match in BOX.finditer(text)]
     found = box_content(text, boxes[0]) if len(boxes) == 1 else None
     return found is not None and bool(found[0].strip()) and CLOSING_REMARK.fullmatch(text, found[1] + 1) is not None
 
 
 def format_reward(completions: list[str] | list[list[dict[str, str]]], **kwargs: Any) -> list[float]:
-    """1.0 where the answer is present, once, at the end; else 0.0. A TRL reward function."""
+    """A TRL reward function: 1.0 where the answer is boxed exactly once, at the end (``well_formed``); else 0.0."""
     return [float(well_formed(text)) for text in completion_texts(completions)]
 
 
 def length_penalty(free: int, limit: int) -> Callable[..., list[float]]:
     """A TRL reward function: 0 up to ``free`` tokens, then linearly down to −1 at ``limit`` tokens and beyond.
 
-    The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13) with L_max = limit and L_cache = limit − free.
+    This is DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13) with L_max = limit and L_cache = limit − free.
 
     Raises:
         ValueError: not 0 ≤ free < limit.

@@ -1,4 +1,4 @@
-"""StepRollouts: the one data type the maths of this package works on."""
+"""StepRollouts, the one data type that the methods of this package take."""
 
 from dataclasses import dataclass
 
@@ -9,28 +9,27 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepRollouts:
-    """A batch of scored rollouts, the G rollouts of one prompt adjacent.
+    """A batch of scored rollouts. The G rollouts of one prompt are adjacent rows.
 
     Letters: B = rollouts, K = most steps of any rollout, T = most tokens, G = ``num_generations``.
 
-    Padded cells (``step_mask`` False) may hold anything, NaN included: they never matter. Real cells hold numbers:
-    a process reward model that leaves steps unscored (NaN: past its context, say) goes through :func:`filled_scores`.
+    Padded cells (``step_mask`` False) may hold anything, NaN included, and are ignored. Real cells hold numbers: if a
+    scorer leaves steps unscored (NaN, for example past its context), fill them with :func:`filled_scores`.
 
     Args:
         step_scores: P(step k is correct | prefix) in [0, 1], from a process reward model.
         step_mask: True = a real step; real steps come first in every row, and there is at least one.
         step_lengths: tokens in each step, its separator included, 0 or more; they sum to the completion's tokens.
-        outcome_rewards: what is paid for the outcome, one per rollout: the verifier's reward and what is added to it
-            (format, length); NaN = nothing can be paid (no or bad gold answer).
+        outcome_rewards: one per rollout: the verifier's reward plus other outcome rewards (format, length); NaN = there
+            is none (the gold answer is missing or cannot be used).
         num_generations: G; divides B.
-        verdicts: what the verifier says, one per rollout: 1 = correct, 0 = incorrect, NaN = it cannot tell. What is
-            paid besides does not change it. None: nobody was asked, and an outcome above 0.5 counts as correct.
-        scored: True = the score is what the scorer says of the step; False = it was filled in, and says nothing of the
-            step itself. None: all are the scorer's.
-        token_scores: what a scorer says of each of the policy's own tokens, on any scale; the tokens of a row are its
-            first Σ_k ``step_lengths``, and what stands behind them never matters. None: the scorer knows steps only.
+        verdicts: the verifier's verdict, one per rollout: 1 = correct, 0 = incorrect, NaN = it cannot tell. Other
+            outcome rewards do not change it. None: there is no verifier, and an outcome above 0.5 counts as correct.
+        scored: True = the scorer scored this step itself; False = the score was filled in. None: all are the scorer's.
+        token_scores: one score for each of the policy's own tokens, on any scale; the tokens of a row are its first
+            Σ_k ``step_lengths`` columns, and the rest is ignored. None: the scorer scores steps only.
         state_keys: what the policy saw before a step: steps of one group with equal numbers of 0 or more began in the
-            same state; −1 = no state is known. None: nobody told any.
+            same state; −1 = unknown. None: no states are known.
 
     Raises:
         ValueError: a field breaks one of these rules; the message says what came and what was expected.
@@ -43,27 +42,26 @@ class StepRollouts:
     num_generations: int
     verdicts: Float[Tensor, " B"] | None = None
     scored: Bool[Tensor, "B K"] | None = None
+    token_scores: Float[Tensor, "B T"] | None = None
+    state_keys: Int[Tensor, "B K"] | None = None
 
     @property
     def scored_steps(self) -> Bool[Tensor, "B K"]:
-        """The real steps that the scorer has said something of."""
+        """The real steps that the scorer has scored itself."""
         return self.step_mask if self.scored is None else self.step_mask & self.scored
 
     def judged_wrong(self, threshold: float) -> Bool[Tensor, "B K"]:
         """The steps that the scorer itself scores at or below ``threshold``; an unscored step is not judged wrong."""
         return self.scored_steps & (self.step_scores <= threshold)
 
-    token_scores: Float[Tensor, "B T"] | None = None
-    state_keys: Int[Tensor, "B K"] | None = None
-
     @property
     def scorable(self) -> Bool[Tensor, " B"]:
-        """The rollout could be judged: its verdict, or without verdicts its outcome, is not NaN."""
+        """Whether the rollout's verdict (without verdicts: its outcome) is not NaN."""
         return ~(self.outcome_rewards if self.verdicts is None else self.verdicts).isnan()
 
     @property
     def correct(self) -> Bool[Tensor, " B"]:
-        """Judged correct; without verdicts, an outcome above 0.5."""
+        """Whether the verdict is 1; without verdicts, whether the outcome is above 0.5."""
         if self.verdicts is not None:
             return self.verdicts == 1
         return self.outcome_rewards > 0.5
@@ -92,8 +90,8 @@ class StepRollouts:
         """
         if self.token_scores is None:
             raise ValueError(
-                "token_scores: got none, expected (B, T): this method reads what a scorer says of every token (an "
-                "implicit PRM, a teacher, the policy's own reference), and a PRM of steps does not say it"
+                "token_scores: got none, expected (B, T): this method needs a scorer that scores every token (an "
+                "implicit PRM, a teacher, the policy's own reference), and a PRM of steps does not"
             )
         return self.token_scores
 
@@ -107,7 +105,7 @@ class StepRollouts:
         if self.state_keys is None:
             raise ValueError(
                 "state_keys: got none, expected (B, K): this method compares steps that began in the same state, and "
-                "only an environment (`state_keys()`) or a tree of rollouts can tell which ones did"
+                "only an environment (`state_keys()`) or a tree of rollouts knows which ones did"
             )
         return self.state_keys
 
@@ -130,8 +128,8 @@ class StepRollouts:
         return ("outcome_rewards",) if self.verdicts is None else ("outcome_rewards", "verdicts")
 
     @property
-    def _told_of_steps(self) -> tuple[str, ...]:
-        """The optional fields with something of every step that are there."""
+    def _optional_per_step(self) -> tuple[str, ...]:
+        """The optional fields of shape (B, K) that are given."""
         return tuple(name for name in ("scored", "state_keys") if getattr(self, name) is not None)
 
     def _check_shapes(self) -> None:
@@ -139,7 +137,7 @@ class StepRollouts:
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"step_scores: got shape {shape}, expected (B, K) with B ≥ 1 and K ≥ 1")
         expected = {"step_mask": shape, "step_lengths": shape} | dict.fromkeys(self._per_rollout, shape[:1])
-        expected |= dict.fromkeys(self._told_of_steps, shape)
+        expected |= dict.fromkeys(self._optional_per_step, shape)
         for name, wanted in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != wanted:
@@ -164,7 +162,7 @@ class StepRollouts:
         ):
             if values is not None and not _holds_integers(values):
                 raise ValueError(f"{name}: got dtype {values.dtype}, expected integers ({meaning})")
-        for name in ("step_mask", "step_lengths", *self._per_rollout, *self._told_of_steps):
+        for name in ("step_mask", "step_lengths", *self._per_rollout, *self._optional_per_step):
             device = getattr(self, name).device
             if device != self.step_scores.device:
                 raise ValueError(f"{name}: got device {device}, expected {self.step_scores.device} as step_scores")
@@ -196,7 +194,7 @@ class StepRollouts:
         if scores.min() < 0 or scores.max() > 1:
             raise ValueError(
                 f"step_scores: got values in [{float(scores.min()):g}, {float(scores.max()):g}], expected "
-                "probabilities in [0, 1]; convert logits or other scales before"
+                "probabilities in [0, 1]; convert logits or other scales first"
             )
         negative = self.step_mask & (self.step_lengths < 0)
         if negative.any():
@@ -231,7 +229,8 @@ class StepRollouts:
         if broken.any():
             row, token = broken.nonzero()[0].tolist()
             raise ValueError(
-                f"token_scores: got {float(self.token_scores[row, token])} at rollout {row}, token {token}"
+                f"token_scores: got {float(self.token_scores[row, token])} at rollout {row}, token {token}, expected a "
+                "finite number"
             )
 
     def _check_verdicts(self) -> None:
@@ -242,7 +241,7 @@ class StepRollouts:
             row = int(graded.nonzero()[0])
             raise ValueError(
                 f"verdicts: got {float(self.verdicts[row]):g} at rollout {row}, expected 1 = correct, 0 = incorrect or "
-                "NaN = no verdict; graded rewards belong into outcome_rewards"
+                "NaN = no verdict; graded rewards belong in outcome_rewards"
             )
 
 
@@ -255,10 +254,10 @@ def filled_scores(
 ) -> tuple[Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
     """Scores with every unscored (NaN) real step filled, and the mask of the steps that were filled.
 
-    A step after a scored one carries that score on: the best estimate of P(correct | longer prefix) when nothing new
-    is known. It leaves the running minimum, the first error and the progress since the last scored step as they are.
-    Unscored steps before a rollout's first scored one take the mean over the scored steps of the group, or 0.5 where
-    the group has none: no preference within the group. Padded cells become 0.
+    An unscored step takes the score of the last scored step before it, the best estimate of P(correct | longer prefix)
+    when nothing new is known. This leaves the running minimum, the first error and the progress since that step as they
+    are. Unscored steps before a rollout's first scored one take the mean over the scored steps of the group, or 0.5 if
+    the group has none, so that nothing is preferred within the group. Padded cells become 0.
     """
     batch, steps = step_scores.shape
     unscored = step_mask & step_scores.isnan()

@@ -1,4 +1,4 @@
-"""A number that may change over training: how a process weight is annealed away."""
+"""A number that changes over training, for example to anneal a process weight."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def scheduled(value: Any, step: int) -> float:
         step: the number of optimizer updates done, TRL's ``global_step``.
 
     Raises:
-        ValueError: not a number and not such a mapping, or an unknown kind.
+        ValueError: ``value`` is neither a number nor such a mapping, or its kind is unknown.
     """
     if _is_number(value):
         return float(value)

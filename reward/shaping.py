@@ -1,4 +1,4 @@
-"""Shapings: step scores (B, K) → process rewards (B, K). A new one is a function here and a line in ``SHAPINGS``.
+"""Shapings turn step scores (B, K) into process rewards (B, K). A new one is a function and a line in ``SHAPINGS``.
 
 Every shaping takes ``(step_scores, step_mask, **keywords)`` and gives 0 where the mask is False. Shapings nest:
 ``delta_shaping(clip_shaping(p, mask), mask)``.
@@ -14,7 +14,7 @@ Shaping = Callable[..., Float[Tensor, "B K"]]
 
 
 def raw_scores(step_scores: Float[Tensor, "B K"], step_mask: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """rₖ = pₖ. Never negative, so every further step adds to a sum: sums of it reward length."""
+    """rₖ = pₖ. It is never negative, so every further step adds to a sum of rewards: such sums reward length."""
     return torch.where(step_mask, step_scores.float(), 0)
 
 
@@ -26,7 +26,7 @@ def centered_scores(step_scores: Float[Tensor, "B K"], step_mask: Bool[Tensor, "
 def clip_shaping(
     step_scores: Float[Tensor, "B K"], step_mask: Bool[Tensor, "B K"], *, threshold: float = 0.5
 ) -> Float[Tensor, "B K"]:
-    """cₖ = min(pₖ − η, 0): only doubt counts, and a good step earns nothing (Gao et al., arXiv 2410.15115)."""
+    """cₖ = min(pₖ − η, 0): a score above η earns nothing, one below it costs (Gao et al., arXiv 2410.15115)."""
     return torch.where(step_mask, (step_scores.float() - threshold).clamp(max=0), 0)
 
 
@@ -59,7 +59,7 @@ def progress_shaping(
     alpha: float = 1.0,
     initial: float | Float[Tensor, " B"] = 0.5,
 ) -> Float[Tensor, "B K"]:
-    """rₖ = α·(pₖ − pₖ₋₁), p₀ = ``initial``: what the step changed (PAV, arXiv 2410.08146).
+    """rₖ = α·(pₖ − pₖ₋₁), p₀ = ``initial``: the change of the score at the step (PAV, arXiv 2410.08146).
 
     The last score is kept (Σₖ rₖ = α·(p_K − p₀)), so this is not policy-invariant.
     """

@@ -1,8 +1,8 @@
-"""How far can step scores be trusted? As far as they go along with the verified outcome, measured while training.
+"""How far token scores can be trusted, measured in training: does a rollout's credit correlate with its outcome?
 
-The measure is ρ, the correlation within groups of what a rollout's steps were credited in all with whether its answer
-was right. It needs no labels but the verdicts that training has anyway. Its sums are kept over the last verified
-rollouts as a memory: named tensors that go in and come out, so that a checkpoint can hold them.
+The measure is ρ, the correlation within groups between the total credit of a rollout's steps and whether its answer was
+right. It needs no labels beyond the verdicts that training has anyway. Its sums over the last verified rollouts are a
+memory of named tensors, passed in and returned, so that a checkpoint can hold them.
 """
 
 import torch
@@ -17,7 +17,7 @@ NO_SPREAD = 1e-9  # a variance below it is rounding
 
 
 def initial_trust() -> Trust:
-    """The memory before anything is seen: sums of Δcredit·Δoutcome, Δcredit² and Δoutcome², and the degrees of freedom.
+    """Zero sums of Δcredit·Δoutcome, Δcredit² and Δoutcome², and zero degrees of freedom.
 
     Δ is the difference from the group's mean.
     """
@@ -29,11 +29,12 @@ def trust_updated(
 ) -> Trust:
     """The memory after one more batch.
 
-    ``credit`` of a rollout: by default Σ_k of ``positional_advantages`` of its step scores. Only groups with right
-    *and* wrong rollouts count, and in them the verified ones: in the others no credit can go along with the outcome.
+    Only the verified rollouts of groups with right *and* wrong answers count; in other groups the outcome does not
+    vary.
 
     Args:
-        window: what was seen so many counted rollouts ago weighs 1/e.
+        window: a rollout seen this many counted rollouts ago has weight 1/e.
+        credit: the total credit of each rollout; default: Σ_k of ``positional_advantages`` of its step scores.
 
     Raises:
         ValueError: ``window`` is not positive.
@@ -70,6 +71,6 @@ def credit_correlation(memory: Trust) -> tuple[Float[Tensor, ""], Float[Tensor, 
 
 
 def _centered(values: Float[Tensor, "P G"], counted: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
-    """Differences from the mean of the counted ones in each row; 0 elsewhere."""
+    """Differences from the mean of the counted values in each row; 0 elsewhere."""
     means = (values * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp(min=1)
     return (values - means) * counted

@@ -1,7 +1,7 @@
-"""What the turns of a rollout are paid: the scores of the steps that somebody has scored, and the outcome at the end.
+"""The rewards of the turns of a rollout: the scores of the scored steps, and the outcome at the end.
 
-A turn is a step with a score of its own (``StepRollouts.scored``). Where an environment scores turns, that is the step
-which ends with a tool call; where ``scored`` is None, every step is a turn.
+A turn is a step that has a score of its own (``StepRollouts.scored``). If an environment scores turns, that is the step
+that ends with a tool call; if ``scored`` is None, every step is a turn.
 """
 
 import torch
@@ -23,7 +23,7 @@ def turn_rewards(rollouts: StepRollouts, *, neutral: float = 0.0) -> Float[Tenso
 def turn_rewards_and_outcome(
     rollouts: StepRollouts, *, process_weight: float, neutral: float
 ) -> tuple[Float[Tensor, "B K"], Bool[Tensor, "B K"]]:
-    """rₖ = w·tₖ, plus the outcome at the last step; and the steps of the rollouts that have an outcome."""
+    """rₖ = w·tₖ, plus the outcome at the last step; and a mask of the steps of rollouts that have an outcome."""
     mask = rollouts.step_mask
     judged = mask & ~rollouts.outcome_rewards.isnan()[:, None]
     paid = torch.where(judged & last_steps(mask), rollouts.outcome_rewards.float()[:, None], 0)

@@ -1,4 +1,4 @@
-"""Work beside other work: one job at a time, in a thread of its own."""
+"""Runs jobs in the background, one at a time, in a separate thread."""
 
 import threading
 from collections.abc import Callable
@@ -7,24 +7,24 @@ from typing import Any
 
 
 class Background:
-    """Runs jobs in a daemon thread, so that Ctrl-C need not wait for a slow host; one after the other.
+    """Runs jobs one after the other in a daemon thread, so that Ctrl-C need not wait for a slow host.
 
     Args:
-        name: of its threads.
+        name: the name of its threads.
     """
 
     def __init__(self, name: str) -> None:
         self.name, self._turn = name, threading.Lock()
 
     def start(self, job: Callable[[], Any]) -> Future:
-        """The future of ``job()``; what it raises is raised by ``result``."""
+        """The future of ``job()``; an exception of the job is raised by ``result``."""
         future: Future = Future()
 
         def work() -> None:
             with self._turn:
                 try:
                     future.set_result(job())
-                except BaseException as error:  # whatever it is belongs to whoever waits for the result
+                except BaseException as error:  # it is raised where the result is awaited
                     future.set_exception(error)
 
         threading.Thread(target=work, name=self.name, daemon=True).start()

@@ -22,9 +22,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "preflight": (
         "rlhf_prm.preflight.command",
-        "will dense rewards pay? measured on the policy's samples before any GPU hour is spent, with a verdict",
+        "predict whether dense rewards will pay, from the policy's samples, before training",
     ),
-    "audit": ("rlhf_prm.evaluation.audit.command", "is this PRM safe to train this policy against? a verdict per line"),
+    "audit": ("rlhf_prm.evaluation.audit.command", "measure whether a PRM is safe to train a policy against"),
     "evaluate": (
         "rlhf_prm.evaluation.command",
         "measure a PRM: ProcessBench, best-of-n, PRMBench, MR-Ben, RMB, search",
@@ -35,11 +35,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point. Bad input (``ValueError``) and what the operating system refuses (``OSError``: a full disk, a folder
+    """Entry point. Bad input (``ValueError``) and errors of the operating system (``OSError``: a full disk, a folder
     without permission) become one line on stderr and the exit status 2 or 1; Ctrl-C is 130.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if not sys.stderr.isatty():  # a log gets lines, no bars of carriage returns; read when these packages are imported
+    if not sys.stderr.isatty():  # a log gets lines instead of bars; these packages read it when they are imported
         for package in ("HF_HUB", "HF_DATASETS"):
             os.environ.setdefault(f"{package}_DISABLE_PROGRESS_BARS", "1")
     parser = Parser(prog="rlhf-prm", description="Process supervision for LLM reasoning, on TRL.")
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"rlhf-prm {args.command}: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output has had enough
+    except BrokenPipeError:  # the reader of our output has closed it
         sys.stdout = None
         return 1
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Which column holds what: one rule for every command and every file of problems, solutions or samples.
+"""Names of columns: one rule for every command and every file of problems, solutions or samples.
 
-A column that is named (``--problem-column``, ``--solution-column``, ``columns`` of a recipe) is the one; it is an error
-if it is not there. Otherwise the first of the names below that the row has.
+A column that is named (``--problem-column``, ``--solution-column``, ``columns`` of a recipe) is used; it is an error
+if it is missing. Otherwise the first of the names below that the row has is used.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -31,7 +31,7 @@ def column_of(available: Collection[str], named: str | None, usual: Sequence[str
 
 
 def value_of(record: Mapping[str, Any], named: str | None, usual: Sequence[str]) -> Any:
-    """The record's value in the named column, or in the first usual one that is there and not null; else None."""
+    """The record's value in the named column, or in the first usual one that exists and is not null; else None."""
     return next((record[name] for name in ((named,) if named else usual) if record.get(name) is not None), None)
 
 
@@ -93,10 +93,10 @@ def text_of_steps(record: Mapping[str, Any], text_columns: Sequence[str] = RESPO
 
 
 def gold_of(record: Mapping[str, Any], named: str | None = None) -> str | None:
-    """The gold answer as text; None where there is none (null, blank, or NaN in a column of numbers).
+    """The gold answer as text; None if there is none (null, blank, or NaN in a column of numbers).
 
     Raises:
-        ValueError: neither text nor a number, such as a list of answers.
+        ValueError: the value is neither text nor a number, for example a list of answers.
     """
     gold = value_of(record, named, SOLUTION_COLUMNS)
     if gold is None or gold != gold:

@@ -1,4 +1,4 @@
-"""What the commands' options have in common, and what can be checked before any long work begins."""
+"""Options that several commands share, and checks to make before any long work."""
 
 import argparse
 import math
@@ -14,7 +14,7 @@ _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\\\": "\\"}
 
 
 class Parser(argparse.ArgumentParser):
-    """Options must be written out: a shortened ``--learning_rat`` is a mistake. Sub-parsers are of this class too."""
+    """A parser without abbreviations: ``--learning_rat`` is an error. Its sub-parsers are of this class too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
@@ -67,7 +67,7 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
 
 
 def check_can_write(path: str | os.PathLike | None, option: str) -> None:
-    """Make the folder of a file that will be written, and see that it can be written to.
+    """Create the folder of a file that will be written, and check that it can be written to.
 
     Raises:
         ValueError: it cannot, or the path is a folder.
@@ -91,11 +91,11 @@ def check_can_write(path: str | os.PathLike | None, option: str) -> None:
 def loading(
     what: str, hint: str = "expected a folder with a saved model, or a model's name on the Hub"
 ) -> Iterator[None]:
-    """Failures to load a checkpoint as one line that says which one.
+    """Inside the context, report a failure to load a checkpoint in one line that names it.
 
     Raises:
-        ValueError: in place of what transformers, the Hub's client, safetensors and torch raise of their own; our own
-            one-line errors pass.
+        ValueError: in place of the errors of transformers, the Hub's client, safetensors and torch; our own
+            one-line errors are passed on.
     """
     from huggingface_hub.errors import HFValidationError
     from safetensors import SafetensorError

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and files of one JSON object per line."""
+"""Writes files atomically, and reads and writes files with one JSON object per line."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A path to write to in place of ``path``, which takes its name once it is written and on the disk.
+    """A temporary path to write to; once it is complete and on disk, it is renamed to ``path``.
 
     If the writing fails, or the process is killed, ``path`` is as it was before.
     """
@@ -26,13 +26,13 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text, whole or not at all."""
+    """Write a text atomically."""
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any, *, default: Callable[[Any], Any] | None = None) -> None:
-    """Write one JSON value, indented, whole or not at all; ``default`` as for ``json.dumps``."""
+    """Write one JSON value atomically, indented; ``default`` as for ``json.dumps``."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=default) + "\n")
 
 
@@ -49,7 +49,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_json_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write one JSON object per line, whole or not at all; the number of lines. Rows are taken one at a time."""
+    """Write one JSON object per line, atomically; returns the number of lines. Rows are taken one at a time."""
     count = 0
     with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -62,11 +62,11 @@ def read_json_lines(path: str | Path, *, may_be_cut: bool = False) -> list[dict[
     """The objects of a file with one per line; empty lines are left out.
 
     Args:
-        may_be_cut: a process may have been killed while it wrote: then there need be no file, and a last line without
-            its line end was never written.
+        may_be_cut: a process may have been killed while it wrote: the file may be missing, and a last line without
+            its line end is ignored.
 
     Raises:
-        ValueError: a line is no JSON object.
+        ValueError: a line is not a JSON object.
     """
     if may_be_cut and not Path(path).exists():
         return []

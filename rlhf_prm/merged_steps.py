@@ -1,8 +1,8 @@
-"""Fewer, longer steps: neighbours are merged until there are at most so many.
+"""Merges neighbouring steps until there are at most a given number.
 
-Long reasoning has hundreds of paragraphs, most of a line; a step score for each is dear and says little. What is merged
-depends on the text around it alone, and on lengths only by size class, so a word more or less somewhere moves few of
-the boundaries elsewhere.
+Long reasoning has hundreds of paragraphs, most of one line; a score for each is expensive and says little. What is
+merged depends only on the text around it, and on lengths only by size class, so a small change of the text moves few of
+the other boundaries.
 """
 
 import heapq
@@ -22,9 +22,9 @@ _BREAK = re.compile(
 
 
 def merged(cuts: list[Cut], text: str, limit: int, rule: str, wall: int | None = None) -> list[Cut]:
-    """The cuts with neighbours joined until there are at most ``limit``; all of them where there are no more.
+    """The cuts with neighbours joined until there are at most ``limit``.
 
-    The two neighbours that are joined are each time those which are shortest together. O(K log K).
+    Each time the two neighbours that are shortest together are joined. The time is O(K log K).
 
     Args:
         rule: "length", or "breaks": where a step begins with a word that turns the reasoning ("Wait", "So",
@@ -40,7 +40,7 @@ def merged(cuts: list[Cut], text: str, limit: int, rule: str, wall: int | None =
     version = [0] * count
 
     def entry(left: int) -> tuple[tuple[bool, int, int], int, int, int] | None:
-        """What a heap holds of the boundary behind ``left``: the least is removed first."""
+        """The heap's entry of the boundary after ``left``; the least entry is removed first."""
         right = after[left]
         if right is None or ends[left] == wall:
             return None

@@ -1,4 +1,4 @@
-"""How far a long command has come: a bar on a terminal, a line now and then in a log."""
+"""Shows the progress of a long command: a bar on a terminal, occasional lines in a log."""
 
 import sys
 import time
@@ -12,8 +12,8 @@ class Bar:
     """Counts what is done; a tqdm bar on a terminal, else a line on stderr every ``LOGGED_EVERY`` seconds.
 
     Args:
-        total: how much there is to do.
-        what: in front of the numbers.
+        total: the number of units to do.
+        what: the text before the numbers.
         unit: what is counted.
     """
 
@@ -40,7 +40,7 @@ class Bar:
             print(self.line(), file=sys.stderr, flush=True)
 
     def skip(self, count: int = 1) -> None:
-        """``count`` were done before: they count, but not towards the rate."""
+        """Count ``count`` units that were done before; they do not affect the rate."""
         self.known += count
         if self.bar is not None:
             self.bar.initial += count
@@ -79,7 +79,7 @@ class WatchedScorer:
     Args:
         scorer: the scorer.
         what: in front of the bar's numbers.
-        part: rollouts per call of the scorer, more where a problem has more of its own in a row: the rollouts of a
+        part: rollouts per call of the scorer, more if one problem has more in a row: the rollouts of a
             problem stay together, so that their prompt can be shared.
     """
 

@@ -1,4 +1,4 @@
-"""Prompts with gold answers, from the Hub or from local files, whatever their columns are called."""
+"""Loads prompts with gold answers, from the Hub or from local files, with any column names."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -39,8 +39,8 @@ def load_prompts(
         limit: the first so many rows only.
 
     Raises:
-        ValueError: nothing at ``source``, no rows there, a column that is not there (the message lists the columns),
-            or a gold answer that is no text and no number.
+        ValueError: ``source`` is not found or has no rows, a column is missing (the message lists the columns),
+            or a gold answer is neither text nor a number.
     """
     dataset = _load(source, config, split)
     names = _column_names(source, dataset.column_names, columns or {}, usual_prompts)
@@ -119,7 +119,7 @@ def _load(source: str, config: str | None, split: str) -> Dataset:
 
 
 def last_user_message(prompt) -> str:
-    """What the last user message of a chat says; a text is itself."""
+    """The last user message of a chat; a text is returned as it is."""
     if isinstance(prompt, str):
         return prompt
     return next((message["content"] for message in reversed(prompt) if message["role"] == "user"), "")

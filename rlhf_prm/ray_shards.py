@@ -1,8 +1,8 @@
-"""Shards of work on the machines of a Ray cluster (extra ``ray``), by Ray Data. RL stays on accelerate.
+"""Runs shards of work on the machines of a Ray cluster (extra ``ray``), with Ray Data. RL does not use it.
 
 Each worker builds its models once and then does one shard after the other, whose results it writes itself: all
 machines must see the same folder. When a worker dies, Ray starts another, and the shard it was at is done again; so a
-shard's work must go on where it was stopped, or begin anew.
+shard's work must either continue where it was stopped or start from scratch.
 """
 
 from collections.abc import Callable, Iterator, Sequence

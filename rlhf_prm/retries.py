@@ -1,4 +1,4 @@
-"""One way to send a request again: waits that double with jitter, and a server's Retry-After."""
+"""The retry policy of all requests: waits that double, with jitter, and a server's Retry-After."""
 
 import email.utils
 import random
@@ -10,11 +10,11 @@ import httpx
 from tenacity import RetryCallState, retry_if_exception_type
 
 RETRIED = frozenset({408, 409, 425, 429})  # and 5xx: a server that starts, restarts or is full
-NOT_IMPLEMENTED = 501  # vLLM's word for a model that cannot do what is asked
+NOT_IMPLEMENTED = 501  # vLLM's status for a request that the model cannot serve
 
 
 class PassingFailure(Exception):
-    """An attempt failed in a way that another may not; ``after`` is the server's Retry-After in seconds."""
+    """An attempt failed, but another may succeed; ``after`` is the server's Retry-After in seconds."""
 
     def __init__(self, reason: str, after: float | None = None):
         super().__init__(reason)
@@ -24,7 +24,7 @@ class PassingFailure(Exception):
 def policy(stop: Callable[[RetryCallState], bool], first_wait: float, longest_wait: float) -> dict[str, Any]:
     """Keywords of tenacity's ``Retrying`` and ``AsyncRetrying``: a PassingFailure is tried again, until ``stop``.
 
-    The wait is :func:`doubled` with full jitter, so that those that failed together do not come back together. It is
+    The wait is :func:`doubled` with full jitter, so that requests that failed together are not repeated together. It is
     never shorter than the server's Retry-After.
     """
 
@@ -41,7 +41,7 @@ def doubled(first: float, longest: float, times: int) -> float:
 
 
 def raise_if_passing(response: httpx.Response) -> None:
-    """A PassingFailure for a status that says "not now"; nothing for any other."""
+    """Raise a PassingFailure for a status that may be temporary."""
     status = response.status_code
     if status in RETRIED or (status >= 500 and status != NOT_IMPLEMENTED):
         raise PassingFailure(

@@ -1,4 +1,4 @@
-"""Settings that a person wrote, as YAML, as JSON on a command line, or as a mapping in either: read, checked, built."""
+"""Reads, checks and builds settings from YAML, from JSON on a command line, or from mappings."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ Config = TypeVar("Config")
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; an empty one where it holds nothing.
+    """The mapping that a YAML file holds; {} for an empty file.
 
     Raises:
-        ValueError: no such file, no YAML, no mapping.
+        ValueError: the file is missing, not YAML, or not a mapping.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,17 +1,17 @@
-"""What more than one part of the project measures with: first errors, calibration, ranks, intervals, bootstrap."""
+"""Statistics that several packages use: first errors, calibration, ranks, intervals, bootstrap."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy  # its parts load when they are used: a command's --help must not wait for scipy.stats
+import scipy  # its parts load when they are used, so that a command's --help does not load scipy.stats
 
 Numbers = Iterable[Any]  # a sequence, an array, or a tensor on any device
 
 
 class Interval(NamedTuple):
-    """A mean with the interval around it; ``low`` and ``high`` are NaN where one value cannot give any."""
+    """A mean with its interval; ``low`` and ``high`` are NaN for a single value."""
 
     mean: float
     low: float
@@ -104,7 +104,7 @@ def first_error(labels: Sequence[bool | int]) -> int:
 def predicted_first_error(step_scores: Sequence[float], threshold: float = WRONG_AT_OR_BELOW) -> int:
     """0-based index of the first step score ≤ ``threshold``, −1 when there is none.
 
-    NaN (a step past the model's context) is no evidence of an error and never counts as one.
+    NaN (a step past the model's context) never counts as an error.
     """
     return next((index for index, score in enumerate(step_scores) if score <= threshold), -1)
 
@@ -137,7 +137,7 @@ def bootstrap_interval(
     """Percentile bootstrap interval of ``statistic`` over the rows (the independent units, e.g. problems) of an array.
 
     Raises:
-        ValueError: no rows.
+        ValueError: there are no rows.
     """
     rows = np.asarray(rows)
     if len(rows) == 0:
@@ -174,7 +174,7 @@ def auroc(scores: Numbers, labels: Numbers) -> float:
     It is U of Mann and Whitney over the number of pairs.
 
     Raises:
-        ValueError: different lengths, or a NaN score.
+        ValueError: the lengths differ, or a score is NaN.
     """
     values, positive = _numbers(scores), _numbers(labels).astype(bool)
     if len(values) != len(positive):

@@ -28,10 +28,10 @@ COLUMNS = ("prompt", "completions", "labels", "soft_labels", "source")
 
 @dataclass(frozen=True)
 class StepLabels:
-    """What one source says of one solution's steps.
+    """The labels of one solution's steps from one source.
 
     Args:
-        labels: True = correct, for the steps that were looked at: all of them, or those up to the first wrong one.
+        labels: True = correct, for the labelled steps: all of them, or those up to the first wrong one.
         soft_labels: the same steps in [0, 1].
         source: "monte_carlo", "judge", "consensus", "human", …
 
@@ -51,11 +51,11 @@ class StepLabels:
 
     @property
     def first_error(self) -> int:
-        """0-based index of the first wrong step; −1 where there is none."""
+        """0-based index of the first wrong step; −1 if there is none."""
         return first_error(self.labels)
 
     def row(self, prompt: str, steps: list[str]) -> dict[str, Any]:
-        """The stepwise row. Steps that were not looked at come after a wrong one: label False, soft label 0.
+        """The stepwise row. Unlabelled steps come after a wrong one and get label False and soft label 0.
 
         Raises:
             ValueError: more labels than steps, or steps without a label although none was found wrong.
@@ -74,10 +74,10 @@ class StepLabels:
 
 @dataclass(frozen=True)
 class FreshRollout:
-    """A solution that nobody has labelled yet, as a policy in training wrote it.
+    """A solution of the policy in training, without labels.
 
     ``prompt`` is the problem as a PRM or judge reads it, ``given`` the text or messages that the policy was given
-    (None: ``prompt`` itself), ``solution`` the gold answer where there is one, ``verdict`` 1 = right answer, 0 = wrong,
+    (None: ``prompt`` itself), ``solution`` the gold answer if there is one, ``verdict`` 1 = right answer, 0 = wrong,
     NaN = unknown.
     """
 
@@ -139,10 +139,10 @@ def math_shepherd_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def prm800k_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """PRM800K: the labelled path, and one more row for every rated alternative to one of its steps, which ends it.
+    """PRM800K: the labelled path, and one more row for every rated alternative to one of its steps, ending in it.
 
     The path takes each step's chosen completion, or the labeller's own (correct by construction); where there is
-    neither, it breaks off and only the alternatives give rows. Ratings −1 are wrong, 0 and 1 correct. Screening and
+    neither, it ends and only the alternatives give rows. Ratings −1 are wrong, 0 and 1 correct. Screening and
     quality-control records give no rows.
     """
     if record.get("is_quality_control_question") or record.get("is_initial_screening_question"):
@@ -197,7 +197,7 @@ def math_aps_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _parsed_rows(parse: Callable[[dict[str, Any]], step_formats.Parsed], source: str):
-    """A reader of one of ``rlhf_prm.step_formats``: a step is right where its value is above 0."""
+    """A reader of one of ``rlhf_prm.step_formats``: a step is right if its value is above 0."""
 
     def rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         problem, steps, values = parse(record)
@@ -236,11 +236,11 @@ def read_rows(
     """Stepwise rows of a JSONL or parquet file in one of the public formats.
 
     Args:
-        format: a name in ``READERS``, or "auto": told by the columns of each record.
-        rejected: takes (``file:line``, reason) of the records that cannot be read; without it they raise.
+        format: a name in ``READERS``, or "auto": recognised by the columns of each record.
+        rejected: collects (``file:line``, reason) of records that cannot be read; without it they raise.
 
     Raises:
-        ValueError: the file name, or a record that cannot be read and is not set aside.
+        ValueError: the file cannot be read, or a record cannot be read and ``rejected`` is not given.
     """
     for where, record in read_records(path):
         try:
@@ -358,7 +358,7 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove what follows the last line end, left by a process that was killed while it wrote."""
+    """Remove an incomplete last line, left by a process that was killed while it wrote."""
     if not path.exists():
         return
     with open(path, "rb+") as file:

@@ -1,4 +1,4 @@
-"""Rows of other projects' step-label data sets as problem, steps and one value per step: pure functions of a record.
+"""Converts other projects' step labels to a problem, its steps and one value per step: pure functions of a record.
 
 A value is 1 or 0 for a verdict, and a number in [0, 1] where a data set has one. ``rlhf_prm.step_data`` makes stepwise
 rows of them.
@@ -41,12 +41,12 @@ def openrlhf(record: Mapping[str, Any]) -> Parsed:
 def rlhflow(record: Mapping[str, Any]) -> Parsed:
     """RLHFlow's Monte-Carlo data: ``conversations`` in which the user writes a step and the assistant "+" or "-".
 
-    The first turn holds the problem and the first step. They are parted before "Step 1:" or, where it is missing, at
-    the last blank line. Where neither is there, the whole turn is the problem, and its label says nothing of a further
+    The first turn holds the problem and the first step. They are separated before "Step 1:" or, if it is missing, at
+    the last blank line. If there is neither, the whole turn is the problem, and its label refers to no
     step: it is left out if it is "+".
 
     Raises:
-        ValueError: another kind of turn, or nothing is left to label.
+        ValueError: a turn is of another kind, or no labelled step is left.
     """
     users, answers = _turns(record["conversations"])
     values = [_value(answer.strip()) for answer in answers]
@@ -107,7 +107,7 @@ def is_rlhflow(record: Mapping[str, Any]) -> bool:
         ValueError,
         AttributeError,
         TypeError,
-    ):  # a malformed conversation is nobody's, and is reported by who reads
+    ):  # a malformed conversation is of no format; the reader reports it
         return False
 
 

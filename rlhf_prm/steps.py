@@ -1,4 +1,4 @@
-"""From text to reasoning steps, and from steps to token counts that are exact for any generated ids."""
+"""Cuts text into reasoning steps, with token counts per step that are exact for any generated ids."""
 
 import re
 from bisect import bisect_left
@@ -11,8 +11,8 @@ from rlhf_prm.merged_steps import RULES, Cut, merged
 from rlhf_prm.thinking import Thinking
 from rlhf_prm.token_text import TokenText, token_text
 
-# Blocks whose inside is not cut: code fences, display maths, LaTeX environments such as align. There are limits because
-# a policy writes the text: whatever it puts around its sentences, they must stay steps.
+# Blocks that are not cut: code fences, display maths, LaTeX environments such as align. There are limits because
+# a policy writes the text, and must not be able to hide steps by putting such marks around its sentences.
 MAX_BLOCK = 2_000  # characters
 MAX_BLANK_LINES = 3  # in a block
 MAX_SEPARATORS = 12  # in a block, where a line break is the separator
@@ -20,7 +20,7 @@ _OPENING = re.compile(
     r"^[ \t]*(?P<fence>```)[ \t]*[\w+#.-]*[ \t]*$|(?<!\\)\$\$|(?<!\\)\\\[|\\begin\{(?P<environment>[a-zA-Z]+\*?)\}",
     re.MULTILINE,
 )
-_MARKS_OF_OPENINGS = ("```", "$$", "\\[", "\\begin{")  # where one of these stands there may be an opening
+_MARKS_OF_OPENINGS = ("```", "$$", "\\[", "\\begin{")  # an opening begins with one of these
 _FENCE_LINE = re.compile(r"\n[ \t]*```+([^\n]*)")
 _BRACKET = re.compile(r"(?<!\\)\\[\[\]]")
 _BLANK_LINE = re.compile(r"\n[ \t]*(?=\n)")
@@ -39,17 +39,17 @@ _MARK_OF_RESULTS = "Tool result:\n"
 
 
 class ToolResult(str):
-    """What a tool or an environment wrote, among the steps that a scorer reads: context, and no step of the policy.
+    """The text of a tool or an environment among the steps that a scorer reads: context, not a step of the policy.
 
-    It reads ``Tool result:`` and the text, so that a scorer of plain texts can tell; whatever score it is given, nobody
-    looks at it.
+    It reads ``Tool result:`` and the text, so that a scorer of plain texts can recognise it. Its score is
+    ignored.
     """
 
     def __new__(cls, text: str) -> "ToolResult":
         return super().__new__(cls, f"{_MARK_OF_RESULTS}{text}")
 
     def __getnewargs__(self) -> tuple[str]:
-        """What it is made of again, in another process say."""
+        """The argument to rebuild it from when it is unpickled."""
         return (self.removeprefix(_MARK_OF_RESULTS),)
 
 
@@ -57,19 +57,19 @@ class ToolResult(str):
 class StepSplitter:
     """Cuts a solution into steps at a separator.
 
-    A separator belongs to the step it ends. A blank step is merged into the one before it. A text without a separator
-    is one step, the empty text too.
+    A separator belongs to the step it ends. A blank step is merged into the one before it. A text without a separator,
+    even an empty one, is one step.
 
     Nothing is cut inside a code fence or displayed maths that is closed and short (see :func:`_protected`), unless that
-    would join two pieces that both talk: delimiters that are left open, or put around a whole solution, or strewn over
-    it, do not make steps fewer. A separator that is a mark, not just white space, ends a step everywhere.
+    would join two pieces that both contain sentences: delimiters that are left open, put around a whole solution, or
+    spread over it do not reduce the number of steps. A separator that is not just white space ends a step everywhere.
 
     Args:
         separator: the literal text between steps; a blank line by default, as in arXiv 2501.07301.
         pattern: a regular expression that replaces ``separator``; what it matches ends a step.
-        limit: neighbouring steps are merged until there are at most so many (:func:`rlhf_prm.merged_steps.merged`).
-        merge: which: "length" or "breaks", see there.
-        thinking: a step ends where the thinking does. None: the tags are text as any other.
+        limit: the most steps; neighbouring ones are merged (:func:`rlhf_prm.merged_steps.merged`).
+        merge: which ones are merged: "length" or "breaks", see there.
+        thinking: a step ends where the thinking does. None: the tags are ordinary text.
 
     Raises:
         ValueError: an empty separator, a pattern that does not compile or that matches the empty text, a limit below 1
@@ -118,7 +118,7 @@ class StepSplitter:
         """(start, end of the content, end of the separator) of every step, in characters."""
         wall = self.thinking.answer_from(text) if self.thinking else 0
         if 0 < wall < len(text):
-            wall = len(text) - len(text[wall:].lstrip())  # the white space between the parts is the first one's
+            wall = len(text) - len(text[wall:].lstrip())  # the white space between the parts belongs to the first
             answer = self._cuts(text[wall:]) if wall < len(text) else []
             cuts = self._cuts(text[:wall]) + [
                 (start + wall, content + wall, end + wall) for start, content, end in answer
@@ -138,7 +138,7 @@ class StepSplitter:
             if text[start : match.start()].strip():
                 cuts.append((start, match.start(), match.end()))
                 start = match.end()
-            elif cuts:  # blank: the separator joins the step before
+            elif cuts:  # a blank step: the separator belongs to the step before
                 cuts[-1] = (*cuts[-1][:2], match.end())
                 start = match.end()
         if start < len(text) or not cuts:
@@ -150,12 +150,12 @@ class StepSplitter:
 
 
 def _protected(separators: list[tuple[int, int]], text: str) -> set[int]:
-    """Numbers of the separators that end no step, as they lie in a code fence or displayed maths. Linear time.
+    """Numbers of the separators that end no step because they are in a code fence or displayed maths. Linear time.
 
     Such a block is closed and has no other of its kind inside; it is not the whole text; it is short (``MAX_BLOCK``,
-    ``MAX_BLANK_LINES``, ``MAX_SEPARATORS``); and at most one of the pieces that it joins talks, those in which it
-    begins and ends taken whole. So a stray ``$$`` that meets the opening of the next formula, or a fence around a
-    solution, is no block, and the search for the next one begins right behind it.
+    ``MAX_BLANK_LINES``, ``MAX_SEPARATORS``); and at most one of the pieces that it joins contains sentences, where
+    those in which it begins and ends are taken whole. So a stray ``$$`` before the opening of the next formula, or a
+    fence around a solution, is not a block, and the search for the next one begins right after it.
     """
     protected: set[int] = set()
     marks = _marks(text) if separators else []
@@ -203,7 +203,7 @@ def _opening(text: str, position: int, marks: list[int]) -> re.Match[str] | None
     """The first match of ``_OPENING`` from ``position`` on: a search for it would look at every character."""
     for number in range(bisect_left(marks, position), len(marks)):
         begin = marks[number]
-        if text[begin] == "`":  # a fence has its line for itself
+        if text[begin] == "`":  # a fence stands alone on its line
             while begin > position and text[begin - 1] in " \t":
                 begin -= 1
         if opening := _OPENING.match(text, begin):
@@ -212,17 +212,17 @@ def _opening(text: str, position: int, marks: list[int]) -> re.Match[str] | None
 
 
 def _talks(piece: str) -> bool:
-    """Whether there are words in ``piece``, and not just a formula."""
+    """Whether ``piece`` has words, and not just a formula."""
     return _THREE_WORDS.search(_MARK.sub(" ", piece)) is not None
 
 
 def _talks_in_code(piece: str) -> bool:
-    """As :func:`_talks` for a piece that may be code, which is full of words: it looks for a sentence."""
+    """As :func:`_talks`, for a piece that may be code, which has many words: it must have a sentence."""
     return _SENTENCE_IN_CODE.search(_MARK.sub(" ", piece)) is not None
 
 
 def _closing(text: str, opening: re.Match[str]) -> tuple[int, int] | None:
-    """Span of what closes ``opening``; None if nothing does, or too far away, or another of its kind opens before."""
+    """Span of the mark that closes ``opening``; None if there is none, if it is too far, or if another opens before."""
     start, limit = opening.end(), opening.end() + MAX_BLOCK
     if opening["fence"]:
         line = _FENCE_LINE.search(text, start, limit)
@@ -262,13 +262,13 @@ def steps_of(written: TokenText, splitter: StepSplitter) -> tuple[list[str], lis
     cuts = splitter.cuts(text)
     contents: list[tuple[int, int]] = []  # spans of the text
     lengths: list[int] = []
-    begin = used = 0  # the step being read begins at this character; tokens given away
+    begin = used = 0  # the first character of the present step; tokens that earlier steps have
     for (_, content_end, end), stop in zip(cuts, written.tokens_until([end for *_, end in cuts]), strict=True):
         if stop > used:
             contents.append((begin, content_end))
             lengths.append(stop - used)
             begin, used = end, stop
-        elif end == len(text) and contents:  # the last step ends in a token that is already given away
+        elif end == len(text) and contents:  # the last step ends in a token that an earlier step already has
             contents[-1] = (contents[-1][0], content_end)
     if not contents:
         return [text.strip()], [total]

@@ -1,4 +1,4 @@
-"""The two parts of a reasoning model's completion: what it thinks, and what it answers."""
+"""The two parts of a reasoning model's completion: thinking and answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ PARTS = ("all", "thinking", "answer")
 
 @dataclass(frozen=True)
 class Thinking:
-    """How a completion is told apart: everything up to the first ``end`` is thinking, what follows is the answer.
+    """How a completion is divided: everything up to the first ``end`` is thinking, the rest is the answer.
 
-    A completion without ``end`` is thinking throughout if it has ``begin``, or if the prompt has written that already
-    (``opened``); it was cut off then, and has no answer. Otherwise it is an answer throughout.
+    A completion without ``end`` is all thinking if it has ``begin``, or if the prompt ends in it
+    (``opened``); it was then cut off, and has no answer. Otherwise it is all answer.
 
     Args:
         begin, end: the tags.
@@ -30,21 +30,21 @@ class Thinking:
             raise ValueError(f"think tags: got {self.begin!r} and {self.end!r}, expected two different texts")
 
     def answer_from(self, text: str) -> int:
-        """The character at which the answer begins; the text's length where there is none."""
+        """The character at which the answer begins; the text's length if there is none."""
         at = text.find(self.end)
         if at >= 0:
             return at + len(self.end)
         return len(text) if self.opened or self.begin in text else 0
 
     def part(self, text: str, which: str) -> str:
-        """The text of one of ``PARTS``; of a part by itself without the tags."""
+        """The text of one of ``PARTS``; "thinking" and "answer" come without the tags."""
         if which == "all":
             return text
         at = self.answer_from(text)
         return self.without_tags(text[at:] if which == "answer" else text[:at]).strip()
 
     def is_answer(self, steps: Sequence[str]) -> list[bool]:
-        """For each step of a completion that was cut between the parts, whether it is of the answer."""
+        """For each step of a completion that was cut between the parts, whether it belongs to the answer."""
         last = next((k for k, step in enumerate(steps) if self.end in step), None)
         if last is None:
             thinks = self.opened or any(self.begin in step for step in steps)
@@ -52,7 +52,7 @@ class Thinking:
         return [k > last for k in range(len(steps))]
 
     def reads(self, steps: Sequence[str], which: str) -> list[bool]:
-        """For each step whether it is of the part ``which``."""
+        """For each step, whether it belongs to the part ``which``."""
         answers = self.is_answer(steps)
         return [which == "all" or answer == (which == "answer") for answer in answers]
 

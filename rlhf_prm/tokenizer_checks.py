@@ -1,6 +1,6 @@
-"""Whether a tokenizer is the one that a checkpoint was saved with, and whether it knows where an answer ends.
+"""Checks that a tokenizer is the one that a checkpoint was saved with, and that it can end an answer.
 
-transformers is imported where it is needed: the help texts of the commands do without.
+transformers is imported only where it is needed, because the commands' help texts do not need it.
 """
 
 import os
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-# Blank lines, indented lines, numbers, contractions, letters beyond ASCII: where ways to cut a text differ.
+# Blank lines, indented lines, numbers, contractions, letters beyond ASCII: tokenizers differ in these.
 PROBES = (
     "Step 1: 3 + 14 = 17 eggs.\n\nSo there're 1,234 left, isn't it?\n\n\n\tAnswer: \\boxed{x_1^2}",
     "  Größe 数 α ≤ 0.5;   f(x)=2*x  # done\n",
@@ -20,7 +20,7 @@ def saved_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
     """The tokenizer of a checkpoint, exactly as its tokenizer.json has it.
 
     ``AutoTokenizer`` gives some checkpoints the class of their architecture, whatever the file says: Qwen2's cuts a
-    text as Qwen2 does. A model that was trained with a tokenizer of its own would be misread.
+    text as Qwen2 does. A model that was trained with another tokenizer would be misread.
 
     Args:
         kwargs: as for ``from_pretrained``, such as ``revision`` and ``padding_side``.
@@ -35,12 +35,12 @@ def saved_tokenizer(name: str | os.PathLike, **kwargs: Any) -> Any:
 
 
 def check_is_saved_one(tokenizer: Any, name: str | os.PathLike) -> None:
-    """See that a tokenizer gives the ids of the tokenizer.json that is stored with a checkpoint.
+    """Check that a tokenizer gives the same ids as the tokenizer.json that is stored with a checkpoint.
 
-    Where no such file is on this machine there is nothing to compare.
+    If there is no such file on this machine, nothing is compared.
 
     Raises:
-        ValueError: it gives others.
+        ValueError: the ids differ.
     """
     from tokenizers import Tokenizer
     from transformers.utils import cached_file
@@ -63,15 +63,15 @@ def check_is_saved_one(tokenizer: Any, name: str | os.PathLike) -> None:
             first = next((i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), -1)
             raise ValueError(
                 f"the tokenizer ({type(tokenizer).__name__}) is not the one that {name} was saved with: of {text!r} it "
-                f"makes {len(got)} tokens, {name}/tokenizer.json {len(expected)}, the first other one at {first}. "
-                "AutoTokenizer may have put the class of the architecture in its place; load it with "
+                f"makes {len(got)} tokens, {name}/tokenizer.json {len(expected)}; the first difference is at {first}. "
+                "AutoTokenizer may have used the class of the architecture instead; load it with "
                 f"rlhf_prm.tokenizer_checks.saved_tokenizer({str(name)!r}), or give the one that the model was trained "
                 "with"
             )
 
 
 def check_ends(tokenizer: Any, end_ids: Sequence[int | None] = ()) -> None:
-    """See that a policy's tokenizer can end an answer.
+    """Check that a policy's tokenizer can end an answer.
 
     Warns where the chat template ends a turn with a token at which generation does not stop.
 
@@ -93,13 +93,13 @@ def check_ends(tokenizer: Any, end_ids: Sequence[int | None] = ()) -> None:
         known = f" (this template ends a turn with {tokenizer.decode(closing[:1])!r})" if closing else ""
         raise ValueError(
             f"the policy's tokenizer calls {tokenizer.eos_token!r} the end of a sequence, but its chat template begins "
-            "an answer with it: taken over wrongly, as from a GGUF file. Set tokenizer.eos_token to the token that "
+            "an answer with it: a wrong setting, as from a GGUF file. Set tokenizer.eos_token to the token that "
             f"ends an answer{known}, and save it with the checkpoint"
         )
     if closing and closing[0] not in ends:
         warnings.warn(
             f"the chat template ends a turn with {tokenizer.decode(closing[:1])!r}, but generation stops only at "
-            f"{tokenizer.decode(sorted(ends))!r}: right for a base model that is not yet used to the template, "
+            f"{tokenizer.decode(sorted(ends))!r}: right for a base model that was not trained on the template, "
             "otherwise set tokenizer.eos_token, or eos_token_id of the generation config",
             stacklevel=3,
         )
@@ -115,7 +115,7 @@ def special_tokens_of_a_turn(tokenizer: Any) -> tuple[list[int], list[int]]:
         asked = tokenizer.apply_chat_template([_USER], tokenize=False)
         begun = tokenizer.apply_chat_template([_USER], tokenize=False, add_generation_prompt=True)
         answered = tokenizer.apply_chat_template([_USER, _ANSWER], tokenize=False)
-    except (TemplateError, TypeError, KeyError, AttributeError):  # a template is anybody's text; it may want more
+    except (TemplateError, TypeError, KeyError, AttributeError):  # a template may need more than these messages
         return [], []
     special = set(tokenizer.all_special_ids) | {
         index for index, token in tokenizer.added_tokens_decoder.items() if token.special
@@ -131,7 +131,7 @@ def check_policy(tokenizer: Any, model: Any) -> None:
     """Runs :func:`check_is_saved_one` and :func:`check_ends` for a loaded model, and checks that it embeds the ids.
 
     Raises:
-        ValueError: one of them does.
+        ValueError: one of these checks fails.
     """
     config = getattr(model, "config", None)
     check_is_saved_one(tokenizer, getattr(config, "_name_or_path", ""))

@@ -95,6 +95,8 @@ PB, BON = (
 )
 MRB, PMB, RMB = (f"evaluate {name} --prm prm --data " for name in ("mr_ben", "prmbench", "rmb"))
 SEARCH = "evaluate step_search --prm prm --template plain --problems problems.jsonl --policy "
+FIRST = "evaluate first_errors --prm prm --verifier tests.evaluation.fakes.BoxVerifier --labelled out.jsonl --samples"
+CHOICE = "evaluate judge_best_of_n --judge policy --verifier tests.evaluation.fakes.BoxVerifier --samples"
 AUDIT = "audit --prm prm --verifier tests.evaluation.fakes.BoxVerifier"
 SCORE = "score --prm prm --input "
 ANNOTATE = "annotate sample --out out --model policy --template plain --problems "
@@ -153,6 +155,12 @@ CASES = [
         f"{BON} --samples samples.jsonl --problem-column query",
         "no problem: got nothing, expected a text in the col",
     ),
+    (f"{FIRST} nowhere.jsonl", "no file nowhere.jsonl"),
+    (f"{FIRST} one_text.jsonl", "completions: got 'good', expected a list of texts"),
+    (f"{FIRST} no_gold.jsonl", "no gold answer in solution or answer"),
+    (f"{CHOICE} empty.jsonl", "empty.jsonl has no rows"),
+    (f"{CHOICE} one_text.jsonl", "completions: got 'good', expected a list of texts"),
+    (f"{SEARCH}policy --problem-column query", "no problem: got nothing, expected a text in the column 'query'"),
     (f"{AUDIT} --samples short_errors.jsonl", r"first_errors: got \[0\], expected one for each of 8 completions"),
     (
         f"{AUDIT} --samples late_errors.jsonl",
@@ -291,7 +299,7 @@ def test_a_full_disk_is_one_line_too(place, monkeypatch, capsys, command):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert status == 1 and len(lines) == 1 and "File too large" in lines[0], lines
-    assert "what is written stays" in lines[0] or "annotate" not in command
+    assert "finished work is kept" in lines[0] or "annotate" not in command
     assert not (place / "scored.jsonl").exists()  # only whole results get their name
 
 

@@ -10,7 +10,11 @@ import rlhf_prm
 
 ROOT = Path(__file__).resolve().parents[1]
 QUOTED = re.findall(r"`([^`\n]+)`", (ROOT / "CONTRIBUTING.md").read_text())
-SOURCES = [path for folder in ("reward", "rlhf_prm", "recipes", "tests") for path in (ROOT / folder).rglob("*.py")]
+SOURCES = [
+    path
+    for folder in ("reward", "rlhf_prm", "recipes", "benchmarks", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+]
 
 
 def test_every_file_it_names_is_there():

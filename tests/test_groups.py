@@ -4,9 +4,7 @@ from tests.conftest import group_of
 
 
 def test_groups_by_name():
-    ranks = (
-        "tests/distributed/test_ranks.py::test_two_ranks_equal_one[cpu_zero3-DistributedType.DEEPSPEED-Y]"
-    )
+    ranks = "tests/distributed/test_ranks.py::test_two_ranks_equal_one[cpu_zero3-DistributedType.DEEPSPEED-Y]"
     assert group_of(ranks) == group_of("tests/distributed/test_rollback.py::test_on_two_ranks[cpu_zero3-X]")
     assert group_of(ranks) != group_of(ranks.replace("zero3", "ddp"))
     assert group_of("tests/toyworld/test_world.py::test_a") == group_of("tests/toyworld/test_sampler.py::test_b[c]")

@@ -1,14 +1,16 @@
 """Other projects' step labels: a row in the shape each data set publishes, what becomes of it, and what is refused.
 
-The texts of the Math-Shepherd row are those of its first published one (GSM8K); the others are in their data sets'
-shapes with short texts.
+``PUBLISHED`` are rows in the shapes of their data sets with short texts, ``published_rows.json`` rows as others wrote
+them, each with its origin.
 """
 
 import json
+from pathlib import Path
 
 import pytest
 
-from rlhf_prm.step_data import read_rows
+from rlhf_prm.statistics import first_error
+from rlhf_prm.step_data import READERS, read_rows
 
 JANET = "Janet pays $40/hour for 3 hours. How much in a year?"
 FIRST, SECOND = "Step 1: She pays 40 * 3 = 120.", "Step 2: That is 120 * 50 = 6000. The answer is: 6000"
@@ -116,8 +118,6 @@ def test_what_cannot_be_read_names_its_line(record, message, tmp_path):
 def test_the_two_readers_of_math_shepherd_agree_on_the_real_file(shared_data):
     """OpenRLHF's copy has the same texts and the signs as a list."""
     records = [json.loads(line) for line in (shared_data / "openr_samples_math-shepherd.jsonl").open()]
-    from rlhf_prm.step_data import READERS
-
     for record in records:
         marks, rest = [], record["label"]
         for piece in record["input"].split("ки")[:-1]:
@@ -125,3 +125,38 @@ def test_the_two_readers_of_math_shepherd_agree_on_the_real_file(shared_data):
             rest = rest[len(piece) + 1 :]
         ((row,), (other,)) = READERS["math-shepherd"](record), READERS["openrlhf"](record | {"value": marks})
         assert {**row, "source": ""} == {**other, "source": ""}
+
+
+PUBLISHED_ROWS = json.loads((Path(__file__).parent / "published_rows.json").read_text())
+FIRST_ERRORS = {  # by source: of every row that its record gives, the number of steps and the first wrong one
+    "trl": [(4, 2)],
+    "math-shepherd": [(5, 4)],
+    "prm800k": [(5, -1)] * 7,  # its last step has seven rated alternatives, one of them neutral
+    "math-aps": [(2, -1)],
+    "rlhflow": [(3, -1)],
+}
+
+
+@pytest.mark.parametrize("source", PUBLISHED_ROWS)
+def test_a_row_as_it_was_published(source, tmp_path):
+    """Verbatim rows of others, with their origin beside them; by eye: how many steps, and where the first error is."""
+    rows = read(tmp_path, PUBLISHED_ROWS[source]["record"])
+    assert [(len(row["completions"]), first_error(row["labels"])) for row in rows] == FIRST_ERRORS[source]
+    assert {row["source"] for row in rows} == {"human" if source == "prm800k" else source}
+    assert all(step == step.strip() and step for row in rows for step in row["completions"])
+
+
+def test_the_texts_of_a_published_row_are_its_own():
+    shepherd = PUBLISHED_ROWS["math-shepherd"]["record"]
+    (row,) = READERS["math-shepherd"](shepherd)
+    assert row["prompt"].endswith("How much more does she spend on piano lessons than clarinet lessons in a year?")
+    assert row["completions"][1] == "Step 2: She spends 40 * 3 = <<40*3=120>>120 on clarinet lessons per week."
+    copied = {"input": shepherd["input"], "value": ["+", "+", "+", "+", "-"]}  # OpenRLHF's copy has the signs as a list
+    (again,) = READERS["openrlhf"](copied)
+    assert {**again, "source": ""} == {**row, "source": ""}
+    (polar,) = READERS["rlhflow"](PUBLISHED_ROWS["rlhflow"]["record"])  # problem and first step are in one turn there
+    assert polar["prompt"].startswith("Convert the point $(0,3)$") and polar["completions"][0].startswith(
+        "In this case"
+    )
+    (tree,) = READERS["math-aps"](PUBLISHED_ROWS["math-aps"]["record"])
+    assert tree["soft_labels"] == [0.9375, 0.625] and tree["prompt"].endswith("find the value of $a + 2b + 3c.$")

@@ -1,17 +1,17 @@
 """Published ways to turn step scores into step advantages, one file each.
 
-A method is a function ``method(rollouts, **keywords) -> (B, K)`` in float32, 0 where masked. To add one: a file of
-20–60 lines here whose docstring has the paragraphs Formula, Use when, Known failure, Baseline and Source, and a line
-in ``METHODS``; or no change here at all and a dotted path (:func:`reward.resolve`). A method that remembers earlier
-batches has an attribute ``initial_memory``, a function that gives named float32 tensors, and is called as
+A method is a function ``method(rollouts, **keywords) -> (B, K)`` in float32, 0 where masked. To add one, write a file
+of 20–60 lines here, whose docstring has the paragraphs Formula, Use when, Known failure, Baseline and Source, and add a
+line to ``METHODS``; or change nothing here and give its dotted path (:func:`reward.resolve`). A method that remembers
+earlier batches has an attribute ``initial_memory``, a function that returns named float32 tensors, and is called as
 ``method(rollouts, memory, **keywords) -> (advantages, memory)``. ``python -m reward.methods`` prints tables of them.
 
-Baseline says whether what is subtracted depends on what the rollout itself does later, which rewards or punishes
-writing on: "unaffected"; "own share" (a mean over all steps of the group, in which a rollout weighs by its length: of
-the order 1/G); or "affected" (as many terms are subtracted as steps are left).
+"Baseline" says whether the baseline depends on what the rollout itself does later, which would reward or punish longer
+rollouts. It is "unaffected"; "own share", if a rollout counts in its own baseline by its number of steps (a bias of the
+order 1/G); or "affected", if the baseline is subtracted once for every remaining step.
 
-Sources are marked [code] read in the authors' code, [paper] in the paper, [2nd] in secondary notes or an abstract,
-[mem] from memory, unconfirmed.
+A source is marked [code] if it was read in the authors' code, [paper] in the paper, [2nd] in secondary notes or an
+abstract, and [mem] if it was written from memory and not confirmed.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""``python -m reward.methods``: the table of methods in Markdown, and that of their baselines."""
+"""``python -m reward.methods`` prints the table of methods and that of their baselines, in Markdown."""
 
 from reward.methods.table import baselines_table, methods_table
 

@@ -13,18 +13,18 @@ def capo(
 ) -> Float[Tensor, "B K"]:
     """The outcome for every token, less a penalty for the tokens of wrong steps, scaled over the group's tokens.
 
-    Formula: A_k = (r_k − mean_t r) / (std_t r + 1e-4) over all tokens of the group, r_k = W·o − w·1[p_k ≤ θ], an
+    Formula: A_k = (r_k − mean_t r) / (std_t r + 1e-4) over all tokens of the group, r_k = W·o − w·1[p_k ≤ θ], where an
     unscored step is not wrong; W = `outcome_weight`, w = `process_weight`, θ = `threshold`
 
     Use when: the scores are a judge's votes on single steps (`--prm judge:MODEL`, form `verdicts`, several votes).
 
-    Known failure: right steps are all alike, so it cannot tell a step that helps from one that says nothing; filler
-    that no judge calls wrong is not penalised. θ = ½ is a majority of the votes; θ = 0, all of them, is the paper's
-    intersection, and with a PRM, which never says 0, leaves the outcome alone.
+    Known failure: all right steps are equal, so a helpful step and filler that no judge calls wrong are treated alike.
+    θ = ½ needs a majority of the votes against a step, θ = 0 all of them (the paper's intersection). A PRM never says
+    exactly 0, so with θ = 0 and a PRM only the outcome is left.
 
     Baseline: own share. One term per token; the mean over all tokens of the group gives long rollouts more weight.
 
-    Source: CAPO, arXiv 2508.02298 [2nd]; that the scaling runs over tokens and not rollouts is this project's reading
+    Source: CAPO, arXiv 2508.02298 [2nd]; scaling over tokens and not over rollouts is this project's reading
     """
     group = rollouts.num_generations
     judged = rollouts.step_mask & ~rollouts.outcome_rewards.isnan()[:, None]
@@ -33,7 +33,7 @@ def capo(
     tokens = torch.where(judged, rollouts.token_counts, 0).float()
     by_group, weights = (values.reshape(len(values) // group, -1) for values in (rewards, tokens))
     total = weights.sum(1, keepdim=True).clamp(min=1)
-    for _ in range(2):  # a rounded mean leaves equal rewards a little apart from it; centred twice they are 0
+    for _ in range(2):  # rounding leaves equal rewards slightly off their mean; centring twice makes them exactly 0
         by_group = by_group - (weights * by_group).sum(1, keepdim=True) / total
     variance = (weights * by_group**2).sum(1, keepdim=True) / (total - 1).clamp(min=1)
     scaled = by_group / (variance.sqrt() + EPSILON) * (weights.sum(1, keepdim=True) > 0)

@@ -1,4 +1,4 @@
-"""Outcome plus the raw score of the step itself."""
+"""The outcome plus the raw score of the step itself."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,14 +11,14 @@ from reward.shaping import raw_scores
 def immediate(rollouts: StepRollouts, *, process_weight: float = 0.5) -> Float[Tensor, "B K"]:
     """A step is credited with its own score and with nothing that comes after it.
 
-    Formula: A_k = A_out + w·p_k: not centred, not normalised, not cumulated; w = `process_weight`
+    Formula: A_k = A_out + w·p_k, neither centred nor normalised nor summed; w = `process_weight`
 
-    Use when: starting out; of the simple forms the one that beat outcome only, in 4 of 5 exploratory toy-world runs.
+    Use when: starting out; it is the simple form that beat outcome only, in 4 of 5 exploratory toy-world runs.
 
-    Known failure: never negative, so it also pays the steps of wrong answers, and a PRM that likes everything
-    flattens the contrast between rollouts; a constant p = 0.75 in its place made the toy policy worse.
+    Known failure: the score is never negative, so it also pays the steps of wrong answers, and a PRM that scores
+    everything high flattens the contrast between rollouts; a constant p = 0.75 made the toy policy worse.
 
-    Baseline: unaffected. One term per step, and nothing is subtracted but the outcome's mean.
+    Baseline: unaffected. One term per step, and only the outcome's mean is subtracted.
 
     Source: exploratory runs of a toy-world prototype; no paper
     """

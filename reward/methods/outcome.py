@@ -1,4 +1,4 @@
-"""Outcome only: what GRPO does without a process reward model."""
+"""Outcome only, which is GRPO without a process reward model."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,8 +14,8 @@ def outcome(rollouts: StepRollouts) -> Float[Tensor, "B K"]:
 
     Use when: always, as the baseline that every other method has to beat.
 
-    Known failure: no signal where all rollouts of a group are right or all wrong; a right answer by a wrong process
-    is rewarded.
+    Known failure: there is no signal where all rollouts of a group are right or all wrong; a right answer reached by a
+    wrong process is rewarded.
 
     Baseline: unaffected. One number per rollout.
 

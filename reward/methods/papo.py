@@ -1,4 +1,4 @@
-"""PAPO: process quality compared among right answers only."""
+"""PAPO: process quality is compared among right answers only."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,15 +9,16 @@ from reward.rollouts import StepRollouts
 
 
 def papo(rollouts: StepRollouts, *, beta: float = 0.5) -> Float[Tensor, "B K"]:
-    """Outcome, plus the mean score normalised among the correct rollouts.
+    """The outcome, plus the mean score normalised among the group's correct rollouts.
 
     Formula: A = A_out + β·A_proc, A_proc = (m − mean m) / (std m + 1e-4) over the group's correct rollouts, m = mean_k
     p_k over the scored steps; 0 for the rest; β = `beta`
 
-    Use when: most groups have several right answers and the way to them matters. With a judge's form `grades` m is its
+    Use when: most groups have several right answers and the way to them matters. With a judge's form `grades`, m is its
     mark for the whole process under a rubric, which is the paper's own form.
 
-    Known failure: silent where no answer, or only one, is right; with β near 1 a right answer can be pushed down.
+    Known failure: it adds nothing where fewer than two answers are right; with β near 1 a right answer can be
+    discouraged.
 
     Baseline: unaffected. One number per rollout.
 

@@ -1,4 +1,4 @@
-"""Potential-based shaping: the process reward model as a value baseline."""
+"""Potential-based shaping, with the process reward model as the potential."""
 
 import torch
 from jaxtyping import Float
@@ -10,15 +10,15 @@ from reward.shaping import last_steps, potential_shaping
 
 
 def potential(rollouts: StepRollouts, *, gamma: float = 1.0, initial: float | None = None) -> Float[Tensor, "B K"]:
-    """Outcome at the last step, shaped by potentials that vanish at the end; rollouts without an outcome get 0.
+    """The outcome at the last step, shaped by potentials that are 0 at the end; a rollout without an outcome gets 0.
 
     Formula: A_k = γ^{K−k}·o + Σ_{j≥k} γ^{j−k}·F_j, F_k = γ·Φ_k − Φ_{k−1}, Φ_k = p_k for k < K, Φ_K = 0,
     Φ_0 = `initial` or mean_g o; with γ = 1: A_k = o − Φ_{k−1}
 
-    Use when: credit per step is wanted without changing which policy is best.
+    Use when: credit per step is wanted without changing which policy is optimal.
 
-    Known failure: no better than the PRM's calibration; scores that are too high push all later steps down, and so
-    does any offset of the outcomes, which only the first step's baseline follows.
+    Known failure: it is no better than the PRM's calibration. Scores that are too high lower the advantage of all later
+    steps, and so do outcomes with an offset, because only the first step's baseline follows the outcomes.
 
     Baseline: unaffected. Φ_{k−1} depends on what came before step k, Φ_0 on the group's outcomes.
 

@@ -1,4 +1,4 @@
-"""PROF: the process reward model chooses which rollouts to learn from."""
+"""PROF: the process reward model selects the rollouts to learn from."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,23 +11,24 @@ from reward.rollouts import StepRollouts
 def prof(
     rollouts: StepRollouts, *, keep: float = 0.5, penalty: float = 10.0, max_steps: int = 30
 ) -> Float[Tensor, "B K"]:
-    """A filter, not a reward: right rollouts with good steps and wrong ones with bad steps are kept.
+    """A filter, not a reward: it keeps right rollouts with good steps and wrong rollouts with bad steps.
 
-    Formula: A = A_out among the kept, 0 for the rest. Kept: of m = `keep`·G rollouts, k₊ correct ones with the highest
-    and k₋ incorrect ones with the lowest consistency, k₊ + k₋ = m, maximising k₊·k₋; consistency =
-    mean_k p_k − λ·1[K ≤ 1 or K ≥ `max_steps`]·v, v = 1 for correct ones and −1 for incorrect ones, λ = `penalty`
+    Formula: A = A_out among the m = `keep`·G kept rollouts of a group, 0 for the rest. The k₊ correct ones with the
+    highest and the k₋ incorrect ones with the lowest consistency are kept, k₊ + k₋ = m, k₊·k₋ as large as possible;
+    consistency = mean_k p_k − λ·1[K ≤ 1 or K ≥ `max_steps`]·v, v = 1 if correct, −1 if incorrect, λ = `penalty`
 
     Use when: groups are large (G ≥ 8); published 7B avg@16: GRPO 49.9, naive blend 47.3, PROF 51.7.
 
-    Known failure: throws rollouts away, so it needs more of them; groups that are all right or all wrong stay silent.
+    Known failure: it discards rollouts, so it needs more of them; a group that is all right or all wrong gives no
+    signal.
 
     Baseline: unaffected. One number per rollout.
 
     Source: PROF, arXiv 2509.03403 [code]
 
-    m is rounded half up; the odd one of an odd m goes to the correct ones. Where one side is short the other fills up,
-    and where fewer than m are scorable all of them are kept; m < 2 leaves no signal. Equal consistencies are kept in
-    the order of the rows.
+    m is rounded half up, and if m is odd, k₊ is the larger one. If one side has too few rollouts, the other fills up;
+    if fewer than m are scorable, all of them are kept; m < 2 leaves no signal. Ties are resolved by the order of the
+    rows.
 
     Raises:
         ValueError: ``keep`` is not in (0, 1].

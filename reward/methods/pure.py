@@ -21,25 +21,25 @@ BASELINES = ("token", "step", "return", "none")
 def pure(
     rollouts: StepRollouts, *, temperature: float = 0.1, baseline: str = "token", outcome_weight: float = 1.0
 ) -> Float[Tensor, "B K"]:
-    """The worst step decides: rewards weighted by a softmax of −q, so that their sum is a soft minimum.
+    """The worst step decides: the scores q are weighted by softmax(−q/τ), so that their sum is a soft minimum.
 
     Formula: A_k = Σ_{j≥k} (r_j − b·n_j) + c·(o − LOO(o)), r = q·softmax(−q/τ), q = 2p − 1, R = Σ_k r_k,
-    b = Σ_others R / Σ_others T, n_j the tokens of step j, T of the rollout; with `baseline="return"` Σ_{j≥k} r_j
-    less its LOO in place of the sum; c = `outcome_weight`
+    b = Σ_others R / Σ_others T, n_j the tokens of step j, T those of the rollout; with `baseline="return"`, Σ_{j≥k} r_j
+    less its LOO replaces the sum; c = `outcome_weight`, τ = `temperature`
 
     Use when: the PRM is trusted to find the worst step; with the outcome, as published.
 
-    Known failure: without an outcome term it ends in one giant step, chit-chat or repetition (within 5 updates).
+    Known failure: without an outcome term it ends in one giant step, chatter or repetition (within 5 updates).
     `baseline="step"` (b = LOO(R/K), charged per step) is hackable: rollouts avoid separators.
 
     Baseline: affected. b is charged for every further token or step, and is a bonus where b < 0; unaffected with
     `baseline="return"` or "none". The outcome's term is unaffected.
 
-    Source: PURE, arXiv 2504.15275 [code], but for the tokens: by default the authors' code gives every step's separator
-    token and the final token no advantage; here they take their step's, as with every method
+    Source: PURE, arXiv 2504.15275 [code], with one difference: the authors' code by default gives separator tokens and
+    the final token no advantage; here they take their step's, as with every method
 
     Raises:
-        ValueError: unknown ``baseline``, or ``temperature`` ≤ 0.
+        ValueError: ``baseline`` is unknown, or ``temperature`` ≤ 0.
     """
     if baseline not in BASELINES:
         raise ValueError(f"baseline: got {baseline!r}, expected one of {', '.join(BASELINES)}")

@@ -10,14 +10,14 @@ from reward.shaping import centered_scores
 
 
 def pure_strict(rollouts: StepRollouts, *, outcome_weight: float = 1.0) -> Float[Tensor, "B K"]:
-    """The return of a step is the worst score still to come.
+    """The return of a step is the lowest score from it on.
 
     Formula: A_k = G_k − LOO(Σ_k n_k·G_k / T) + c·(o − LOO(o)), G_k = min_{j≥k} q_j, q = 2p − 1, n_k the tokens of
-    step k, T of the rollout; c = `outcome_weight`
+    step k, T those of the rollout; c = `outcome_weight`
 
     Use when: as `pure`, without its temperature; steps after the worst one keep their own credit.
 
-    Known failure: one noisy low score sets the return of everything before it.
+    Known failure: one noisy low score sets the return of every step before it.
 
     Baseline: unaffected. One fixed term, from the other rollouts.
 

@@ -1,4 +1,4 @@
-"""The table of methods, read from their docstrings and signatures."""
+"""The tables of methods, made from their docstrings and signatures."""
 
 import inspect
 import re
@@ -28,10 +28,10 @@ def sections(method: Method) -> dict[str, str]:
 
 
 def baseline_bias(method: Method) -> tuple[str, str]:
-    """Whether the method's baseline depends on what the rollout does later: one of ``BIASES``, and why.
+    """Whether the method's baseline depends on what the rollout does later: one of ``BIASES``, and the reason.
 
     Raises:
-        ValueError: the paragraph Baseline begins with something else.
+        ValueError: the paragraph Baseline does not begin with one of ``BIASES`` and a reason.
     """
     bias, _, why = sections(method)["Baseline"].partition(". ")
     if bias not in BIASES or not why:
@@ -40,7 +40,7 @@ def baseline_bias(method: Method) -> tuple[str, str]:
 
 
 def baselines_table() -> str:
-    """A Markdown table: whose baseline depends on when a rollout ends, step methods first and then token methods."""
+    """A Markdown table of each method's baseline: step methods first, then token methods."""
     lines = ["| method | baseline | why |", "|---|---|---|"]
     for name, method in (METHODS | TOKEN_METHODS).items():
         bias, why = baseline_bias(method)
@@ -49,7 +49,7 @@ def baselines_table() -> str:
 
 
 def keywords(method: Method) -> str:
-    """Keywords and their defaults, as in a call."""
+    """The method's keywords and their defaults, written as in a call."""
     parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
     return ", ".join(f"{p.name}={p.default!r}" for p in parameters)
 

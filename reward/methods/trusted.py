@@ -1,4 +1,4 @@
-"""The outcome plus what steps lose by scoring below a threshold, as far as the scores can be trusted."""
+"""The outcome, less what steps score below a threshold, weighted by how far the scores can be trusted."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,19 +20,19 @@ def trusted(
     caution: float = 1.0,
     window: float = 512.0,
 ) -> tuple[Float[Tensor, "B K"], Approval]:
-    """Only doubt counts, as in `clip_delta`, times a trust that the scores earn and can lose while the policy trains.
+    """Only scores below a threshold count, as in `clip_delta`, times a trust that is measured while the policy trains.
 
     Formula: A_k = A_out + w·τ·(c_k − mean of c over all steps of the group), c_k = min(p_k − η, 0);
     τ = min(1, s·max(0, lift)), lift = (q − z·se − b) / (1 − b), b = the share of right rollouts, q ± se = that among
-    rollouts with all p_k > η, over the last verified rollouts; w = `process_weight`, η = `threshold`, s = `slope`,
-    z = `caution`, `window` rollouts
+    rollouts with all p_k > η, over about the last `window` verified rollouts; w = `process_weight`, η = `threshold`,
+    s = `slope`, z = `caution`
 
-    Use when: nobody knows how good the PRM is: a PRM whose approval says nothing about the answer gets no weight.
+    Use when: the quality of the PRM is unknown: a PRM whose approval says nothing about the answer gets no weight.
 
-    Known failure: trust is about whole rollouts of the present policy. A line that is right and of no use, or about
-    which the PRM is always mistaken, is not seen until it costs answers; with few verified prompts such errors win. A
-    PRM with no score above η approves nothing and is never trusted: calibrate it. A policy that is never right earns
-    the PRM no trust: it needs another method for its start.
+    Known failure: trust is measured on whole rollouts of the present policy. A step that is right but useless, or one
+    that the PRM always misjudges, is not noticed until it costs answers; with few verified prompts such errors win. A
+    PRM with no score above η approves nothing and is never trusted: calibrate it. A policy that is never right gives
+    the PRM no trust: begin its training with another method.
 
     Baseline: own share. One term per step; the mean over all steps of the group gives long rollouts more weight.
 
@@ -49,4 +49,4 @@ def trusted(
     return outcome(rollouts) + process_weight * trust * credit, memory
 
 
-trusted.initial_memory = initial_approval  # type: ignore[attr-defined]  # how a method says that it remembers
+trusted.initial_memory = initial_approval  # type: ignore[attr-defined]  # this attribute marks a method with a memory

@@ -1,4 +1,4 @@
-"""VeriGate: the process reward model speaks only where the verifier is silent on failure."""
+"""VeriGate: the process reward model counts only in groups without a right answer."""
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from reward.shaping import raw_scores
 
 
 def verigate(rollouts: StepRollouts) -> Float[Tensor, "B K"]:
-    """The outcome decides in mixed groups; all-wrong groups learn from the scores; all-right ones rest.
+    """Mixed groups learn from the outcome, all-wrong groups from the scores, and all-right groups get 0.
 
     Formula: mixed group: A = A_out; all wrong: A_k = Σ_{j≥k} p_j, normalised over all steps of the group; all right: 0
 

@@ -1,4 +1,4 @@
-"""VinePPO: what each step did to the value, with the value of a prefix from Monte-Carlo completions."""
+"""VinePPO: a step's advantage is the change of value, which Monte Carlo completions of the prefix estimate."""
 
 import torch
 from jaxtyping import Float
@@ -10,15 +10,15 @@ from reward.shaping import last_steps, raw_scores
 
 
 def vine(rollouts: StepRollouts) -> Float[Tensor, "B K"]:
-    """A step is credited with the change of the chance to end right; the last one with the outcome it led to.
+    """A step is credited with the change in the chance of a right answer; the last step ends in the outcome itself.
 
     Formula: A_k = V_k − V_{k−1} for k < K, A_K = o − V_{K−1}; V_k = p_k, V_0 = LOO(o); Σ_k A_k = o − LOO(o)
 
-    Use when: the scores are live Monte-Carlo values of the policy that is trained (`prm: vine`), or estimate them well.
+    Use when: the scores are live Monte Carlo values of the policy that is trained (`prm: vine`), or estimate them well.
 
-    Known failure: a score that is no value (a judgement of the step) makes right steps look like progress again and
-    again; with few completions per prefix the differences are mostly noise; what is paid besides the verdict (a format
-    reward) stands at the last step and in V_0 only, as the scores know nothing of it.
+    Known failure: a score that judges the step instead of estimating a value makes its differences meaningless; with
+    few completions per prefix the differences are mostly noise; a reward besides the verdict (a format reward) enters
+    at the last step and in V_0 only, because the scores do not include it.
 
     Baseline: unaffected. V_{k−1} depends on what came before step k.
 

@@ -1,4 +1,4 @@
-"""VPPO: wrong answers keep their good beginning."""
+"""VPPO: a wrong rollout keeps part of the reward for the steps before its first error."""
 
 import torch
 from jaxtyping import Float
@@ -9,17 +9,17 @@ from reward.rollouts import StepRollouts
 
 
 def vppo(rollouts: StepRollouts, *, threshold: float = 0.8, alpha: float = 0.5) -> Float[Tensor, "B K"]:
-    """The PRM only finds the first error; what comes before it in a wrong rollout earns part of the outcome.
+    """The PRM only locates the first error; the steps before it in a wrong rollout earn part of the outcome.
 
-    Formula: A_k = a_k − mean_g (mean over tokens of a), no std; correct: a = 1; incorrect: a = α before the first step
-    with p < θ, 0 from it on (α throughout if there is none); θ = `threshold`, α = `alpha`
+    Formula: A_k = a_k − mean_g (mean over tokens of a), without a std; correct: a = 1; incorrect: a = α before the
+    first step with p < θ, 0 from it on (α throughout if there is none); θ = `threshold`, α = `alpha`
 
     Use when: the PRM finds first errors well (ProcessBench) though its scores are rough; published 4B avg@16:
     GRPO 33.7, mixed 31.8, VPPO 35.4.
 
-    Known failure: a PRM that sees no error pays α for the whole wrong rollout.
+    Known failure: where the PRM sees no error, the whole wrong rollout earns α.
 
-    Baseline: unaffected. One fixed term, the mean over the group of a number per rollout.
+    Baseline: unaffected. One fixed term, the group's mean of one number per rollout.
 
     Source: VPPO, arXiv 2601.18984 [2nd]
     """

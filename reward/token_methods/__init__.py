@@ -1,12 +1,12 @@
-"""Methods that read token scores and give token advantages, one file each.
+"""Methods that turn token scores into token advantages, one file each.
 
 A token method is a function ``method(rollouts, **keywords) -> (B, T)`` in float32, 0 where there is no token, with an
-attribute ``per_token = True``. ``rollouts.token_scores`` is (B, T): what a scorer says of every token of the policy (a
-log-ratio of two models, mostly), aligned with the policy's own ids. Docstrings and memories are as in
-``reward.methods``; to add a method: a file here and a line in ``TOKEN_METHODS``, or a dotted path.
+attribute ``per_token = True``. ``rollouts.token_scores`` is (B, T): one score for each of the policy's tokens, mostly a
+log-ratio of two models, aligned with the policy's own ids. Docstrings and memories are as in ``reward.methods``. To add
+a method, write a file here and add a line to ``TOKEN_METHODS``, or give a dotted path.
 
-Every method of ``reward.methods`` serves a token scorer too: its step score is σ(Σ of the token scores up to the end of
-the step), the probability that goes with a log-ratio as log-odds.
+Every method of ``reward.methods`` works with a token scorer too: the step score is then σ(Σ of the token scores up to
+the end of the step), which reads the summed log-ratio as log-odds.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""On-policy distillation beside the verifier: what a teacher thinks of every token the student wrote."""
+"""On-policy distillation beside the verifier: a teacher scores every token that the student wrote."""
 
 from typing import Any
 
@@ -19,24 +19,25 @@ def distil(
     method: str = "outcome",
     method_kwargs: dict[str, Any] | None = None,
 ) -> Float[Tensor, "B T"]:
-    """A token is credited with how much likelier the teacher finds it than the student that wrote it.
+    """A token is credited with how much more likely it is under the teacher than under the student that wrote it.
 
     Formula: A_t = A_method + λ·clip(d_t, ±c), d_t = log π_T(y_t) − log π(y_t) = the token score; λ = `teacher_weight`,
     c = `clip`, A_method the step's advantage by `method`
 
     Use when: there is a teacher with the student's tokenizer that solves what the student does not (`prm: teacher:…`).
 
-    Known failure: the student becomes the teacher, its errors included, whatever the verifier says; without a clip one
-    token that the teacher holds impossible outweighs the rest of the batch; a teacher of another format teaches that.
+    Known failure: the student comes to imitate the teacher, errors included, whatever the verifier says; without a clip
+    one token that is impossible under the teacher outweighs the rest of the batch; a teacher that writes another format
+    teaches that format.
 
-    Baseline: unaffected. Nothing is subtracted from a token's term; beside it stands `method`, with its own baseline.
+    Baseline: unaffected. Nothing is subtracted from the teacher's term; A_method has the baseline of `method`.
 
     Source: on-policy distillation (tinker-cookbook, slime, NeMo-RL) [code]; λ = 1 there, the clip is this project's
 
     Raises:
-        ValueError: no token scores, ``clip`` not above 0, a method that remembers earlier batches.
+        ValueError: there are no token scores, ``clip`` is not above 0, or ``method`` remembers earlier batches.
     """
-    from reward.methods import METHODS  # here, as methods may name each other
+    from reward.methods import METHODS  # not at the top: modules of methods may import each other
 
     if not clip > 0:
         raise ValueError(f"clip: got {clip}, expected a log-ratio above 0")

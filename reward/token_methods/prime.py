@@ -19,24 +19,24 @@ def prime(
     keep_from: float = 0.0,
     keep_to: float = 1.0,
 ) -> Float[Tensor, "B T"]:
-    """A token is credited with all implicit rewards that follow it and with the outcome, against the other rollouts.
+    """A token is credited with its own and all later implicit rewards and with the outcome, less those of the others.
 
     Formula: A = whiten(Σ_{s≥t} w·r'_s + v·(o − LOO(o))), r'_t = r_t·G/(G−1) − Σ_group m_j/(G−1), m = token mean of r;
     r = the token score, divided by its largest |Σ_{s≥t} r_s| with `batch_norm`, 0 at the last token with `drop_last`;
     w, v = `process_weight`, `outcome_weight`
 
-    Use when: the scorer is an implicit PRM that learns along (`prm: implicit`), as published.
+    Use when: the scorer is an implicit PRM that is trained along with the policy (`prm: implicit`), as published.
 
-    Known failure: the process baseline is charged once for every token that is left, so length costs or pays (as with
+    Known failure: the process baseline is charged once for every remaining token, so length costs or pays (as with
     `grpo_ps`); with `batch_norm` one rollout sets the scale of all.
 
-    Baseline: affected. m is charged for every token that is left.
+    Baseline: affected. m is charged for every remaining token.
 
-    Source: PRIME, arXiv 2502.01456 [code: verl-recipe prime/]; its own repository keeps the last token
-    (`drop_last=False`). Both train on groups with a share of right answers from .2 to .8 only (`keep_from`, `keep_to`)
+    Source: PRIME, arXiv 2502.01456 [code: verl-recipe prime/]; the authors' own repository keeps the last token
+    (`drop_last=False`). Both train only on groups with a share of right answers from .2 to .8 (`keep_from`, `keep_to`)
 
     Raises:
-        ValueError: no token scores, or one rollout per prompt.
+        ValueError: there are no token scores, or only one rollout per prompt.
     """
     group = rollouts.num_generations
     if group < 2:
@@ -56,7 +56,7 @@ def prime(
 
 
 def _kept(rollouts: StepRollouts, low: float, high: float) -> Tensor:
-    """Rollouts of groups whose share of right answers, among those that could be judged, lies in [low, high]."""
+    """Rollouts of groups whose share of right answers, among the scorable ones, lies in [low, high]."""
     if (low, high) == (0.0, 1.0):
         return torch.ones_like(rollouts.scorable)
     by_group = rollouts.scorable.reshape(-1, rollouts.num_generations).sum(1).clamp(min=1)

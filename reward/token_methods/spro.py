@@ -1,4 +1,4 @@
-"""SPRO: the policy's own log-ratio to its start as a process reward, against the other rollouts at the same token."""
+"""SPRO: the log-ratio of the policy to its reference is the process reward, compared at equal token positions."""
 
 import torch
 from jaxtyping import Float
@@ -10,23 +10,23 @@ from reward.rollouts import StepRollouts
 
 
 def spro(rollouts: StepRollouts, *, beta: float = 0.05) -> Float[Tensor, "B T"]:
-    """A token is credited with the cumulated implicit reward so far, less that of the group at the same token.
+    """A token is credited with the cumulative implicit reward so far, less the group's mean at the same position.
 
     Formula: A_t = A_out + R_t − mean of R_t over the group's rollouts that have a token t, R_t = β·Σ_{s≤t} d_s,
     d = log π/π_ref = the token score
 
-    Use when: there is no PRM and no teacher: the policy against its reference (`prm: self`).
+    Use when: there is neither a PRM nor a teacher; the policy is compared with its reference (`prm: self`).
 
     Known failure: rollouts are compared at equal token positions, where they may be at different places of the
-    solution; the log-ratio is 0 at the first update, and what it rewards is what the policy already does more often.
+    solution; the log-ratio is 0 at the first update, and later rewards what the policy already does more often.
 
-    Baseline: unaffected. The cumulated reward so far against one mean, over the rollouts that have one, whatever this
-    one writes later.
+    Baseline: unaffected. The cumulative reward so far is compared with one mean over the rollouts that have this token,
+    whatever this rollout writes later.
 
     Source: SPRO, arXiv 2507.01551 [2nd]; β is not stated there
 
     Raises:
-        ValueError: no token scores.
+        ValueError: there are no token scores.
     """
     mask, group = rollouts.token_mask, rollouts.num_generations
     scores = torch.where(mask, rollouts.required_token_scores.float(), 0)

@@ -1,4 +1,4 @@
-"""The outcome plus what a step's token scores sum to above the other rollouts, as far as they can be trusted."""
+"""The outcome, plus the step's sum of token scores relative to the other rollouts, as far as it can be trusted."""
 
 import torch
 from jaxtyping import Float
@@ -20,23 +20,23 @@ def trusted_tokens(
     window: float = 512.0,
     scale: float = 0.3,
 ) -> tuple[Float[Tensor, "B T"], Trust]:
-    """A step is credited with its token scores' sum against the others' at that place, by a trust that is earned.
+    """A step is credited with its sum of token scores less the others' at the same step, times a measured trust.
 
     Formula: A_t = A_out + w·τ·c_k·(s/σ), v_k = Σ_{t in step k} token score, c_k = v_k − (mean of v at step k over the
     group's other rollouts), σ = the root mean square of c in this batch; τ as in `trusted`, for Σ_k c_k; w =
     `process_weight`, s = `scale`
 
-    Use when: token scores of any scale are to be used like the step scores of a PRM: bounded, centred, and only as far
-    as they go along with the verified outcome.
+    Use when: token scores of any scale are to be used like the step scores of a PRM: on a fixed scale, centred, and
+    only as far as they correlate with the verified outcome.
 
     Known failure: as `trusted`; longer steps have larger sums.
 
-    Baseline: unaffected. One term per step, against the other rollouts' at the same step.
+    Baseline: unaffected. One term per step, less the mean of the other rollouts at the same step.
 
-    Source: this project; s is about the spread of a PRM's centred scores
+    Source: this project; the default of s is about the spread of a PRM's centred scores
 
     Raises:
-        ValueError: no token scores, a number below 0.
+        ValueError: there are no token scores, or a setting is below 0.
     """
     for name, value in (("slope", slope), ("caution", caution), ("scale", scale)):
         if value < 0:

@@ -1,4 +1,4 @@
-"""Is the final answer right? ``MathVerifier`` gives a verdict per completion from a pool of killable workers."""
+"""Decides whether final answers are right. ``MathVerifier`` gives one verdict per completion."""
 
 from reward.verifier.verifier import (
     GIB,

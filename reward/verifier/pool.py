@@ -1,4 +1,7 @@
-"""A pool of killable worker processes: one hung, dead or memory-hungry item costs that item and nothing else."""
+"""A pool of worker processes that can be killed: an item that hangs, crashes or needs too much memory affects no other.
+
+A separate process, the nursery, forks the workers (see ``worker.py``).
+"""
 
 import json
 import os
@@ -23,7 +26,7 @@ BOOTSTRAP = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an item ended: ``state`` is "done" (``value``: the result), "error" (it raised), "timeout" or "died"."""
+    """How an item ended: ``state`` is "done" (``value``: the result), "error" (``value``: which), "timeout", "died"."""
 
     state: str
     value: str | None
@@ -35,7 +38,7 @@ class PoolSettings:
     target: str  # "module:function", imported in the nursery; takes strings, returns a string
     deadline: float  # seconds per item
     memory_limit: int  # bytes of address space per worker
-    attempts: int = 2  # an item whose worker died (not: hung) is tried once more on a fresh one
+    attempts: int = 2  # an item whose worker died (not one that hung) is tried once more, on a fresh worker
 
 
 @dataclass
@@ -51,11 +54,11 @@ Jobs = queue.SimpleQueue[_Job | None]  # None: stop
 class _Worker:
     pid: int
     connection: Connection
-    nursery: "subprocess.Popen[bytes]"  # the one that forked it, and in which alone its id means it
+    nursery: "subprocess.Popen[bytes]"  # the process that forked it; only there is ``pid`` sure to mean this worker
 
 
 class _Nursery:
-    """The trainer's handle on the nursery process: starts it, asks it for workers, replaces it when it dies."""
+    """The trainer's handle on the nursery process: it starts it, asks it for workers and replaces it when it dies."""
 
     def __init__(self, settings: PoolSettings):
         self.settings = settings
@@ -68,7 +71,7 @@ class _Nursery:
         """A fresh worker.
 
         Raises:
-            RuntimeError: the nursery does not start, so no answer can be verified at all.
+            RuntimeError: the nursery does not start, so no answer can be verified.
         """
         with self.lock:
             for attempt in (1, 2):
@@ -86,7 +89,7 @@ class _Nursery:
             raise AssertionError("unreachable")
 
     def kill(self, worker: _Worker) -> None:
-        """End a worker. Its id cannot have gone to another process: the nursery reaps it only when told to."""
+        """End a worker. Its id cannot belong to another process yet: the nursery reaps it only when asked to."""
         worker.connection.close()
         with self.lock:
             if worker.nursery is not self.process or self.control is None:
@@ -136,7 +139,7 @@ class _Nursery:
         self._read(len(b"ready"))
 
     def _read(self, size: int) -> bytes:
-        assert self.control is not None  # asked for after _start only
+        assert self.control is not None  # only called after _start
         data = b""
         while len(data) < size:
             part = self.control.recv(size - len(data))
@@ -156,7 +159,7 @@ class _Nursery:
 
 
 def _attempt(worker: _Worker, job: _Job, deadline: float) -> tuple[Outcome, bool]:
-    """Run a job on a worker. Returns the outcome and whether the worker can go on."""
+    """Run a job on a worker. Returns the outcome and whether the worker can take another job."""
     start = time.perf_counter()
     try:
         worker.connection.send_bytes(json.dumps(job.arguments).encode())
@@ -170,12 +173,12 @@ def _attempt(worker: _Worker, job: _Job, deadline: float) -> tuple[Outcome, bool
 
 
 def _serve(nursery: _Nursery, jobs: Jobs) -> None:
-    """The thread behind one worker: hands it jobs one by one and replaces it when it is lost."""
+    """The thread behind one worker: it gives it jobs one by one and replaces it when it is lost."""
     worker = None
     settings = nursery.settings
     while True:
         try:
-            worker = worker or nursery.worker()  # before the first job comes: the pool is warm by then
+            worker = worker or nursery.worker()  # started before the first job, so that the job need not wait for it
         except RuntimeError as error:
             failure = error
         job = jobs.get()
@@ -205,9 +208,10 @@ def _shut_down(nursery: _Nursery, jobs: Jobs, threads: int) -> None:
 
 
 class WorkerPool:
-    """``workers`` processes that run ``settings.target`` on strings, each item under a deadline and a memory cap.
+    """``workers`` processes that run ``settings.target`` on strings, each item under a deadline and a memory limit.
 
-    Starts in the background at construction. Linux and macOS (it forks). Safe to use from any thread.
+    The processes start in the background at construction. The pool forks, so it needs Linux or macOS. It may be used
+    from any thread.
     """
 
     def __init__(self, workers: int, settings: PoolSettings):

@@ -1,4 +1,4 @@
-"""MathVerifier: a verdict per completion from a pool of killable workers. Never hangs, never runs in the trainer."""
+"""MathVerifier gives one verdict per completion. Comparisons run in worker processes with a deadline."""
 
 import asyncio
 import logging
@@ -24,13 +24,14 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier says of one completion.
+    """A verifier's verdict on one completion.
 
     Attributes:
-        reward: 1.0 or 0.0 (a setting for timeout and crashed); None where the gold is bad: TRL leaves the row out.
+        reward: 1.0 or 0.0 (a setting for timeout and crashed); None if the gold answer cannot be used: TRL then leaves
+            the row out.
         status: one of `STATUSES`.
         answer: the final answer as the completion wrote it, or None.
-        seconds: spent on comparing it; 0 for a repeated answer.
+        seconds: how long its comparison took (a repeated answer has the time of the first); 0 if it needed no worker.
     """
 
     reward: float | None
@@ -41,7 +42,7 @@ class Verdict:
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Anything that gives verdicts: hand your own to a trainer by its dotted path."""
+    """Anything that gives verdicts. To use your own, give a trainer its dotted path."""
 
     def verify(self, completions: list[str], solutions: list[str | None]) -> list[Verdict]:
         """One verdict per completion, in order."""
@@ -49,14 +50,14 @@ class Verifier(Protocol):
 
 
 class PendingVerdicts:
-    """Verdicts on their way: do other work, then call `result` (or ``await`` this object)."""
+    """Verdicts that are being computed: do other work, then call `result` (or ``await`` this object)."""
 
     def __init__(self, parts: Sequence["Verdict | tuple[str, Future[Outcome]]"], pay: Mapping[str, float | None]):
         self._parts = parts
         self._pay = pay
 
     def result(self) -> list[Verdict]:
-        """Wait for what is left and return the verdicts, in the order of the completions."""
+        """Wait for the missing ones and return all verdicts, in the order of the completions."""
         return [part if isinstance(part, Verdict) else self._verdict(*part) for part in self._parts]
 
     def __await__(self) -> Generator[Any, None, list[Verdict]]:
@@ -72,7 +73,7 @@ class PendingVerdicts:
 
 
 def default_workers() -> int:
-    """Cores of this machine shared between the ranks on it (``LOCAL_WORLD_SIZE``), at least 1 and at most 8."""
+    """The cores of this machine divided by the ranks on it (``LOCAL_WORLD_SIZE``), at least 1 and at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
@@ -81,16 +82,16 @@ class MathVerifier:
     """Compares final answers with gold answers in worker processes.
 
     Args:
-        workers: processes; default: the cores of the machine shared between its ranks.
-        deadline: seconds an answer may take before its worker is killed and it counts as ``timeout``.
+        workers: the number of processes; default: the machine's cores divided by its ranks.
+        deadline: seconds after which a worker is killed and its answer counts as ``timeout``.
         memory_limit: bytes of address space per worker; an answer that needs more counts as ``crashed``.
-        timeout_reward, crash_reward: what those two pay; None leaves the row out.
-        cache_size: distinct (answer, gold) pairs remembered.
-        in_thought: completions begin inside a thought, as the chat template opens ``<think>``: one without ``</think>``
-            has no answer. None = as whoever knows the prompts says (the trainers do); nobody said it, they do not.
+        timeout_reward, crash_reward: the rewards of those two statuses; None leaves the row out.
+        cache_size: how many distinct (answer, gold) pairs are remembered.
+        in_thought: whether completions begin inside a thought because the chat template opens ``<think>``; then one
+            without ``</think>`` has no answer. None: the trainers set it from the prompts; otherwise it is False.
 
     Raises:
-        ValueError: a setting out of its range.
+        ValueError: a setting is out of its range.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class MathVerifier:
         """One verdict per completion, in order; blocks until all are there.
 
         Raises:
-            ValueError: not as many solutions as completions.
+            ValueError: the numbers of completions and solutions differ.
         """
         return self.submit(completions, solutions).result()
 
@@ -136,7 +137,7 @@ class MathVerifier:
         """Start verifying and return at once; call ``.result()`` on what comes back."""
         if len(completions) != len(solutions):
             raise ValueError(
-                f"got {len(completions)} completions and {len(solutions)} solutions: one solution for each"
+                f"got {len(completions)} completions and {len(solutions)} solutions, expected one solution for each"
             )
         if self._pool.closed:
             raise RuntimeError("this verifier is closed: make a new one")
@@ -148,7 +149,7 @@ class MathVerifier:
         return PendingVerdicts(parts, self._pay)
 
     def close(self) -> None:
-        """End the worker processes. Also done at exit, when this object is collected, and when this process dies."""
+        """End the worker processes. Also done at exit, when this object is collected, and if this process dies."""
         self._pool.close()
 
     def __enter__(self) -> "MathVerifier":
@@ -178,7 +179,7 @@ class MathVerifier:
         return extracted.text, self._compared(extracted.text, gold)
 
     def _compared(self, answer: str, gold: str) -> "Future[Outcome]":
-        """The outcome of one comparison: remembered, under way, or started now."""
+        """The outcome of one comparison, which may be cached, running, or started now."""
         key = (answer, gold)
         with self._lock:
             known = self._cache.get(key)
@@ -194,7 +195,7 @@ class MathVerifier:
         return future
 
     def _settle(self, key: tuple[str, str], done: "Future[Outcome]") -> None:
-        """Forget what a retry may change."""
+        """Drop outcomes from the cache that another attempt may change."""
         if done.cancelled() or done.exception() is not None or done.result().state == "died":
             with self._lock:
                 self._cache.pop(key, None)

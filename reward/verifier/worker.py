@@ -1,8 +1,8 @@
 """What runs in the verifier's child processes: a nursery that imports the maths once, and the workers it forks.
 
-The nursery is a fresh interpreter, started with fork + exec: it holds neither the trainer's memory nor its CUDA context
-and does not import the trainer's `__main__` (which the start methods of `multiprocessing` do, torch and all). It has
-one thread, so forking it is safe, takes milliseconds, and the workers share the pages of its imports.
+The nursery is a fresh interpreter, started with fork + exec. It holds neither the trainer's memory nor its CUDA context
+and does not import the trainer's `__main__`, which the start methods of `multiprocessing` would do, with torch. It has
+one thread, so forking it is safe; a fork takes milliseconds, and the workers share the memory of its imports.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when ``parent`` dies; where it cannot (macOS), let a thread watch for it."""
+    """Have the kernel kill this process when ``parent`` dies; on macOS, which cannot, a thread watches for it."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
@@ -43,7 +43,7 @@ def _exit_when_orphaned(parent: int) -> None:
 
 
 def limit_resources(memory_limit: int) -> None:
-    """Cap the address space, make no core dumps, and offer this process to the OOM killer before the trainer."""
+    """Limit the address space, disable core dumps, and have the OOM killer choose this process before the trainer."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(ValueError, OSError):  # macOS refuses an address-space limit
         resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
@@ -58,7 +58,7 @@ def peak_memory() -> int:
 
 
 def serve(target: Callable[..., str], connection: Connection, memory_limit: int) -> None:
-    """Answer one request after the other; leave (to be replaced) after one that took half of the memory limit."""
+    """Answer requests one by one; exit (to be replaced) after one that took more than half of the memory limit."""
     while True:
         try:
             request = json.loads(connection.recv_bytes())
@@ -92,7 +92,7 @@ def _fork_worker(target: Callable[..., str], control: socket.socket, descriptor:
 
 
 def nursery(target_name: str, control: socket.socket, parent: int, memory_limit: int) -> None:
-    """Import ``module:function``, say so, then fork and reap workers as the trainer asks, until the trainer is gone."""
+    """Import ``module:function``, report it, then fork and reap workers on request until the trainer is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
     module, _, function = target_name.partition(":")
     target = getattr(importlib.import_module(module), function)

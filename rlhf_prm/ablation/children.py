@@ -1,4 +1,4 @@
-"""Two ways to start a cell: by a command of one's own, or as a fork of a process that has imported the recipe."""
+"""Two ways to start a cell: by a launcher's command, or as a fork of a process that has imported the recipe."""
 
 import os
 import runpy
@@ -28,7 +28,7 @@ Start = Callable[[Mapping[str, Any], Any], Child]  # (values for the launcher, f
 
 
 def launched(config: AblationConfig) -> Start:
-    """By the launcher's command."""
+    """Start cells by the launcher's command."""
 
     def start(values: Mapping[str, Any], log: Any) -> Child:
         values = {"python": sys.executable, "recipe": config.recipe, **values}
@@ -49,9 +49,9 @@ def launched(config: AblationConfig) -> Start:
 
 
 def forked(recipe: str, parallel: int = 1) -> Start:
-    """As forks of this process, which first runs the recipe's top level (its imports) without its main.
+    """Start cells as forks of this process, which first runs the recipe's top level (its imports) without its main.
 
-    Each of the ``parallel`` cells gets its share of torch's threads; they would fight for the cores otherwise.
+    Each of the ``parallel`` cells gets its share of torch's threads, so that they do not compete for the cores.
     """
     runpy.run_path(recipe, run_name="recipe")
 

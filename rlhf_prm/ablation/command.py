@@ -7,11 +7,11 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="the ablation's YAML")
     parser.add_argument("--retry", action="store_true", help="run failed cells again")
-    parser.add_argument("--table-only", action="store_true", help="run nothing: tables and page of what is there")
+    parser.add_argument("--table-only", action="store_true", help="run nothing; write tables and page of finished runs")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run, write, print the table and where it lies."""
+    """Run the cells, write the tables and the page, and print the table and its path."""
     from rlhf_prm.ablation.config import load_config
     from rlhf_prm.ablation.launch import cell_runs, run_cells
     from rlhf_prm.ablation.markdown import markdown

@@ -1,4 +1,4 @@
-"""An ablation's YAML: a grid over the arguments of a recipe, and what every cell is compared with."""
+"""An ablation's YAML: a grid over the arguments of a recipe, and the cell that each is compared with."""
 
 import copy
 import itertools
@@ -14,14 +14,14 @@ Overrides = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid: ``labels`` says which (axis → label), ``arguments`` what the recipe is given for it."""
+    """One point of the grid: ``labels`` (axis → label) names it, ``arguments`` are the recipe's."""
 
     labels: tuple[tuple[str, str], ...]
     arguments: Overrides
 
     @property
     def name(self) -> str:
-        """Readable and fit for a folder's name."""
+        """A readable name that can be a folder's name."""
         return ",".join(f"{axis}={label}" for axis, label in self.labels).replace("/", "_")
 
 
@@ -37,7 +37,7 @@ class AblationConfig:
             label → arguments, for points that are more than one value.
         exclude: cells to leave out, as axis → label; a cell is left out when all of an entry matches.
         seeds: each cell runs once with each.
-        compare_to: axis → label. A cell is compared with the one that has these labels and is otherwise its like.
+        compare_to: axis → label. A cell is compared with the one that has these labels and is otherwise equal.
         metrics: what to compare, as dotted paths into summary.json; the first is the main one.
         budget: ``{updates: N}`` or ``{generated_tokens: N}``, the same for every cell.
         output_dir: where cells, tables and the page go.
@@ -47,7 +47,7 @@ class AblationConfig:
         parallel: how many cells at once.
 
     Raises:
-        ValueError: a key nobody knows, or parts that do not fit together.
+        ValueError: a key is unknown, or settings contradict each other.
     """
 
     recipe: str

@@ -1,4 +1,4 @@
-"""Run the cells of an ablation: each in its own process and folder, finished ones once, failures kept."""
+"""Runs the cells of an ablation, each in its own process and folder. Finished cells are kept, failures are recorded."""
 
 import fcntl
 import json
@@ -35,7 +35,7 @@ class CellRun:
     def state(self) -> str:
         """ "done", "failed", or "open"."""
         summary = self.folder / "summary.json"
-        if summary.exists() and "unfinished" not in read_json(summary):  # a baseline may still be to come
+        if summary.exists() and "unfinished" not in read_json(summary):  # the run's baseline may not have run yet
             return "done"
         return "failed" if (self.folder / FAILED).exists() else "open"
 
@@ -61,8 +61,8 @@ class CellRun:
 def cell_runs(config: AblationConfig) -> list[CellRun]:
     """Every cell with every seed.
 
-    A seed's cells stand together, so that an ablation cut short is still paired; with ``parallel`` slots as many seeds
-    go side by side, so that no two slots wait for one build.
+    A seed's cells are adjacent, so that an interrupted ablation is still paired; with ``parallel`` slots as many seeds
+    run at once, so that no two slots wait for the same world.
     """
     root, cells = Path(config.output_dir) / "cells", config.cells()
     together = [config.seeds[i : i + config.parallel] for i in range(0, len(config.seeds), config.parallel)]
@@ -72,13 +72,13 @@ def cell_runs(config: AblationConfig) -> list[CellRun]:
 
 
 def run_cells(config: AblationConfig, retry: bool = False, say: Callable[[str], Any] = print) -> list[CellRun]:
-    """Run what is not finished yet, ``config.parallel`` at a time.
+    """Run the unfinished cells, ``config.parallel`` at a time.
 
     A cell that an earlier call has left running is waited for, not started twice.
 
     Args:
         retry: run failed cells again; otherwise a failure stays as it is.
-        say: told about every cell.
+        say: called with a line about every cell.
 
     Raises:
         ValueError: a folder was run with other arguments.
@@ -87,7 +87,7 @@ def run_cells(config: AblationConfig, retry: bool = False, say: Callable[[str], 
     for run in runs:
         run.check()
     waiting = [run for run in runs if run.state == "open" or (retry and run.state == "failed")]
-    say(f"{len(runs)} cells: {len(runs) - len(waiting)} there already, {len(waiting)} to run")
+    say(f"{len(runs)} cells: {len(runs) - len(waiting)} finished already, {len(waiting)} to run")
     start = forked(config.recipe, config.parallel) if config.launcher == "fork" and waiting else launched(config)
     running: dict[int, _Started] = {}
     try:
@@ -115,11 +115,11 @@ class _Started:
 
 def _begin(run: CellRun, start: Start, slot: int) -> _Started:
     log = run.folder / LOG
-    if run.state == "done":  # by another call, since this one began
+    if run.state == "done":  # another call has finished it since this one began
         return _Started(run, Child(lambda: 0, lambda: None), time.monotonic())
     if log.exists() and _locked(log):
         return _Started(run, Child(lambda: None if _locked(log) else 0, lambda: None), time.monotonic())
-    shutil.rmtree(run.folder, ignore_errors=True)  # what a killed or failed run has left
+    shutil.rmtree(run.folder, ignore_errors=True)  # files of a killed or failed run
     run.folder.mkdir(parents=True)
     (run.folder / CONFIG).write_text(yaml.safe_dump(run.arguments, sort_keys=False))
     with log.open("wb") as file:
@@ -148,5 +148,5 @@ def _end(started: _Started, say: Callable[[str], Any]) -> None:
 
 
 def failures(runs: Iterable[CellRun]) -> list[tuple[CellRun, dict[str, Any]]]:
-    """The failed runs with what is known about them."""
+    """The failed runs with their records."""
     return [(run, read_json(run.folder / FAILED)) for run in runs if run.state == "failed"]

@@ -69,7 +69,7 @@ def markdown(table: Table) -> str:
 
 
 def last_line(failed_run: dict) -> str:
-    """What a failed run said last."""
+    """The last line of a failed run's output."""
     said = [line.strip() for line in failed_run["log"] if line.strip()]
     return said[-1] if said else f"exit status {failed_run['status']}"
 

@@ -100,7 +100,7 @@ def _curves(table: Table, rows: Sequence[CellRow], read: dict) -> list[Chart]:
 
 
 def _method(row: CellRow) -> str:
-    """The cell's method, which gives it its colour; its label where the method is no axis of the grid."""
+    """The cell's method, which determines its colour; its label if the method is not an axis of the grid."""
     return str(row.cell.arguments.get("method", row.label))
 
 

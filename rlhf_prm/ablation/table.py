@@ -1,4 +1,4 @@
-"""From finished cells to a table: paired by seed, with intervals, wins, and what the seeds cannot tell."""
+"""The table of finished cells: paired by seed, with intervals, wins, and warnings about what is not significant."""
 
 import json
 import math
@@ -60,7 +60,7 @@ class Table:
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """The same bytes for the same results: nothing of when or how fast."""
+        """The table as JSON, without times, so that equal results give equal bytes."""
         groups = {name: [_row_json(row) for row in rows] for name, rows in self.groups.items()}
         content = {"metrics": self.config.metrics, "groups": groups, "failed": self.failed, "warnings": self.warnings}
         return json.dumps(content, indent=1) + "\n"
@@ -86,7 +86,7 @@ def build_table(config: AblationConfig, runs: Sequence[CellRun]) -> Table:
 
 
 def value_at(summary: Mapping[str, Any], path: str) -> float:
-    """The number at a dotted path of a summary; NaN where there is none."""
+    """The number at a dotted path of a summary; NaN if there is none."""
     found: Any = summary
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None

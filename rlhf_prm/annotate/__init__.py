@@ -1,4 +1,4 @@
-"""Building step labels: sampling, Monte-Carlo estimation, LLM-as-a-judge, consensus filtering."""
+"""Builds step labels: sampling, Monte Carlo estimation, LLM-as-a-judge, consensus filtering."""
 
 from rlhf_prm.annotate.consensus import ConsensusReport, consensus
 from rlhf_prm.annotate.judge import JudgeSettings, judge

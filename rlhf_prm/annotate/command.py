@@ -1,4 +1,4 @@
-"""``rlhf-prm annotate STAGE``: problems in, labelled solutions out; ``relabel`` reads stored hits in another way."""
+"""``rlhf-prm annotate STAGE`` turns problems into labelled solutions; ``relabel`` changes the threshold afterwards."""
 
 import argparse
 import sys
@@ -22,11 +22,11 @@ STAGES = {
     "all": ["sample", "monte_carlo", "judge", "consensus"],
     "outcome": ["outcome"],
 }
-RELABEL = "relabel"  # no stage: it needs no model and no configuration
-MADE_OF_OTHERS = ("consensus", "outcome")  # stages that ask no model
+RELABEL = "relabel"  # not a stage: it needs neither a model nor a configuration
+MADE_OF_OTHERS = ("consensus", "outcome")  # stages without a model
 # flag → (key of AnnotateConfig, keywords of add_argument)
 FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "--out": ("out", {"help": "folder for everything that is written; the same folder goes on where it was stopped"}),
+    "--out": ("out", {"help": "folder for all output; with the same folder a stopped run continues"}),
     "--problems": ("problems", {"help": ".jsonl or .parquet file with a problem and its gold answer per row"}),
     "--solutions": (
         "solutions",
@@ -47,24 +47,24 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "--judge-form": ("judge_form", {"help": "paper, processbench, or a dotted path to a JudgeForm"}),
     "--votes": ("votes", {"type": int, "help": "judge answers per solution (1)"}),
     "--attempts": ("attempts", {"type": int, "help": "tries per judge answer (3)"}),
-    "--verifier": ("verifier", {"help": "math, or a dotted path to what gives a Verifier"}),
+    "--verifier": ("verifier", {"help": "math, or a dotted path to a class or function that makes a Verifier"}),
     "--concurrency": ("concurrency", {"type": int, "help": "requests in flight, or prompts per in-process call (128)"}),
     "--shard-size": ("shard_size", {"type": int, "help": "problems per shard, held in memory together (2000)"}),
     "--runner": ("runner", {"choices": ("local", "ray"), "help": "ray: shards go to the workers of a Ray cluster"}),
     "--workers": ("workers", {"type": positive, "help": "of runner ray, each with its own model (2)"}),
     "--gpus-per-worker": ("gpus_per_worker", {"type": float, "help": "of runner ray (0)"}),
-    "--limit": ("limit", {"type": positive, "help": "only the first so many problems"}),
+    "--limit": ("limit", {"type": positive, "help": "use only this many problems, the first ones"}),
     "--seed": ("seed", {"type": int}),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags; each one takes the place of its key in ``--config``."""
+    """Add the flags. Each one overrides its key in ``--config``."""
     parser.add_argument(
         "stage",
         choices=[*STAGES, RELABEL],
-        help="what to do; all = sample to consensus in order; outcome: the verifier's verdicts, for an outcome reward "
-        "model; relabel: labels at other thresholds from the hits in --out, and the consensus with the judge's there",
+        help="the stage; all = sample to consensus in order; outcome: the verifier's verdicts, for an outcome reward "
+        "model; relabel: labels at other thresholds from the hits in --out, and their consensus with the judge's",
     )
     parser.add_argument("--config", help="YAML file with the keys of AnnotateConfig")
     for flag, (key, keywords) in FLAGS.items():
@@ -74,10 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="stop_at_first_miss",
         action="store_const",
         const=False,
-        help="estimate all steps, misses or not",
+        help="estimate all steps, also after the first miss",
     )
     parser.add_argument(
-        "--retry-rejected", action="store_const", const=True, help="try the rows again that were set aside"
+        "--retry-rejected", action="store_const", const=True, help="try the rows that were set aside again"
     )
     parser.add_argument("--model", nargs="+", help="policies: Hub names, folders, or the names they are served under")
     parser.add_argument("--endpoint", nargs="+", default=[], help="base URLs that serve them: http://host:8000/v1 …")
@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="kind",
         action="store_const",
         const="hard",
-        help="relabel: soft labels are the hard ones as 0 and 1",
+        help="relabel: write the hard labels as soft labels 0 and 1",
     )
     parser.add_argument("--output", type=Path, help="relabel: folder of the new labels (default: relabelled in --out)")
     parser.add_argument("--judge-model", help="the model that judges")
@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def config_of(args: argparse.Namespace) -> AnnotateConfig:
-    """The YAML file with the flags in its place."""
+    """The settings of the YAML file, overridden by the flags."""
     keys = [key for key, _ in FLAGS.values()] + ["stop_at_first_miss", "retry_rejected"]
     overrides = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     if "threshold" in overrides:
@@ -140,7 +140,7 @@ def config_of(args: argparse.Namespace) -> AnnotateConfig:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the estimate, then do the stage."""
+    """Print the estimate, then run the stage."""
     if args.stage == RELABEL:
         return relabel_folder(args)
     if args.kind is not None or args.output is not None:
@@ -165,9 +165,9 @@ def run(args: argparse.Namespace) -> None:
             else:
                 pipeline.run(name)
     except OSError as error:
-        raise OSError(f"{reason(error)}; what is written stays, the same command goes on") from error
+        raise OSError(f"{reason(error)}; finished work is kept, the same command continues it") from error
     except KeyboardInterrupt:
-        print("\nstopped; what is written stays, the same command goes on", file=sys.stderr)
+        print("\nstopped; finished work is kept, the same command continues it", file=sys.stderr)
         raise SystemExit(130) from None
     if args.push_to_hub:
         push(pipeline.out / f"{names[-1]}.jsonl", args.push_to_hub)
@@ -188,10 +188,10 @@ def relabel_folder(args: argparse.Namespace) -> None:
 
 
 def check_models(pipeline: Pipeline, estimates: list[Estimate]) -> None:
-    """See that every model that will be asked can be, before the first one is: the judge's turn may be hours away.
+    """Check that every model is available before the first one is used: the judge's turn may be hours away.
 
     Raises:
-        ValueError: one cannot; the message says which and why.
+        ValueError: a model is not available; the message says which and why.
     """
     left = {estimate.stage for estimate in estimates if estimate.calls}
     for name in ("sample", "monte_carlo", "judge"):  # one after the other: a stage reads its own model's tokenizer
@@ -204,7 +204,7 @@ def check_models(pipeline: Pipeline, estimates: list[Estimate]) -> None:
 
 
 def _configured(pipeline: Pipeline, name: str) -> list[Stage]:
-    """The stages of this name; none where the configuration does not have what they need."""
+    """The stages of this name; none if the configuration lacks what they need."""
     try:
         return pipeline.stages(name)
     except ValueError:
@@ -212,13 +212,13 @@ def _configured(pipeline: Pipeline, name: str) -> list[Stage]:
 
 
 def estimates_of(pipeline: Pipeline, names: list[str]) -> list[Estimate]:
-    """What is left of each stage; assumed where the solutions to label are still to be sampled."""
+    """The remaining cost of each stage; assumed if the solutions to label are not sampled yet."""
     estimates: list[Estimate] = []
     unsampled = 0
     for name in names:
         for stage in pipeline.stages(name):
             if unsampled and name != "sample":
-                shares = len(pipeline.stages(name))  # of completers, where each has its own policy's samples
+                shares = len(pipeline.stages(name))  # of completers, if each continues its own policy's samples
                 estimates.append(assumed(stage, unsampled // shares, pipeline.config))
                 continue
             estimates.append(estimate(stage, pipeline.rows(stage), pipeline.shards(stage), pipeline.config))

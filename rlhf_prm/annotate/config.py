@@ -1,4 +1,4 @@
-"""What ``rlhf-prm annotate`` is told, in a YAML file or by flags."""
+"""The settings of ``rlhf-prm annotate``, from a YAML file or flags."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +14,14 @@ from rlhf_prm.steps import StepSplitter
 
 @dataclass
 class AnnotateConfig:
-    """A whole annotation: problems in, labelled solutions out.
+    """The settings of a whole annotation, from problems to labelled solutions.
 
     Args:
-        out: folder for everything that is written.
+        out: folder for all output.
         problems: .jsonl or .parquet file, one problem and gold answer per row; not needed with ``solutions``.
         solutions: label these rows (problem, gold answer, and ``steps`` or ``response``) in place of sampled ones.
         policies: models to sample from, each one ``num_responses`` times per problem.
-        completer: continues step prefixes for Monte-Carlo; default: the first policy.
+        completer: continues step prefixes for Monte Carlo; default: the first policy.
         completers: one for each policy, in their order, to continue that policy's own samples, in place of one
             ``completer`` for all.
         judge: the model that judges.
@@ -32,7 +32,7 @@ class AnnotateConfig:
         verifier: "math", or a dotted path to a class or function without arguments that gives a ``Verifier``.
         shard_size: problems per shard; one shard is held in memory at a time.
         concurrency: requests in flight over all endpoints; prompts per call of an in-process generator.
-        limit: only the first so many problems.
+        limit: how many problems to use, from the first; None = all.
         retry_rejected: try the rows set aside again.
         runner: "local", or "ray": shards go to ``workers`` processes of a Ray cluster, each with its own model and
             ``gpus_per_worker`` GPUs; all must see ``out``.
@@ -93,10 +93,10 @@ class AnnotateConfig:
 
 
 def read_config(path: str | None, overrides: dict[str, Any]) -> AnnotateConfig:
-    """The YAML file's settings with ``overrides`` in their place.
+    """The YAML file's settings, replaced by ``overrides`` where given.
 
     Raises:
-        ValueError: no such file, a key that does not exist, or a value that is refused.
+        ValueError: there is no such file, a key is unknown, or a value is invalid.
     """
     settings = read_mapping(path) if path is not None else {}
     return build(AnnotateConfig, settings | overrides, "annotate config")

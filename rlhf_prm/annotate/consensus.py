@@ -1,4 +1,4 @@
-"""Consensus filtering: keep a solution only where Monte-Carlo and judge agree on its first error (2501.07301 §3.3)."""
+"""Consensus filtering: keep a solution only if Monte Carlo and the judge agree on its first error (2501.07301 §3.3)."""
 
 from collections import Counter
 from dataclasses import dataclass, field

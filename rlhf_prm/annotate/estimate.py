@@ -1,4 +1,4 @@
-"""What a stage will cost, before it starts: calls and tokens that are left."""
+"""Estimates the remaining cost of a stage, in calls and tokens, before it starts."""
 
 import itertools
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from rlhf_prm.annotate.items import BadRow, Solution
 from rlhf_prm.annotate.stages import JudgeStage, MonteCarloStage, SampleStage, Stage
 from rlhf_prm.annotate.store import Shards, by_id
 
-CHARACTERS_PER_TOKEN = 3.5  # of English with LaTeX, by a tokenizer of about 150,000 tokens
+CHARACTERS_PER_TOKEN = 3.5  # English with LaTeX, with a vocabulary of about 150,000 tokens
 ASSUMED_RESPONSE = 400  # tokens of a response, while none is known
 ASSUMED_STEPS = 8  # of a response, while none is known
 JUDGED_LENGTH = 2.0  # tokens a judge writes per token of the solution
@@ -19,16 +19,16 @@ JUDGE_PROMPT = 250  # tokens of the instructions
 
 @dataclass
 class Estimate:
-    """What is left of one stage. Tokens are counted as characters / 3.5.
+    """The remaining cost of one stage. Tokens are counted as characters / 3.5.
 
     Attributes:
-        rows, done: of the stage; ``done`` holds those set aside too.
-        calls: at most; Monte-Carlo stops at the first step without a hit.
-        prompt_tokens: at most, every prompt whole.
-        new_prompt_tokens: the same when a prefix cache keeps what the solution's last call has read.
-        completion_tokens: about, if completions are as long as what they replace.
-        most_completion_tokens: if every one reaches max_tokens.
-        assumed: rows, steps and lengths are guesses, since the stage before has not run.
+        rows, done: all rows of the stage, and the finished ones, including those set aside.
+        calls: the most calls; Monte Carlo stops at the first step without a hit.
+        prompt_tokens: the most, if every prompt is read in full.
+        new_prompt_tokens: the same if a prefix cache keeps the prompt of the solution's last call.
+        completion_tokens: the expected number, if completions are as long as the text they replace.
+        most_completion_tokens: the number if every completion reaches max_tokens.
+        assumed: whether rows, steps and lengths are guesses, because the previous stage has not run.
     """
 
     stage: str
@@ -51,7 +51,7 @@ class Estimate:
 
 
 def estimate(stage: Stage, rows: Iterable[Any], shards: Shards, config: AnnotateConfig) -> Estimate:
-    """The cost of what is left of a stage."""
+    """The remaining cost of a stage."""
     result = Estimate(stage.name)
     rejected = shards.rejected()
     retried, rejected = (rejected, {}) if config.retry_rejected else ({}, rejected)
@@ -108,7 +108,7 @@ _ADD: dict[type, Any] = {SampleStage: _add_sample, MonteCarloStage: _add_monte_c
 
 
 def table(estimates: list[Estimate]) -> str:
-    """The estimates, to read."""
+    """The estimates as a text table."""
     lines = [
         f"{'left to do':<14}{'rows':>11}{'done':>11}{'calls ≤':>12}{'prompt tok':>12}{'(cached)':>10}"
         f"{'output tok ~':>14}{'≤':>9}"

@@ -1,4 +1,4 @@
-"""The rows that are worked on, in the order of the input: problems to sample from, and solutions to label."""
+"""The rows of the stages, in the order of the input: problems to sample from, and solutions to label."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class ProblemRow:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A solution as it was sampled: by which policy, its text, and the token ids of it and of its prompt."""
+    """A solution as it was sampled: its policy, its text, and the token ids of its prompt and of itself."""
 
     policy: str
     text: str
@@ -34,7 +34,7 @@ class Sampled:
 class Solution:
     """One solution of a problem, in steps.
 
-    ``text`` is what they were cut from, None where they came as a list; ``sampled`` where its tokens are known.
+    ``text`` is the text they were cut from, None if they came as a list; ``sampled`` is given if its tokens are known.
     """
 
     id: str

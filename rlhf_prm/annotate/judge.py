@@ -20,8 +20,8 @@ class JudgeSettings:
 
     Args:
         form: "paper", "processbench", "verdicts", or a dotted path to a ``JudgeForm``.
-        votes: answers asked for; the first error with most votes wins, a tie gives no label.
-        attempts: tries per vote; a new one, with a new seed, after every answer that cannot be parsed.
+        votes: number of votes; the first error with the most votes wins, a tie gives no label.
+        attempts: attempts per vote; after an answer that cannot be parsed, the next one has a new seed.
         seed: of all sampling.
     """
 
@@ -44,12 +44,12 @@ class JudgeSettings:
 def judge_task(
     key: str | int, problem: str, steps: Sequence[str], settings: JudgeSettings, known: Sequence[Vote] = ()
 ) -> Task:
-    """The judging of one solution; goes on after the ``known`` votes.
+    """The task that judges one solution; it continues after the ``known`` votes.
 
     Emits each ``Vote`` as a dict; returns ``StepLabels``.
 
     Raises:
-        RejectedRow: no steps, no vote that can be parsed, or a tie.
+        RejectedRow: there are no steps, no vote can be parsed, or votes are tied.
     """
     if not steps:
         raise RejectedRow("the solution has no steps")

@@ -1,4 +1,4 @@
-"""Labels for solutions held in memory, by one of four sources behind one Protocol: what labels fresh rollouts."""
+"""Labels rollouts held in memory, from one of four sources behind one protocol. A PRM's refresh uses it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class Labeller(Protocol):
     """Anything that labels the steps of rollouts."""
 
     def labels(self, rollouts: Sequence[FreshRollout], seed: int) -> Labels:
-        """For each rollout its labels, or why there are none. Equal rollouts and seeds give equal labels."""
+        """For each rollout its labels, or the reason why it has none. Equal rollouts and seeds give equal labels."""
         ...
 
 
@@ -46,7 +46,7 @@ class MonteCarloLabeller:
     """Continues every step prefix (see ``rlhf_prm.annotate.monte_carlo``); without a gold answer there is no label.
 
     Args:
-        template: rollout → what its policy saw before the first step, as text (default: ``given``, if it is text).
+        template: rollout → the text that its policy saw before the first step (default: ``given``, if it is text).
     """
 
     generator: Generator
@@ -76,7 +76,7 @@ class MonteCarloLabeller:
 
 @dataclass(frozen=True)
 class ConsensusLabeller:
-    """What Monte-Carlo and the judge agree on (see ``rlhf_prm.annotate.consensus``)."""
+    """Labels on which Monte Carlo and the judge agree (see ``rlhf_prm.annotate.consensus``)."""
 
     monte_carlo: Labeller
     judge: Labeller
@@ -89,14 +89,14 @@ class ConsensusLabeller:
 
 @dataclass(frozen=True)
 class OutcomeLabeller:
-    """Every step has the verdict on the whole rollout: free, and the PRM becomes a value function.
+    """Labels every step with the verdict on the whole rollout. This is free, and the PRM becomes a value function.
 
-    What is learnt from many rollouts is the chance that a rollout with these steps ends right (a Monte-Carlo estimate
-    with one completion), and not whether the newest step is right.
+    From many rollouts it learns the chance that a rollout with these steps ends right (a Monte Carlo estimate
+    with one completion), not whether the newest step is right.
     """
 
     def labels(self, rollouts: Sequence[FreshRollout], seed: int) -> Labels:
-        """See ``Labeller``; the seed does not matter."""
+        """See ``Labeller``; the seed is not used."""
         return [
             Rejection("no verdict")
             if math.isnan(one.verdict) or not one.steps

@@ -1,7 +1,7 @@
-"""Monte-Carlo step labels: a step is as good as the completions that start from it (Math-Shepherd, 2312.08935).
+"""Monte Carlo step labels: a step is as good as the completions that start from it (Math-Shepherd, 2312.08935).
 
 From the prefix that ends with step k, ``num_completions`` continuations are sampled and verified against the gold
-answer. The policy goes on from its own token ids where they are known (:mod:`rlhf_prm.generation.prefixes`). With h_k
+answer. The policy continues its own token ids if they are known (:mod:`rlhf_prm.generation.prefixes`). With h_k
 hits out of n, the soft label is h_k / n and the hard label is [h_k / n > threshold]; 2501.07301 finds threshold 0 the
 best (ProcessBench 40.2, against 29.5 at 7/8) and drops the steps after the first 0. The last step is the answer itself:
 it is verified, not continued.
@@ -32,11 +32,11 @@ class MonteCarloSettings:
         num_completions: n, completions per step prefix.
         threshold: a step is correct when its hit rate is above it.
         stop_at_first_miss: stop at the first step that is not correct; False estimates every step.
-        separator: joins the steps of a prefix, and ends it, where the text they were cut from is not known.
+        separator: joins the steps of a prefix, and ends it, if the text they were cut from is not known.
         seed: of all sampling.
 
-    What is written are hits, so ``threshold`` and ``stop_at_first_miss`` can be changed afterwards:
-    ``records_depend_on`` leaves them out. Where they ask for more steps than were estimated, those are estimated then.
+    Hits are stored, so ``threshold`` and ``stop_at_first_miss`` can be changed afterwards:
+    ``records_depend_on`` leaves them out. If they need more steps than were estimated, the others are estimated then.
     """
 
     num_completions: int = 8
@@ -58,7 +58,7 @@ class MonteCarloSettings:
 
 @dataclass
 class StepEstimate:
-    """Hits of one step prefix: h of n completions reached the gold answer; ``statuses`` counts the verifier's words."""
+    """Hits of one step prefix: h of n completions reached the gold answer; ``statuses`` counts the verifier's."""
 
     step: int
     hits: int
@@ -76,20 +76,20 @@ def monte_carlo_task(
     prefixes: Sequence[str] | None = None,
     tokens: TokenPrefixes | None = None,
 ) -> Task:
-    """The labelling of one solution; goes on after the ``known`` estimates of its first steps.
+    """The task that labels one solution; it continues after the ``known`` estimates of its first steps.
 
     Emits one ``StepEstimate`` (as a dict) per step; returns ``StepLabels``.
 
     Args:
-        key: names the solution; its seeds follow from it.
-        prompt: what the policy saw before its first step, rendered.
+        key: names the solution; its seeds are derived from it.
+        prompt: the rendered text that the policy saw before its first step.
         solution: the gold answer.
         prefixes: the solution's own text up to the end of each step, what ends the step included; by default the steps
             joined by ``settings.separator``.
-        tokens: the same as token ids, which are then what is continued; None = the text of prompt and steps.
+        tokens: the same as token ids, which are then continued; None = the text of prompt and steps is.
 
     Raises:
-        RejectedRow: no steps, or the gold answer cannot be read.
+        RejectedRow: there are no steps, or the gold answer cannot be read.
     """
     if not steps:
         raise RejectedRow("the solution has no steps")
@@ -122,7 +122,7 @@ def prefixes_of(
     sampled: Sample | None = None,
     prefixes: Sequence[str] | None = None,
 ) -> TokenPrefixes | None:
-    """The prefixes of one solution: out of the sampled ids, else out of those that the tokenizer gives its text.
+    """The prefixes of one solution, cut from the sampled ids, or else from the ids of its tokenized text.
 
     None for a solution without steps. ``prefixes`` are as for ``monte_carlo_task``.
     """
@@ -140,7 +140,7 @@ def step_estimate(step: int, verdicts: Sequence[Verdict]) -> StepEstimate:
     """Counts of one prefix's verdicts.
 
     Raises:
-        RejectedRow: a verdict has no reward, that is, the gold answer cannot be read.
+        RejectedRow: a verdict has no reward, because the gold answer cannot be read.
     """
     if any(verdict.reward is None for verdict in verdicts):
         raise RejectedRow(f"verifier: {next(v.status for v in verdicts if v.reward is None)}")
@@ -149,7 +149,7 @@ def step_estimate(step: int, verdicts: Sequence[Verdict]) -> StepEstimate:
 
 
 def is_complete(estimates: Sequence[StepEstimate], num_steps: int, settings: MonteCarloSettings) -> bool:
-    """Whether nothing is left to estimate."""
+    """Whether all steps that are needed are estimated."""
     return len(estimates) == num_steps or (
         settings.stop_at_first_miss and any(is_miss(estimate, settings) for estimate in estimates)
     )
@@ -163,7 +163,7 @@ def is_miss(estimate: StepEstimate, settings: MonteCarloSettings) -> bool:
 def labels_from_estimates(estimates: Sequence[StepEstimate], settings: MonteCarloSettings) -> StepLabels:
     """Soft labels h/n and hard labels [h/n > threshold] of the estimated steps.
 
-    Estimates past the first miss, made when another threshold was set, are left out where a run would stop at it.
+    Estimates past the first miss, made with another threshold, are left out if the present settings stop there.
     """
     labels = [not is_miss(estimate, settings) for estimate in estimates]
     if settings.stop_at_first_miss and False in labels:
@@ -190,7 +190,7 @@ def monte_carlo(
     Args:
         solutions: gold answers, one per solution.
         verifier: ``verify(completions, solutions) -> list[Verdict]``.
-        template: problem → what the policy saw before its first step (default: the problem and a blank line).
+        template: problem → the text that the policy saw before its first step (default: the problem and a blank line).
         window: solutions worked on at once; each generator call holds at most that many prefixes.
         tokenizer: the generator's; default: its ``tokenizer``, if it has ``reads_ids``. Without one, prefixes are text.
         sampled: the solutions as this generator sampled them, whose tokens are then continued.

@@ -1,8 +1,8 @@
-"""Step labels for code by mutation, with tests as the judge (HGS-PRM, arXiv 2310.10080).
+"""Step labels for code by mutation and tests (HGS-PRM, arXiv 2310.10080).
 
 A program that passes its tests is right in every line. One small change in one line (an operator, a comparison, a
 number) makes a mutant. If a test now fails, that line is wrong and the lines before it are right. A mutant that still
-passes says nothing: the change may not matter, or the tests may be too weak.
+passes gives no label: the change may not matter, or the tests may be too weak.
 """
 
 import ast
@@ -46,7 +46,7 @@ class Mutant:
 
 @dataclass
 class MutationReport:
-    """What became of the programs and mutants; ``by_kind`` counts (killed, survived) of each kind of change."""
+    """Counts of the programs, and of the killed and surviving mutants by kind of change."""
 
     programs: int = 0
     failing: list[str] = field(default_factory=list)
@@ -65,11 +65,11 @@ class MutationReport:
 
 
 def code_steps(code: str) -> list[str]:
-    """The lines of a program as steps, each with its indentation: a statement over several lines is one step, and blank
-    lines and comments belong to the statement behind them.
+    """The lines of a program as steps, with their indentation: a statement over several lines is one step, and blank
+    lines and comments belong to the statement after them.
 
     Raises:
-        ValueError: no Python.
+        ValueError: the code is not valid Python.
     """
     return ["\n".join(lines) for lines in _grouped(code)]
 
@@ -84,7 +84,7 @@ def _grouped(code: str) -> list[list[str]]:
             groups.append(waiting)
             waiting = []
         elif groups and line.strip() and not line.lstrip().startswith("#"):
-            groups[-1] += waiting  # goes on with the statement before
+            groups[-1] += waiting  # these lines belong to the statement before
             waiting = []
     if waiting and groups:
         groups[-1] += waiting
@@ -92,11 +92,11 @@ def _grouped(code: str) -> list[list[str]]:
 
 
 def _statement_lines(code: str) -> set[int]:
-    """0-based lines on which statements begin; decorators and ``else`` belong to what stands before them."""
+    """0-based lines on which statements begin; decorators and ``else`` belong to the lines before them."""
     try:
         tree = ast.parse(code.strip("\n"))
     except SyntaxError as error:
-        raise ValueError(f"no Python program: line {error.lineno}: {error.msg}") from error
+        raise ValueError(f"not a Python program: line {error.lineno}: {error.msg}") from error
     return {node.lineno - 1 for node in ast.walk(tree) if isinstance(node, ast.stmt)}
 
 
@@ -149,7 +149,7 @@ def _end(node: ast.expr) -> tuple[int, int]:
 def passes(code: str, tests: str, timeout: float = 5.0) -> bool:
     """Whether the program ends, within ``timeout`` seconds, with every test passed.
 
-    It runs in the sandbox (docs/sandbox.md), behind all the protections that this machine grants.
+    It runs in the sandbox (docs/sandbox.md), with all protections that this machine offers.
     """
     tool = PythonTool(seconds=timeout, memory=MEMORY, required=())
     return tool.execute(f"{textwrap.dedent(code)}\n\n{textwrap.dedent(tests)}\n").state == "done"
@@ -166,10 +166,10 @@ def mutation_rows(
     """Stepwise rows: each program, all lines right, and up to ``most`` of its killed mutants, drawn by ``seed``.
 
     Mutants are tried in a drawn order until ``most`` of them are killed. A program that fails its own tests gives no
-    row and stands in ``failing``.
+    row and is listed in ``failing``.
 
     Raises:
-        ValueError: a program that is no Python.
+        ValueError: a program is not valid Python.
     """
     report = MutationReport(programs=len(programs))
     steps = [code_steps(program.code) for program in programs]

@@ -1,6 +1,6 @@
 """Outcome labels: the verifier's verdict on a solution's answer, at every step of it.
 
-They cost nothing but the verifier. A PRM that learns them at every step becomes a value function; with
+They need only the verifier. A PRM that learns them at every step becomes a value function; with
 ``target: outcome`` only the last one is learnt, and the result is an outcome reward model.
 """
 

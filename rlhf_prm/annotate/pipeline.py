@@ -1,4 +1,4 @@
-"""Stages over files: problems → samples → Monte-Carlo and judge labels → consensus. Each goes on where it stopped."""
+"""The stages over files: problems → samples → Monte Carlo and judge labels → consensus. Each one can be resumed."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from rlhf_prm.generation.tasks import Rejection, Task
 from rlhf_prm.ray_shards import Work, run_shards
 from rlhf_prm.step_data import StepLabels, write_rows
 
-NOTHING_WORKS = 50  # rows that are set aside before one is labelled: then it is the settings, not the rows
+NOTHING_WORKS = 50  # if this many rows are set aside before one is labelled, the settings are wrong, not the rows
 
 
 class Pipeline:
@@ -34,8 +34,8 @@ class Pipeline:
 
     def __init__(self, config: AnnotateConfig):
         self.config, self.out = config, Path(config.out)
-        self._only: int | None = None  # in a worker: the shard it is at
-        self._model: Generator | None = None  # in a worker: loaded for a shard before
+        self._only: int | None = None  # in a worker: the shard it works on
+        self._model: Generator | None = None  # in a worker: loaded for an earlier shard
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -65,15 +65,15 @@ class Pipeline:
         return {"samples": [settings_hash(stage.settings) for stage in self.stages("sample")], **cut}
 
     def shards(self, stage: Stage) -> Shards:
-        """The stage's records, to read."""
+        """The stage's records, for reading."""
         return Shards(self.out / stage.name, self.config.shard_size)
 
     def store(self, stage: Stage) -> StageStore:
-        """The stage's records, to write: no other process can at the same time."""
+        """The stage's records, for writing by this process only."""
         return StageStore(self.out / stage.name, stage.settings, self.config.shard_size)
 
     def rows(self, stage: Stage) -> Iterator[Any]:
-        """What the stage works on, in the order of the input."""
+        """The rows that the stage works on, in the order of the input."""
         if isinstance(stage, SampleStage):
             return problems(self.config, int(stage.name.rpartition("-")[2]))
         policy = getattr(stage, "policy", None)
@@ -102,7 +102,7 @@ class Pipeline:
             raise ValueError(f"{many} cannot be used, to begin with {first[0].reason}")
 
     def run(self, name: str) -> None:
-        """Do what is left of the stages of this name, then write their labels."""
+        """Finish the stages of this name, then write their labels."""
         stages = self.stages(name)
         for stage in stages:
             self._check_solutions(stage)
@@ -123,7 +123,7 @@ class Pipeline:
             print_reasons(reasons)
 
     def _run_on_ray(self, stage: Stage, name: str, progress: Progress) -> None:
-        """The stage's shards by workers, each with a model of its own; this process holds the folder meanwhile."""
+        """Run the stage's shards in workers, each with its own model; this process keeps the folder locked."""
         shards = sorted({row.number // self.config.shard_size for row in self.rows(stage)})
         place = next(i for i, one in enumerate(self.stages(name)) if one.name == stage.name)
         make = partial(_shard_worker, self.config, name, place)
@@ -133,7 +133,7 @@ class Pipeline:
                 progress.finished_one()
 
     def run_shard(self, stage: Stage, shard: int, model: Generator | None) -> tuple[int, Generator | None]:
-        """Do what is left of one shard, in a worker: its rows, and the model that is loaded by now."""
+        """Finish one shard, in a worker; returns its number of rows and the loaded model."""
         self._only, self._model = shard, model
         with StageStore(self.out / stage.name, stage.settings, self.config.shard_size, of_worker=True) as store:
             total = sum(1 for row in self.rows(stage) if store.shard_of(row.number) == shard)
@@ -142,7 +142,7 @@ class Pipeline:
         return total, self._model
 
     def _check_solutions(self, stage: Stage) -> None:
-        """Raise ``ValueError`` where a stage labels sampled solutions and none is sampled."""
+        """Raise ``ValueError`` if a stage labels sampled solutions and none is sampled."""
         if not isinstance(stage, SampleStage) and next(iter(self.solutions()), None) is None:
             raise ValueError(f"{stage.name}: there are no solutions in {self.out} yet; run the stage sample first")
 
@@ -166,8 +166,8 @@ class Pipeline:
             store.reject(key[0], result.reason)
             if progress.rejected_one() >= NOTHING_WORKS and not progress.done:
                 raise ValueError(
-                    f"{stage.name}: the first {NOTHING_WORKS} rows all failed, the last with: {result.reason}. When "
-                    "that is mended, go on with --retry-rejected"
+                    f"{stage.name}: the first {NOTHING_WORKS} rows all failed, the last with: {result.reason}. After "
+                    "fixing that, continue with --retry-rejected"
                 )
 
         try:
@@ -207,7 +207,7 @@ class Pipeline:
                     progress.rejected_one()
                 elif stage.is_done(row, records := known.pop(row.id, [])):
                     if isinstance(result := stage.result(row, records), Rejection):
-                        store.reject(row.id, result.reason)  # killed before it could say so
+                        store.reject(row.id, result.reason)  # the last run was killed before it could write this
                     progress.known_one()
                 else:
                     yield (row.id, shard), stage.task(row, records)
@@ -249,7 +249,7 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _locked(self, stages: list[Stage]) -> Iterator[None]:
-        """No other process writes to these stages meanwhile."""
+        """Inside the context no other process can write to these stages."""
         with contextlib.ExitStack() as stack:
             for stage in stages:
                 stack.enter_context(self.store(stage))
@@ -284,7 +284,7 @@ class Pipeline:
         print_reasons((+left_out).elements())
 
     def consensus(self) -> ConsensusReport:
-        """Write ``consensus.jsonl`` and ``consensus_report.json``; the report."""
+        """Write ``consensus.jsonl`` and ``consensus_report.json``, and return the report."""
         first, second = self.stages("monte_carlo"), self.stages("judge")
         report = ConsensusReport()
         self._check_solutions(first[0])
@@ -304,7 +304,7 @@ class Pipeline:
 
 
 def _shard_worker(config: AnnotateConfig, name: str, place: int) -> Work:
-    """What a worker does with a shard of the stage; its model stays loaded."""
+    """The function with which a worker runs shards of the stage; its model stays loaded."""
     pipeline = Pipeline(config)
     stage, model = pipeline.stages(name)[place], None
 
@@ -317,7 +317,7 @@ def _shard_worker(config: AnnotateConfig, name: str, place: int) -> Work:
 
 
 def print_reasons(reasons: Iterable[str], most: int = 10) -> None:
-    """The commonest reasons for which rows were set aside."""
+    """Print the most common reasons why rows were set aside."""
     counts = Counter(reasons)
     for why, count in counts.most_common(most):
         print(f"  set aside {count:6d}  {why[:160]}")

@@ -1,4 +1,4 @@
-"""A progress bar with rate, time left, and what went wrong on the way."""
+"""A progress bar with rate, time left, and failures so far."""
 
 from typing import Any
 
@@ -20,22 +20,22 @@ class Progress:
         self.done = self.rejected = 0
 
     def watch(self, generator: Any) -> None:
-        """Show how the endpoints fare."""
+        """Show the endpoints' failures too."""
         if isinstance(generator, EndpointGenerator):
             self.usage = generator.usage
 
     def known_one(self, rejected: bool = False) -> None:
-        """A row that was finished, or set aside, before this run."""
+        """Count a row that was finished, or set aside, before this run."""
         self.done += not rejected
         self.bar.skip()
 
     def finished_one(self) -> None:
-        """A row labelled now."""
+        """Count a row labelled now."""
         self.done += 1
         self._advance()
 
     def rejected_one(self) -> int:
-        """A row set aside now; how many so far."""
+        """Count a row set aside now; returns how many there are so far."""
         self.rejected += 1
         self._advance()
         return self.rejected

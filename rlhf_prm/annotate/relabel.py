@@ -1,7 +1,7 @@
-"""Other labels from the hits that are stored: another threshold, hard or soft, without sampling anything again.
+"""Makes labels from the stored hits at another threshold, hard or soft, without sampling again.
 
 arXiv 2501.07301 compares hard with soft labels, before and after the consensus, and the thresholds 0, 1/8, … 7/8
-(Figures 4 and 5). What a Monte-Carlo folder holds are hits, so each of these is a matter of reading them differently.
+(Figures 4 and 5). A Monte Carlo folder stores hits, so all of these can be computed from one run.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ KINDS = ("hard", "soft")
 
 
 def relabelled(labels: StepLabels, threshold: float, kind: str = "soft") -> StepLabels:
-    """Monte-Carlo labels at another threshold: cut at the first hit rate that is not above it.
+    """Monte Carlo labels at another threshold, cut at the first hit rate that is not above it.
 
     Args:
-        labels: with hit rates as soft labels, of a run that stopped at a threshold no higher than this one.
+        labels: of a run whose threshold was not higher, with hit rates as soft labels.
         kind: ``"soft"`` keeps the hit rates as soft labels; with ``"hard"`` they are the hard labels as 0 and 1.
     """
     if kind not in KINDS:
@@ -38,7 +38,7 @@ def relabelled(labels: StepLabels, threshold: float, kind: str = "soft") -> Step
 
 @dataclass(frozen=True)
 class Relabelling:
-    """What was written for one threshold: the files, their rows, and the share of right steps."""
+    """The output for one threshold: the files, their numbers of rows, and the share of right steps."""
 
     threshold: float
     path: Path
@@ -50,14 +50,14 @@ class Relabelling:
 
 @dataclass
 class MonteCarloFolder:
-    """The folder of a finished ``rlhf-prm annotate monte-carlo``, to read.
+    """The folder of a finished ``rlhf-prm annotate monte-carlo``.
 
     Args:
         folder: its ``--out``.
-        solutions: the file that was labelled, where solutions were given rather than sampled.
+        solutions: the file that was labelled, if solutions were given rather than sampled.
 
     Raises:
-        ValueError: there are no estimates, or the file is another one than was labelled.
+        ValueError: there are no estimates, or this is not the file that was labelled.
     """
 
     folder: Path
@@ -94,7 +94,7 @@ class MonteCarloFolder:
         )
 
     def rows(self) -> Iterator[Solution]:
-        """The solutions, in the order of the input; rows that could not be read are passed over."""
+        """The solutions, in the order of the input; rows that could not be read are skipped."""
         if self.config.solutions is not None:
             rows: Iterator[Solution | BadRow] = given_solutions(self.config)
         else:
@@ -103,7 +103,7 @@ class MonteCarloFolder:
         return (row for row in rows if isinstance(row, Solution))
 
     def estimates(self) -> Iterator[tuple[Solution, list[StepEstimate] | None]]:
-        """Each solution with its stored estimates; None where it was set aside."""
+        """Each solution with its stored estimates; None if it was set aside."""
         names = sorted(path.parent.name for path in self.folder.glob("monte_carlo*/manifest.json"))
         stores = [Shards(self.folder / name, self.config.shard_size) for name in names]  # one for each completer
         rejected = {row_id for store in stores for row_id in store.rejected()}
@@ -115,7 +115,7 @@ class MonteCarloFolder:
             yield row, None if row.id in rejected else found
 
     def judged(self) -> dict[str, StepLabels]:
-        """The judge's labels by solution, from ``judge.jsonl``; empty where no judge has finished in this folder.
+        """The judge's labels by solution, from ``judge.jsonl``; empty if no judge has finished in this folder.
 
         The file has the solutions in their order, without those that were set aside.
         """
@@ -136,14 +136,14 @@ class MonteCarloFolder:
 
 
 def relabel(source: MonteCarloFolder, threshold: float, kind: str = "soft", output: Path | None = None) -> Relabelling:
-    """Write the labels at one threshold, and beside them the consensus with the judge where one has finished.
+    """Write the labels at one threshold, and the consensus with the judge if one has finished.
 
     Args:
         output: folder for the files; default: ``relabelled`` in the Monte-Carlo folder.
 
     Raises:
         ValueError: a solution has too few estimates for this threshold. Sampling stopped at its first step without a
-            hit at the threshold of that run, so a lower one asks for steps that were never estimated.
+            hit at the threshold of that run, so a lower one needs steps that were never estimated.
     """
     settings = MonteCarloSettings(source.config.num_completions, threshold)
     judged, report, agreed_rows, right, steps = source.judged(), ConsensusReport(), [], 0, 0

@@ -1,4 +1,4 @@
-"""Solutions to label: several responses per problem, from one or several policies."""
+"""Samples solutions to label: several responses per problem, from one or several policies."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from rlhf_prm.generation.tasks import Emit, Task
 def sample_task(key: str | int, prompt: str, num_responses: int, seed: int, about: dict[str, Any]) -> Task:
     """``num_responses`` responses to one rendered prompt; emits and returns one record with them.
 
-    Where the generator tells the tokens, the record keeps those of the prompt and of the responses.
+    If the generator gives token ids, the record keeps those of the prompt and of the responses.
 
     Args:
-        key: names the problem and the policy; the seed of its sampling follows from it.
+        key: names the problem and the policy; the seed of its sampling is derived from it.
         about: further columns of the record.
     """
     responses = yield Generate(prompt, num_responses, unit_seed(seed, "sample", key), group=prompt)

@@ -1,4 +1,4 @@
-"""The stages of the pipeline: what each one does with a row, and when the row is done."""
+"""The stages of the pipeline: the task that each one runs for a row, and when the row is done."""
 
 import dataclasses
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Records = list[dict[str, Any]]
 
 @runtime_checkable
 class Stage(Protocol):
-    """One kind of work on rows. ``name`` is its folder, ``model`` what it runs on, ``unit`` what it counts."""
+    """One kind of work on rows. ``name`` is its folder, ``model`` its model, ``unit`` what it counts."""
 
     name: str
     unit: str
@@ -37,19 +37,19 @@ class Stage(Protocol):
     settings: dict[str, Any]
 
     def task(self, row: Any, records: Records) -> Task:
-        """The work on a row that is left when these records of it are written."""
+        """The remaining work on a row of which these records are written."""
         ...
 
     def is_done(self, row: Any, records: Records) -> bool:
-        """Whether nothing is left."""
+        """Whether the row is finished."""
         ...
 
     def result(self, row: Any, records: Records) -> Any:
-        """What the records of a row that is done say; a ``Rejection`` where they say nothing."""
+        """The result of a finished row's records; a ``Rejection`` if they give none."""
         ...
 
     def kept_for_retry(self, records: Records) -> Records:
-        """Of the records of a row that was set aside, those that stay when it is tried again."""
+        """The records of a row set aside that are kept when it is tried again."""
         ...
 
 
@@ -88,7 +88,7 @@ class SampleStage:
 
 
 class MonteCarloStage:
-    """Step estimates of every solution, or of one policy's where each policy has a completer of its own."""
+    """Step estimates of every solution, or of one policy's solutions if each policy has its own completer."""
 
     unit = "solution"
 
@@ -103,7 +103,7 @@ class MonteCarloStage:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What the records depend on; asks for the tokenizer, so only where they are written."""
+        """The settings that the records depend on. It loads the tokenizer, so it is called only before writing."""
         return {
             **self._source,
             "completer": self.model.results_depend_on(),
@@ -129,7 +129,7 @@ class MonteCarloStage:
         return monte_carlo_task(row.id, prompt, row.steps, row.solution, self.how, known, prefixes, tokens)
 
     def _tokens(self, row: Solution, prompt: str, prefixes: list[str] | None) -> TokenPrefixes | None:
-        """Out of the sampled ids where this model sampled them: another one may have other tokens."""
+        """The prefixes, from the sampled ids only if this model sampled them: another model may have other tokens."""
         if self._prefix_tokenizer is None:
             return None
         own = row.sampled is not None and row.sampled.policy == self.model.model
@@ -144,7 +144,7 @@ class MonteCarloStage:
         return labels_from_estimates(self._estimates(records), self.how)
 
     def kept_for_retry(self, records: Records) -> Records:
-        """The estimates stand: what failed came after them."""
+        """All estimates: the failure came after them."""
         return records
 
     @staticmethod
@@ -182,7 +182,7 @@ class JudgeStage:
             return Rejection(str(error))
 
     def kept_for_retry(self, records: Records) -> Records:
-        """Nothing, where no answer could be parsed: a mended judge is asked again. A tie is an answer, and stands."""
+        """None if no answer could be parsed, so that a repaired judge is asked again. A tie is a result and is kept."""
         return records if any(record["first_error"] is not None for record in records) else []
 
     @staticmethod

@@ -1,10 +1,10 @@
-"""Work that survives ``kill -9``: append-only JSONL shards, a manifest of the settings, bad rows set aside.
+"""Stores records so that they survive ``kill -9``: append-only JSONL shards, a manifest, and the rows set aside.
 
     STAGE/manifest.json     the settings the records were made with, and their hash
-    STAGE/00000.jsonl …     one line per finished part of the work; shard = number of the problem // shard_size
+    STAGE/00000.jsonl …     one line per record; shard = number of the problem // shard_size
     STAGE/rejected.jsonl    {"id", "reason"} of the rows that cannot be labelled
 
-A line is one ``write``: after a kill at most the last one is torn, and a torn line was never written.
+A line is one ``write``: after a kill at most the last line is incomplete, and an incomplete line is ignored.
 """
 
 import fcntl
@@ -37,10 +37,10 @@ def file_hash(path: str | Path) -> str:
 
 
 class Shards:
-    """The records of one stage, to read.
+    """The records of one stage, for reading.
 
     Args:
-        folder: need not be there.
+        folder: it need not exist.
         shard_size: problems per shard.
     """
 
@@ -56,11 +56,11 @@ class Shards:
         return max((int(path.stem) for path in self.folder.glob("[0-9]*.jsonl")), default=-1)
 
     def records(self, shard: int) -> list[dict[str, Any]]:
-        """The records of a shard, in the order they were written; a torn last line is left out."""
+        """The records of a shard, in the order they were written, without an incomplete last line."""
         try:
             return read_json_lines(self._shard_path(shard), may_be_cut=True)
         except ValueError as error:
-            raise ValueError(f"{error}; delete that line, it is made again") from error
+            raise ValueError(f"{error}; delete that line, and its record is made again") from error
 
     def rejected(self) -> dict[str, str]:
         """id → reason of the rows set aside."""
@@ -72,13 +72,13 @@ class Shards:
 
 
 class StageStore(Shards):
-    """The records of one stage in a folder of its own; only one process may write there at a time.
+    """The records of one stage in its folder, for writing; only one process may write there at a time.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         settings: everything that the records depend on.
         shard_size: problems per shard.
-        of_worker: a process that holds the folder has given this one shards to itself.
+        of_worker: True in a worker, to which the process that has locked the folder assigns shards.
 
     Raises:
         ValueError: the folder holds records made with other settings, or another process is writing there.
@@ -114,7 +114,7 @@ class StageStore(Shards):
             differences = "; ".join(f"{k}: {known.get(k)!r} there, {settings.get(k)!r} now" for k in changed)
             raise ValueError(
                 f"{self.folder} holds records made with other settings ({differences}); "
-                "go back to those, or write to another --out"
+                "use those again, or write to another --out"
             )
 
     def append(self, shard: int, record: dict[str, Any]) -> None:
@@ -126,9 +126,9 @@ class StageStore(Shards):
         self._append(self.folder / "rejected.jsonl", {"id": row_id, "reason": reason})
 
     def forget_rejected(self, kept: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
-        """Let the rows set aside be tried again, with those of their records that ``kept`` keeps.
+        """Make the rows set aside available again, with those of their records that ``kept`` returns.
 
-        A kill on the way leaves the rows set aside, and every shard whole.
+        If the process is killed during this call, the rows stay set aside and every shard stays intact.
         """
         rejected = self.rejected()
         if not rejected:
@@ -143,7 +143,7 @@ class StageStore(Shards):
         (self.folder / "rejected.jsonl").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Put everything on the disk and let other processes in."""
+        """Flush everything to disk and release the folder."""
         for file in self._files.values():
             os.fsync(file.fileno())
             file.close()
@@ -159,17 +159,17 @@ class StageStore(Shards):
     def _append(self, path: Path, record: dict[str, Any]) -> None:
         file = self._files.get(path)
         if file is None:
-            if len(self._files) >= 64:  # the oldest shard is finished, or soon opened again
+            if len(self._files) >= 64:  # the oldest shard is probably finished; if not, it is opened again
                 self._files.pop(next(iter(self._files))).close()
             cut_torn_line(path)
             file = self._files[path] = open(path, "ab", buffering=0)  # noqa: SIM115 (kept open)
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         if file.write(line) != len(line):
-            raise OSError(f"{path}: the disk took only part of a line")
+            raise OSError(f"{path}: only a part of a line could be written (is the disk full?)")
 
 
 def _without_labelling(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a manifest without those that say how hits become labels: earlier versions wrote them too."""
+    """A manifest's settings without those of how hits become labels, which earlier versions wrote too."""
     if not isinstance(settings.get("monte_carlo"), dict):
         return settings
     free = ("threshold", "stop_at_first_miss")

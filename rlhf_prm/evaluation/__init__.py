@@ -1,1 +1,1 @@
-"""Is this PRM good, and is it safe to train against?"""
+"""Evaluations of PRMs: how good a PRM is, and whether it is safe to train against."""

@@ -1,4 +1,4 @@
-"""From step scores to one score per solution."""
+"""Aggregations: from step scores to one score per solution."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ AGGREGATIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "product": math.prod,
     "min": min,
     "last": lambda scores: scores[-1],
-    # Measured from the first: equal scores have exactly their own mean, however many they are, and so tie.
+    # Taken relative to the first score, so that equal scores have exactly their own mean, and solutions tie.
     "mean": lambda scores: scores[0] + sum(score - scores[0] for score in scores) / len(scores),
 }
 

@@ -1,4 +1,4 @@
-"""Command-line arguments that the evaluations and the audit share: which PRM, which policy, which problems."""
+"""Command-line arguments of the evaluations and the audit: the PRM, the policy, the problems."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import WatchedScorer
 from rlhf_prm.step_data import SUFFIXES, read_all
 
-DECOMPOSED = "decomposed:"  # of a PRM's name: a student of a judge that was asked small questions
+DECOMPOSED = "decomposed:"  # of a PRM's name: the student of a judge that answered small questions
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
 
@@ -57,7 +57,7 @@ def add_prm_arguments(
 
 
 def add_prm_kwargs(parser: argparse.ArgumentParser) -> None:
-    """``--prm-kwargs``, spelled as recipes spell it too."""
+    """Add ``--prm-kwargs``, also under the spelling of the recipes."""
     text = "JSON of further keywords of load_prm, or of a judge: votes, form, budget_calls, … (docs/judges.md)"
     parser.add_argument("--prm-kwargs", "--prm_kwargs", type=_keywords, default={}, help=text)
 
@@ -73,7 +73,7 @@ def _keywords(text: str) -> dict[str, Any]:
 
 
 def take_judge(args: argparse.Namespace, many: bool = False, required: bool = True) -> None:
-    """``--judge`` and ``--judge-endpoint`` as the ``--prm`` and ``--prm-kwargs`` that they stand for.
+    """Turn ``--judge`` and ``--judge-endpoint`` into the ``--prm`` and ``--prm-kwargs`` that they stand for.
 
     Raises:
         ValueError: both or none of ``--prm`` and ``--judge``, or an endpoint without a judge.
@@ -117,15 +117,15 @@ def scorer_from(args: argparse.Namespace, prm: str | None = None, watched: bool 
 
 
 def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
-    """See, before any long work, that ``--prm`` is there and how it is read: its config and tokenizer, no weights.
+    """Check, before any long work, that ``--prm`` exists and has a known family; no weights are loaded.
 
     Raises:
-        ValueError: it is not there, or of no known family.
+        ValueError: it does not exist, or its family is unknown.
     """
     name = (prm or args.prm).removeprefix(DECOMPOSED)
     if is_judge(name):
         if args.prm_kwargs.get("endpoint"):
-            judge_from(name, args.prm_kwargs)  # loads nothing: the hosts are asked whether they are there
+            judge_from(name, args.prm_kwargs)  # loads nothing, but checks that the hosts answer
         check_judge_keywords(args.prm_kwargs)
         return
     from transformers import AutoConfig
@@ -136,7 +136,7 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
 
     with loading(f"--prm {name}"):
         checkpoint = Checkpoint(name, AutoConfig.from_pretrained(name), saved_tokenizer(name), args.reference)
-    with warnings.catch_warnings(action="ignore"):  # the same is said when the PRM is loaded
+    with warnings.catch_warnings(action="ignore"):  # loading the PRM gives the same warnings
         chosen_family(checkpoint, args.family)
     if args.reference is not None:
         with loading(f"--reference {args.reference}"):
@@ -156,7 +156,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> Non
     parser.add_argument("--problems", help="file, folder or Hub dataset of problems with gold answers")
     add_columns(parser)
     parser.add_argument("--split", default="test", help="split of a Hub dataset")
-    parser.add_argument("--limit", type=positive, help="only the first so many problems")
+    parser.add_argument("--limit", type=positive, help="use only this many problems, the first ones")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -236,7 +236,7 @@ def _cell(value: Any) -> str:
 
 
 def write_results(results: Mapping[str, Any], output: Path | None) -> None:
-    """The results as JSON, where ``--output`` asks for it."""
+    """Write the results as JSON, if ``--output`` is given."""
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, results)

@@ -1,7 +1,7 @@
-"""Best-of-n: how much better does a policy get when a PRM chooses among n of its samples?
+"""Best-of-n: the accuracy of a policy when a PRM chooses among n of its samples.
 
-Everything is an expectation over the subsets of size n of the N samples at hand, exact where there is a closed form
-(pass@n, best-of-n) and, for majority votes, over all subsets or a seeded 2,000 of them where there are more.
+Every number is an expectation over the subsets of size n of the N samples, exact if there is a closed form
+(pass@n, best-of-n); for majority votes it is a mean over all subsets, or over 2,000 seeded ones if there are more.
 """
 
 import random
@@ -28,8 +28,8 @@ def pass_at(correct: Sequence[bool], n: int) -> float:
 def expected_best_of(scores: Sequence[float], correct: Sequence[bool], n: int) -> float:
     """P(the highest-scored of n samples drawn without replacement is right); ties are broken at random.
 
-    A group of m equal scores with L samples below it holds the highest of a subset with probability
-    [C(L+m, n) − C(L, n)]/C(N, n), and each of its members is then as likely.
+    A group of m equal scores with L samples below it contains the highest score of a subset with probability
+    [C(L+m, n) − C(L, n)]/C(N, n), and each of its members is then equally likely.
     """
     groups: dict[float, list[bool]] = defaultdict(list)
     for score, right in zip(scores, correct, strict=True):
@@ -99,7 +99,7 @@ def problem_values(sample: SampledProblem, n: int, seed: int = 0, target: str = 
         target: ``"outcome"``: the scores are an outcome model's, and rm@n is the one rule that chooses by them.
 
     Raises:
-        ValueError: fewer than n samples, or no step scores yet.
+        ValueError: there are fewer than n samples, or no step scores yet.
     """
     if len(sample.correct) < n:
         raise ValueError(

@@ -14,7 +14,7 @@ from rlhf_prm.prm.protocol import target_of
 from rlhf_prm.steps import StepSplitter
 
 OUR_COLUMNS = ("problem", "completions", "solution")
-IN_TABLE = ("product", "min", "last", "rm")  # of a PRM's rules, those that the table shows
+IN_TABLE = ("product", "min", "last", "rm")  # the rules that the table shows
 
 
 def add_best_of_n(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +40,10 @@ def add_best_of_n(parser: argparse.ArgumentParser) -> None:
 
 
 def named_files(given: list[str]) -> dict[str, Path]:
-    """``NAME=FILE`` or ``FILE`` → the file by its name, by default the file's own without its ending.
+    """Name → file, from ``NAME=FILE`` or ``FILE``, whose name is then the file's own without its ending.
 
     Raises:
-        ValueError: two of one name.
+        ValueError: two files have the same name.
     """
     pairs = []
     for text in given:
@@ -57,10 +57,10 @@ def named_files(given: list[str]) -> dict[str, Path]:
 
 
 def take_columns(args: argparse.Namespace) -> None:
-    """``--columns`` as the options that read a file.
+    """Turn ``--columns`` into the options of reading a file.
 
     Raises:
-        ValueError: not OURS=THEIRS, or a column that we do not have.
+        ValueError: an entry is not OURS=THEIRS, or names a column that we do not have.
     """
     args.completions_column = None
     for text in args.columns:
@@ -100,7 +100,7 @@ def samples_from(args: argparse.Namespace, num_samples: int, most: int, *, all_r
         problems, solutions = shared.problems_from(args)
         generator, template, _ = shared.policy_from(args)
         prompts = [template(problem) for problem in problems]
-        part = args.concurrency * (4 if args.endpoint else 1)  # hosts idle while the last answers of a call come in
+        part = args.concurrency * (4 if args.endpoint else 1)  # hosts are idle while the last answers of a call come in
         samples = policy_samples(
             generator,
             problems,

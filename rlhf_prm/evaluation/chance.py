@@ -1,4 +1,4 @@
-"""What a PRM must beat: the first-error F1 of a guess that never looks at a solution's text."""
+"""The chance level of first-error F1: the best guess that does not look at a solution's text."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,18 @@ MEASURED = {  # what F1 and AUROC of a target's one label a step, or a solution,
 
 
 def chance_f1(first_errors: Sequence[int]) -> float:
-    """Highest first-error F1 in expectation of a guess that is drawn without a look at the solution.
+    """The highest expected first-error F1 of a guess that does not look at the solution.
 
-    A *constant* guess has F1 0: it is right about erroneous solutions or about correct ones, never about both. A coin
-    does better. It says "step k" with probability π, where k is the commonest first error and m the share of the
-    erroneous solutions whose first error that is, and "no error" otherwise: error accuracy π·m, correct accuracy 1 − π.
+    A *constant* guess has F1 0: it is right about erroneous solutions or about correct ones, never about both. A random
+    guess does better. It says "step k" with probability π, where k is the most common first error and m the share of
+    erroneous solutions with that first error, and "no error" otherwise: error accuracy π·m, correct accuracy 1 − π.
     Their harmonic mean is largest at π = 1 / (1 + √m), where it is 2m / (1 + √m)².
 
     Args:
-        first_errors: 0-based index of each solution's first wrong step, −1 where there is none.
+        first_errors: 0-based index of each solution's first wrong step, −1 if there is none.
 
     Returns:
-        0 where the solutions are all erroneous or all correct (F1 is 0 there whatever is guessed).
+        0 if the solutions are all erroneous or all correct (F1 is then 0 for every guess).
     """
     positions = Counter(error for error in first_errors if error >= 0)
     erroneous = sum(positions.values())
@@ -34,10 +34,10 @@ def chance_f1(first_errors: Sequence[int]) -> float:
 
 
 def no_better_than_chance(metrics: Mapping[str, float], target: str = "steps") -> list[str]:
-    """Which of ``f1`` and ``auroc`` are not above chance, in words; empty where both are.
+    """Sentences on which of ``f1`` and ``auroc`` are not above chance; empty if both are.
 
     Args:
-        metrics: ``f1``, ``chance_f1`` and ``auroc``; a NaN AUROC (labels of one class only) says nothing.
+        metrics: ``f1``, ``chance_f1`` and ``auroc``; a NaN AUROC (labels of one class only) is ignored.
         target: as in :func:`beside_chance`.
     """
     f1, auroc = MEASURED[target]

@@ -1,4 +1,4 @@
-"""``rlhf-prm evaluate NAME``: a PRM against the public benchmarks, and as the judge among a policy's samples."""
+"""``rlhf-prm evaluate NAME``: a PRM on the public benchmarks, and choosing among a policy's samples."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the table of one evaluation; ``--output`` keeps it as JSON."""
+    """Print the table of one evaluation; ``--output`` writes it as JSON too."""
     _, _, evaluate = EVALUATIONS[args.evaluation]
     shared.take_judge(args, many=args.evaluation in WITH_PRMS)
     check_can_write(args.output, "--output")
@@ -157,7 +157,7 @@ def _step_search(args: argparse.Namespace) -> Results:
     )
     guided = [method for method in METHODS if method in args.search]
     for method in guided:
-        shape_of(method, args.width, args.candidates)  # refuses before anything is loaded
+        shape_of(method, args.width, args.candidates)  # raises before anything is loaded
     problems, solutions = shared.problems_from(args)
     verifier = shared.verifier_from(args)
     shared.check_prm(args)

@@ -1,4 +1,4 @@
-"""Which of a problem's answers are the same answer, however they are written: what a majority vote counts."""
+"""Groups a problem's answers that are equal, however they are written, for majority votes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,18 +9,18 @@ from rlhf_prm.evaluation.samples import SampledProblem
 
 @dataclass
 class _Classes:
-    """The answers of one problem on their way into classes: ``of`` says which text stands for an answer."""
+    """The answers of one problem while they are grouped: ``of`` maps an answer to the text of its class."""
 
     left: list[str]
     of: dict[str, str] = field(default_factory=dict)
 
 
 def with_equal_answers(samples: Sequence[SampledProblem], verifier: Verifier) -> list[SampledProblem]:
-    """The samples with one text for all answers that the verifier takes for equal, the first of them.
+    """The samples, where all answers that the verifier considers equal have the text of the first one.
 
-    Right answers are equal to the gold, and so to each other. Of the wrong ones the first stands for all that the
-    verifier accepts with it as the gold answer, then the first of the rest, and so on; each round is one call for all
-    problems. An answer that cannot be read as a gold answer is equal to its own spelling only.
+    Right answers are equal to the gold answer, and so to each other. The first wrong one represents all that the
+    verifier accepts with it as the gold answer, then the first of the rest does, and so on; each round is one call for
+    all problems. An answer that cannot be read as a gold answer is equal to its own spelling only.
     """
     classes = [_start(sample) for sample in samples]
     while going := [one for one in classes if one.left]:

@@ -1,4 +1,4 @@
-"""Right answers by a wrong process, counted on anybody's samples: a judge or PRM names the first wrong step of each.
+"""Counts right answers reached by a wrong process: a judge or PRM names the first wrong step of each sample.
 
 arXiv 2501.07301 counts them on a policy's samples (Figure 6); here the labels are also written back into the file, as
 ``first_errors``, which the audit reads.
@@ -20,8 +20,8 @@ from rlhf_prm.steps import StepSplitter
 def first_error_known(step_scores: Sequence[float], threshold: float = WRONG_AT_OR_BELOW) -> int | None:
     """The first step scored at or below the threshold, −1 where all steps are above it.
 
-    None where it is not known: a step without a score stands before the first wrong one, or no step is wrong among
-    those that have a score and some have none.
+    None if it is not known: an unscored step comes before the first wrong one, or some steps are unscored and none of
+    the scored ones is wrong.
     """
     found = predicted_first_error(step_scores, threshold)
     looked_at = step_scores if found < 0 else step_scores[:found]
@@ -36,7 +36,7 @@ def labelled_rows(
 ) -> list[SampleRow]:
     """The rows with ``first_errors`` of every completion.
 
-    Those that a row brings stay as they are, and only the others are asked about, all in one call.
+    Known first errors of a row stay as they are; the others are scored in one call.
     """
     splitter = splitter or StepSplitter()
     asked = [

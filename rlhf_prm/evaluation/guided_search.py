@@ -60,7 +60,7 @@ def shape_of(method: str, n: int, candidates: int) -> Shape:
 
 @dataclass(frozen=True)
 class Beam:
-    """A solution on its way; ``step_ids`` are the tokens of ``steps`` where the policy goes on from those."""
+    """A partial solution; ``step_ids`` are the tokens of ``steps`` if the policy continues token ids."""
 
     steps: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
@@ -83,7 +83,7 @@ class Tree:
 
 @dataclass
 class Found:
-    """What the search of one problem came to."""
+    """The result of one problem's search."""
 
     steps: list[str]
     finished: bool
@@ -130,7 +130,7 @@ def guided_search(
     depth = 0
     with Bar(len(trees), "search", "tree") as bar:
         while going := [tree for tree in trees if tree.open and states[tree.problem].tokens < settings.token_budget]:
-            # the first step of a tree stands for all its beams: as many candidates as there will be later
+            # the first step of a tree has as many candidates as all its beams together later
             draws = shape.candidates * (shape.kept if depth == 0 else 1)
             pairs = [(tree, beam) for tree in going for beam in tree.beams if not beam.finished]
             asked = [states[tree.problem].request(beam, settings.separator) for tree, beam in pairs]

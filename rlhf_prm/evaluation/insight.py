@@ -1,7 +1,7 @@
-"""What a table of accuracy by category says, in words: written by a language model, with the table as evidence.
+"""A language model summarises a table of accuracy by category, with the table as its only evidence.
 
 The last part of QualEval (arXiv 2311.02807). The model sees the table and nothing else; numbers in its text that the
-table does not hold are named, so that a reader need not look each of them up.
+table does not contain are listed, so that a reader need not check each of them.
 """
 
 import re
@@ -36,10 +36,10 @@ class Insight:
 
 
 def written_insight(generator: Generator, table: Mapping[str, Mapping[str, Any]], seed: int = 0) -> Insight:
-    """What a language model reads from a table of ``accuracy_by_category``.
+    """A language model's summary of a table of ``accuracy_by_category``.
 
     Raises:
-        ValueError: an empty table, or a model that writes nothing.
+        ValueError: the table is empty, or the model writes nothing.
     """
     if not table:
         raise ValueError("got no categories to write about")
@@ -53,10 +53,10 @@ def written_insight(generator: Generator, table: Mapping[str, Mapping[str, Any]]
 
 
 def unsupported_numbers(text: str, table: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The numbers of a text that are none of the table's, to the digits that the text gives.
+    """The numbers of a text that are not in the table, at the precision that the text gives.
 
-    Shares may be told as fractions or percent. Names of categories may hold numbers; whole numbers up to 12 are let
-    pass.
+    Shares may be given as fractions or percent. Names of categories may contain numbers; whole numbers up to 12 are
+    ignored.
     """
     told = text
     for name in sorted(table, key=len, reverse=True):

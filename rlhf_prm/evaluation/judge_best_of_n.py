@@ -21,7 +21,7 @@ WAYS = ("pointwise", "pairwise")
 
 @dataclass(frozen=True)
 class JudgeChoice:
-    """Which ways of choosing are measured, ``n``, tries of a comparison, and the seed of all that is drawn."""
+    """Settings: the ways of choosing, ``n``, attempts per comparison, and the seed."""
 
     n: int = 8
     ways: Sequence[str] = WAYS
@@ -38,10 +38,10 @@ def judge_best_of_n(
     ``pointwise@n``: the highest share of right steps (the mean of the judge's step scores, steps behind a first error
     counted as wrong); ties are broken at random. ``pairwise@n``: a knock-out of n − 1 comparisons. Where a problem has
     more than n samples, n of them are drawn. Means over problems, with 95 % bootstrap intervals; ``questions`` counts
-    what the judge was asked, ``unreadable`` the comparisons or solutions of which nothing could be read.
+    the questions to the judge, ``unreadable`` the comparisons or solutions without a readable answer.
 
     Raises:
-        ValueError: fewer than n samples of a problem, or a budget of the judge that does not last.
+        ValueError: a problem has fewer than n samples, or the judge's budget is too small.
     """
     settings = settings or JudgeChoice()
     drawn = [_subset(sample, settings.n, settings.seed, index) for index, sample in enumerate(samples)]
@@ -113,7 +113,7 @@ def _pairwise(judge: JudgeScorer, drawn: list[SampledProblem], settings: JudgeCh
         result = found.get(index, OVER_BUDGET)
         if result is OVER_BUDGET:
             raise ValueError(f"the judge's budget is spent before the knock-out of problem {index + 1} of {len(drawn)}")
-        chose = isinstance(result, Knockout)  # else the host refused a question: nothing is chosen, which is a miss
+        chose = isinstance(result, Knockout)  # if not, the host refused a question: no choice counts as a miss
         values.append(float(chose and sample.correct[result.winner]))
         unreadable += result.unreadable if chose else settings.n - 1
     return values, unreadable

@@ -1,4 +1,4 @@
-"""MR-Ben (arXiv 2406.13975): judging whole solutions, and naming the first wrong step of the wrong ones."""
+"""MR-Ben (arXiv 2406.13975): judge whole solutions, and find the first wrong step of the wrong ones."""
 
 import math
 from collections import defaultdict
@@ -86,7 +86,7 @@ def mr_score_parts(predictions: Sequence[int], labels: Sequence[int]) -> dict[st
     """``mcc`` of calling solutions correct, ``acc_step`` over incorrect solutions, and the MR-Score they can give.
 
     MR-Score = 0.2·max(0, MCC) + 0.3·ACC_step + 0.5·ACC_reason. A PRM explains nothing, so ACC_reason is not measured:
-    ``mr_score_without_reason`` is the sum of the first two terms, at most 0.5, and no MR-Score. An LLM that gives
+    ``mr_score_without_reason`` is the sum of the first two terms, at most 0.5, and not an MR-Score. An LLM that gives
     reasons has the whole score: ``rlhf_prm.evaluation.mr_ben_reasons``.
     """
     mcc = matthews_correlation([p == -1 for p in predictions], [label == -1 for label in labels])

@@ -1,7 +1,7 @@
-"""Which of several PRMs to trust where there are no labels: ranking by mutual consistency (PoEM, arXiv 2408.13738).
+"""Ranks several PRMs without labels, by their mutual consistency (PoEM, arXiv 2408.13738).
 
-Agreement is not truth. Two scorers that answer the same whatever they read agree completely, so the method would rank
-them first: :func:`independence` finds such models, keeps them out of the references and says so.
+Agreement is not truth. Two scorers that always give the same answer agree completely, so the method would rank
+them first: :func:`independence` finds such models, excludes them from the references and reports them.
 """
 
 from collections import Counter
@@ -44,16 +44,16 @@ def agreement(predictions: Sequence[Sequence[int]]) -> Float[np.ndarray, "M M"]:
     return (table[:, None, :] == table[None, :, :]).mean(-1)
 
 
-MOSTLY_THE_SAME = 0.9  # share of one answer from which on agreement says little
-CLONES = 0.98  # share of equal answers from which on two models count as one
-FEWEST_FOR_PAIRS = 5  # models from which on a pair that errs together can be told from the others
+MOSTLY_THE_SAME = 0.9  # a model that gives one answer at least this often agrees by chance
+CLONES = 0.98  # two models with at least this share of equal answers count as one
+FEWEST_FOR_PAIRS = 5  # with fewer models, a pair with shared errors cannot be distinguished from the others
 EXCESS = 0.05  # of chance-corrected agreement, above which a pair is warned about
 RESAMPLES = 200
 
 
 @dataclass(frozen=True)
 class Independence:
-    """Which models may serve as references, and what was found against the others.
+    """Which models may serve as references, and why the others may not.
 
     ``kept`` are indices of models; ``twin_of[i]`` is the kept model that the dropped model i repeats (None: it is
     dropped for another reason, or kept). ``warnings`` are sentences for people.
@@ -65,16 +65,16 @@ class Independence:
 
 
 def independence(names: Sequence[str], predictions: Sequence[Sequence[int]]) -> Independence:
-    """The models that the ranking may take as references: those whose agreement says something.
+    """The models that the ranking may use as references: those whose agreement is informative.
 
-    Agreement tells skill only where models err independently of each other. Three ways to fail are looked for:
+    Agreement indicates skill only if models err independently of each other. Three violations are looked for:
 
-    - a model with one answer for nine in ten items agrees with its like whatever the items are: dropped;
-    - two models with the same answer to 98 % of the items are one model that votes twice: the later one is dropped;
+    - a model with one answer for nine in ten items agrees with similar models on any items: it is dropped;
+    - two models with the same answer to 98 % of the items are one model that counts twice: the later one is dropped;
     - two models that agree more than their agreement with the others explains (with five models or more; the lower end
-      of a 95 % bootstrap interval is above .05): warned about only, for either may still be good.
+      of a 95 % bootstrap interval is above .05): this only gives a warning, because either may still be good.
 
-    Nothing is dropped where fewer than two models would stay.
+    Nothing is dropped if fewer than two models would be left.
 
     Args:
         predictions: of each model, 0-based first wrong steps, −1 = none.
@@ -87,7 +87,7 @@ def independence(names: Sequence[str], predictions: Sequence[Sequence[int]]) -> 
             what = "finds no wrong step" if answer < 0 else f"calls step {answer + 1} the first wrong one"
             warnings.append(
                 f"{names[index]} {what} in {count / len(row):.0%} of the solutions: such scorers agree with each other "
-                "whatever the solutions are, so its rank says nothing about its skill; look at its audit"
+                "whatever the solutions are, so its rank does not show its skill; look at its audit"
             )
             constant.append(index)
     twin_of: dict[int, int] = {}
@@ -154,7 +154,7 @@ def _kappa(table: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M M"]:
 def consistency_weights(
     similarity: Float[np.ndarray, "M M"], references: Sequence[int], iterations: int = 100
 ) -> Float[np.ndarray, " M"]:
-    """w ∝ S·w over the reference models until it stands, the model itself left out; every model gets a weight.
+    """Weights of all models from iterating w ∝ S·w over the references, each without itself, until it converges.
 
     Weights of the references have mean 1; that of another model is on the same scale.
     """
@@ -186,13 +186,13 @@ def mean_consistency(similarity: Float[np.ndarray, "M M"], references: Sequence[
 def poem_ranking(similarity: Float[np.ndarray, "M M"], references: Sequence[int] | None = None) -> ConsistencyRanking:
     """Weigh models by agreement, and drop the weakest reference while that raises the references' mean consistency.
 
-    At least two references stay. With two models there is nothing to tell them apart: both get the same weight.
+    At least two references stay. Two models cannot be distinguished: both get the same weight.
 
     Args:
         references: the models to begin with as references (all by default); the others are weighed against them only.
 
     Raises:
-        ValueError: fewer than two models, or fewer than two references.
+        ValueError: there are fewer than two models, or fewer than two references.
     """
     references = list(range(len(similarity)) if references is None else references)
     if len(references) < 2:

@@ -1,4 +1,4 @@
-"""PRMBench (arXiv 2501.03124): are planted errors of many kinds found at their steps?"""
+"""PRMBench (arXiv 2501.03124): find planted errors of many kinds at their steps."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
 
-MOST_STEPS = 1000  # more than any solution has: a larger number is no step
+MOST_STEPS = 1000  # more than any solution has: a larger number is not a step
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _item(row: dict[str, Any]) -> PRMBenchItem:
 
 
 def f1(predicted: Sequence[bool], truth: Sequence[bool]) -> float:
-    """2TP/(2TP + FP + FN) of the class True; 0 when it is neither predicted nor there."""
+    """2TP/(2TP + FP + FN) of the class True; 0 if that class is neither predicted nor present."""
     hits = sum(p and t for p, t in zip(predicted, truth, strict=True))
     denominator = sum(predicted) + sum(truth)
     return 2 * hits / denominator if denominator else 0.0

@@ -1,4 +1,4 @@
-"""ProcessBench (arXiv 2412.06559), or data like it: does a PRM find the first wrong step of real solutions?"""
+"""ProcessBench (arXiv 2412.06559), or data like it: find the first wrong step of real solutions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TUNING_SUBSET = "gsm8k"
 class ProcessBenchItem:
     """One solution: ``label`` is the 0-based index of its first wrong step, −1 when every step is right.
 
-    ``final_answer_correct`` is None where the file does not say; right answers with label ≥ 0 are not rare.
+    ``final_answer_correct`` is None if the file does not have it; right answers with label ≥ 0 are not rare.
     """
 
     problem: str
@@ -71,7 +71,7 @@ def load_processbench(path: str | Path, subsets: Sequence[str] | None = None) ->
         subsets: in a folder, the names of the sets to read.
 
     Raises:
-        ValueError: nothing to read, a set that is asked for is not there although no other is either, or a row that
+        ValueError: there is nothing to read, none of the sets asked for exists, or a row
             cannot be read.
     """
     path = Path(path)
@@ -91,7 +91,7 @@ def load_processbench(path: str | Path, subsets: Sequence[str] | None = None) ->
 
 
 def set_name(path: Path) -> str:
-    """What a file of rows is called: ``processbench_gsm8k.jsonl`` is gsm8k."""
+    """The name of a file's set: ``processbench_gsm8k.jsonl`` is gsm8k."""
     ending = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), path.suffix)
     return path.name.removesuffix(ending).removeprefix("processbench_")
 
@@ -106,10 +106,10 @@ def _item(row: dict[str, Any]) -> ProcessBenchItem:
 
 
 def best_threshold(step_scores: Sequence[Sequence[float]], labels: Sequence[int]) -> float:
-    """The threshold with the highest F1; of equal ones the lowest. A step is wrong at or below it.
+    """The threshold with the highest F1, and the lowest of equally good ones. A step is wrong at or below it.
 
     Candidates are 0.5 and every midpoint between neighbouring distinct scores (at most 512 of them, evenly spread over
-    the ranks), so any scale of scores will do.
+    the ranks), so scores may be on any scale.
     """
     distinct = sorted({score for row in step_scores for score in row if score == score})
     middles = [(low + high) / 2 for low, high in pairwise(distinct)]
@@ -123,7 +123,7 @@ def _f1(step_scores: Sequence[Sequence[float]], labels: Sequence[int], threshold
 
 
 def check_threshold(threshold: float | str, subsets: Sequence[str]) -> None:
-    """Before anything is scored: a threshold that is to be tuned needs the subset it is tuned on.
+    """Check, before anything is scored, that a threshold to be tuned has the subset it is tuned on.
 
     Raises:
         ValueError: that subset is not among ``subsets``, or the threshold is NaN.
@@ -164,7 +164,7 @@ def processbench(
     results: dict[str, dict[str, float]] = {}
     for name, rows in scores.items():
         predictions = [predicted_first_error(row, threshold) for row in rows]
-        if silence_is_missed:  # an index past the last step: no label has it
+        if silence_is_missed:  # an index past the last step, which no label has
             silent = [all(score != score for score in row) for row in rows]
             predictions = [len(r) if s else p for p, r, s in zip(predictions, rows, silent, strict=True)]
         results[name] = processbench_metrics(predictions, labels[name])

@@ -1,4 +1,4 @@
-"""On which kinds of problem does a PRM fail? Categories, and accuracy in each (QualEval, arXiv 2311.02807)."""
+"""Categories of problems, and a PRM's accuracy in each (QualEval, arXiv 2311.02807)."""
 
 import re
 from collections import defaultdict
@@ -26,12 +26,12 @@ def assign_categories(
     """Assign each of N samples to ``per_sample`` of C categories by an integer program.
 
     Maximises Σ affinity·x over x ∈ {0,1}^{N×C} with Σ_c x_nc = per_sample, and the size of every category within
-    (1 ± slack) of its share of the affinity's mass, so that no category swallows the rest.
+    (1 ± slack) of its share of the affinity's mass, so that no category takes all samples.
 
     Raises:
         ValueError: a negative affinity, more categories per sample than there are, or limits no assignment meets.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp  # here: a second of import that --help need not wait for
+    from scipy.optimize import Bounds, LinearConstraint, milp  # imported here: it takes a second, and --help needs none
     from scipy.sparse import identity, kron, vstack
 
     samples, categories = affinity.shape

@@ -1,4 +1,4 @@
-"""RMB (arXiv 2410.09893): does the better answer outscore the worse one, or the winner every loser?
+"""RMB (arXiv 2410.09893): the better answer must outscore the worse one, or the winner every loser.
 
 Two sets are published: best-of-n (a winner and several losers) and pairs (chosen, rejected), each as a folder of one
 file for each category.
@@ -21,7 +21,7 @@ BEST_OF_N, PAIRWISE = "best-of-n", "pairwise"
 
 @dataclass(frozen=True)
 class BestOfNItem:
-    """A prompt with one answer that is better than each of the others; ``kind`` tells the two sets apart."""
+    """A prompt with one answer that is better than each of the others; ``kind`` is the set it belongs to."""
 
     prompt: str
     winner: str
@@ -31,7 +31,7 @@ class BestOfNItem:
 
 
 def load_rmb(path: str | Path) -> list[BestOfNItem]:
-    """RMB's files, a JSON list or JSONL each, or a folder of them, searched to its bottom.
+    """RMB's files, each a JSON list or JSONL, or a folder of them, searched recursively.
 
     Read are best-of-n rows (``conversation_input``, ``bon_best``, ``loser_list``), pairs (``conversation_input``,
     ``chosen``, ``reject``), and plain rows {"prompt", "winner", "losers"} or {"prompt", "chosen", "rejected"}. In a
@@ -90,7 +90,7 @@ def rmb(
 
     A category of several levels ("Helpfulness/Chat/Discussion") has a row for each of them. Where a file or folder
     holds both sets there are two rows over all, ``all best-of-n`` and ``all pairwise``: a pair is easier than a list.
-    Solutions are split into steps and their scores aggregated by ``how``; a tie does not outscore.
+    Solutions are split into steps and their scores aggregated by ``how``; a tie does not count.
     """
     splitter = splitter or StepSplitter()
     texts = [(item.prompt, text) for item in items for text in (item.winner, *item.losers)]

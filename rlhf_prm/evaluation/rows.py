@@ -1,4 +1,4 @@
-"""Rows of the benchmarks' files, each column checked as it is read: what came, what was expected, and where."""
+"""Reads rows of the benchmarks' files; errors say what came, what was expected, and in which row."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Several solutions of each problem, split into steps and checked: what best-of-n and the audit measure on."""
+"""Several solutions of each problem, split into steps and verified: the input of best-of-n and the audit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -90,8 +90,8 @@ def policy_samples(
     """``n`` checked samples per problem, with a bar over the problems.
 
     Args:
-        prompts: what the policy is given, where it is not the problem's text.
-        part: prompts per call of the generator; a sample depends on ``seed`` and its problem's place, not on this.
+        prompts: what the policy is given, if that is not the problem's text.
+        part: prompts per call of the generator; samples depend on ``seed`` and the problem's index, not on this.
     """
     given = list(problems if prompts is None else prompts)
     seeds = [unit_seed(seed, index) for index in range(len(given))]
@@ -121,8 +121,8 @@ def scored_where_missing(samples: Sequence[SampledProblem], scorer: StepScorer) 
 def rescored(
     samples: Sequence[SampledProblem], rewritten: Sequence[list[str]], scorer: StepScorer
 ) -> list[list[float]]:
-    """Scores of the ``rewritten`` solutions, one for each solution of all samples in order; those that were left as
-    they are keep their scores."""
+    """Scores of the ``rewritten`` solutions, one for each solution of all samples in order; unchanged solutions
+    keep their scores."""
     old = [
         (sample.problem, steps, scores)
         for sample in samples
@@ -137,7 +137,7 @@ def rescored(
 
 @dataclass(frozen=True)
 class SampleRow:
-    """A row of a samples file: a problem, N solutions as texts, the gold answer, and what else it may bring."""
+    """A row of a samples file: a problem, N solutions as texts, the gold answer, and optional columns."""
 
     problem: str
     completions: list[str]
@@ -146,7 +146,7 @@ class SampleRow:
     first_errors: list[int | None] | None = None
 
 
-MOST_STEPS = 10_000  # the steps are not cut yet when a row is read
+MOST_STEPS = 10_000  # a limit only, because the steps are not cut yet when a row is read
 
 
 # How other programs write samples: our column → theirs. A row with all columns of a layout is read by it.

@@ -1,4 +1,4 @@
-"""``rlhf-prm score``: step scores for a file of rollouts, for people who want nothing but the scores."""
+"""``rlhf-prm score`` adds step scores to a file of rollouts."""
 
 import argparse
 import hashlib
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write each input row with ``step_scores`` added (null where a step could not be scored); print a summary.
 
-    The input is read through once before the PRM is loaded, so that a bad row is said at once. The output appears when
+    The input is read once before the PRM is loaded, so that a bad row is reported at once. The output appears when
     it is complete; until then it is called ``….partial``.
     """
     from rlhf_prm.prm import load_prm
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run_on_ray(args: argparse.Namespace, splitter: StepSplitter, output: Path, total: int, keywords: dict) -> None:
-    """The same rows by workers; the same command goes on where it was stopped."""
+    """Score the rows in workers; the same command continues a stopped run."""
     from rlhf_prm.prm import load_prm
 
     if is_judge(args.prm):

@@ -15,7 +15,7 @@ Rollout = tuple[dict, str, list[str]]  # the row, its problem, its steps
 
 
 def read_rollouts(path: Path, splitter: StepSplitter, problem_column: str | None = None) -> Iterator[Rollout]:
-    """(row, problem, steps) of each row; ``ValueError`` that names the row where something is missing."""
+    """(row, problem, steps) of each row; a ``ValueError`` that names the row if something is missing."""
     for where, row in read_records(path):
         try:
             if isinstance(row, ValueError):

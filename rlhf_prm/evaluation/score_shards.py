@@ -1,4 +1,4 @@
-"""``rlhf-prm score`` on several machines: shards of rows, each written whole, joined in their order at the end."""
+"""``rlhf-prm score`` on several machines: shards of rows are written atomically and joined in order at the end."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from rlhf_prm.ray_shards import Work, run_shards
 
 
 class ScoreShards:
-    """The shards of one input on their way to one output, in ``OUTPUT.shards/``.
+    """The shards of one output, in ``OUTPUT.shards/``.
 
     Args:
         read: () → the rollouts, in the order of the input.
         make_scorer: () → the scorer, in a worker.
-        settings: all that the scores depend on; shards that were made with others are refused.
+        settings: everything that the scores depend on; shards made with other settings are refused.
         shard_size: rows per shard; chunk: rows that are scored as one call.
 
     Raises:
@@ -41,7 +41,7 @@ class ScoreShards:
         self.hash = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def run(self, total: int, *, workers: int, gpus_per_worker: float, done: Callable[[int], None]) -> None:
-        """Score what is left of ``total`` rows and join; ``done`` hears of rows as they are there."""
+        """Score the remaining rows of ``total`` and join the shards; ``done`` is called with numbers of new rows."""
         self._open()
         shards = range(-(-total // self.shard_size))
         left = [number for number in shards if not self.path(number).exists()]
@@ -56,7 +56,7 @@ class ScoreShards:
         shutil.rmtree(self.folder)
 
     def work(self) -> Work:
-        """What a worker does with a shard."""
+        """The function that a worker runs for a shard."""
         scorer = self.make_scorer()
 
         def score(number: int) -> int:
@@ -67,7 +67,7 @@ class ScoreShards:
         return score
 
     def path(self, number: int) -> Path:
-        """The file of a shard, which is there when it is done."""
+        """The file of a shard, which exists once the shard is finished."""
         return self.folder / f"{number:05d}.jsonl"
 
     def _open(self) -> None:
@@ -77,6 +77,6 @@ class ScoreShards:
             write_json(manifest, {"hash": self.hash})
         elif read_json(manifest).get("hash") != self.hash:
             raise ValueError(
-                f"{self.folder} holds shards of another input or of other settings; go back to those, delete it, or "
+                f"{self.folder} holds shards of another input or of other settings; use those again, delete it, or "
                 "write to another --output"
             )

@@ -2,9 +2,9 @@
 with best-of-n.
 
 A step that the PRM scores above the threshold is accepted. Otherwise another one is sampled in its place, a few times;
-then the search takes the last accepted step back and goes on from there. It ends when an accepted step is final, or
-when the token budget is used up. Best-of-n gets, problem by problem, the tokens that the search has used, thrown-away
-steps included: whole samples are drawn while one more of mean length comes nearer to that number.
+then the search removes the last accepted step and continues from there. It ends when an accepted step is final, or
+when the token budget is used up. Best-of-n gets, for each problem, the tokens that the search has used, discarded
+steps included: whole samples are drawn as long as one more of mean length comes closer to that number.
 """
 
 import re
@@ -30,17 +30,17 @@ FINAL_ANSWER = r"\\boxed\s*\{|(?m:^\s*####\s*[-+−$]?\s*[.\d])"
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How the search goes.
+    """Settings of the search.
 
     Args:
-        token_budget: generated tokens per problem, thrown-away ones included; a step in progress may go over it.
+        token_budget: generated tokens per problem, discarded ones included; a step in progress may exceed it.
         threshold: a step is accepted when its score is above.
-        tries: samples of one step before the step before it is taken back.
+        tries: samples of one step before the previous step is removed.
         max_steps: longest solution.
         separator: ends a step.
         final_pattern: a regular expression that a step matches somewhere if it ends the solution; by default a box, or
             GSM8K's ``####`` with a number.
-        aggregation: what best-of-n chooses by.
+        aggregation: the aggregation by which best-of-n chooses.
     """
 
     token_budget: int = 2048
@@ -68,7 +68,7 @@ class SearchSettings:
 @dataclass
 class Search:
     """The state of one problem's search; ``best`` is the finished solution, or the furthest it got if the budget ends
-    before it does. ``step_ids`` are the tokens of ``steps``, separators included, where the policy goes on from those.
+    before it does. ``step_ids`` are the tokens of ``steps``, separators included, if the policy continues token ids.
     """
 
     problem: str
@@ -87,13 +87,13 @@ class Search:
         return not self.finished and self.tokens < settings.token_budget
 
     def request(self, separator: str) -> Prompt:
-        """What is continued: the prompt and the accepted steps."""
+        """The text to continue: the prompt and the accepted steps."""
         if self.prompt_ids is not None:
             return [*self.prompt_ids, *chain.from_iterable(self.step_ids)]
         return self.prompt + "".join(step + separator for step in self.steps)
 
     def advance(self, step: str, tokens: int, score: float, settings: SearchSettings, ids: Sequence[int] = ()) -> None:
-        """Take a sampled step and its score: accept it, or count a miss and take a step back after too many."""
+        """Accept a sampled step by its score, or count a miss and remove a step after too many."""
         self.tokens += tokens
         if step and score > settings.threshold:
             self.steps.append(step)
@@ -172,7 +172,7 @@ def best_of_budget(
     prompts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> tuple[list[str], list[int]]:
-    """For each problem the best-scored of as many whole samples as its token budget pays for, and the tokens used.
+    """For each problem, the best-scored of as many whole samples as its token budget allows, and the tokens used.
 
     One sample is always drawn, and a further one while half of a sample of mean length is still left: the tokens used
     are as often below the budget as above it.

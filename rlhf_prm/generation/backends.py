@@ -1,4 +1,4 @@
-"""Backend name → the generator it builds from a ``GeneratorConfig``. A new backend is one function and one line."""
+"""The backends: each builds a generator from a ``GeneratorConfig``. A new backend is one function and one line."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""One model and how it is run: what annotation, evaluation and preflight are told of a generator."""
+"""The settings of a generator for annotation, evaluation and preflight: one model and how it is run."""
 
 import importlib.util
 import logging
@@ -24,13 +24,13 @@ class GeneratorConfig:
     Args:
         model: Hub name, folder, or the name it is served under.
         backend: "hf", "vllm", "endpoint", or a dotted path to a function of this config that gives a ``Generator``;
-            "auto" is "endpoint" where there are endpoints, else "hf".
+            "auto" is "endpoint" if there are endpoints, else "hf".
         endpoints: base URLs such as ``http://host:8000/v1``.
         template: "chat" (the tokenizer's), a name in ``templates.TEMPLATES``, or a text with ``{problem}`` in it.
         tokenizer: for "chat", and to send step prefixes to endpoints as token ids; default: the model's own.
         temperature, top_p, max_tokens: sampling.
         extra_body: further sampling fields for endpoints.
-        options: how it runs, without a say in what comes out: keywords of the backend such as ``timeout``,
+        options: keywords of the backend that do not change the results, such as ``timeout``,
             ``tensor_parallel_size`` or ``batch_size``.
     """
 
@@ -59,8 +59,8 @@ class GeneratorConfig:
             )
 
     def check(self, needs_template: bool) -> None:
-        """See, without loading or asking anything, that the model can be run: hosts that answer, a checkpoint that is
-        there, a package that is installed, a tokenizer with the template.
+        """Check, without loading the model, that it can be run: the hosts answer, the checkpoint
+        exists, the package is installed, and the tokenizer has the template.
 
         Raises:
             ValueError: it cannot.
@@ -79,17 +79,17 @@ class GeneratorConfig:
             self.prompt_template()
 
     def build(self, concurrency: int) -> Generator:
-        """The generator; loads the model where it runs in this process."""
+        """The generator; this loads the model if it runs in this process."""
         return resolve(self.backend, BACKENDS, "backend")(self, concurrency)
 
     def prompt_template(self) -> Callable[[str], str]:
-        """Problem → what the model sees before its first step."""
+        """A function from a problem to the text that the model sees before its first step."""
         return ChatTemplate(self.tokenizer or self.model) if self.template == "chat" else PromptTemplate(self.template)
 
     def prefix_tokenizer(self) -> Any | None:
-        """The tokenizer whose ids the model continues; None where it can be given text alone.
+        """The tokenizer whose ids the model continues; None if it can be given text only.
 
-        That is so for a backend of one's own, and (with a warning) for an endpoint whose model's tokenizer is not on
+        That is so for a user's backend, and (with a warning) for an endpoint whose model's tokenizer is not on
         this machine.
         """
         if self.backend in ("hf", "vllm"):
@@ -104,8 +104,8 @@ class GeneratorConfig:
             return saved_tokenizer(self.model)
         except (OSError, ValueError):  # a name it is served under
             logger.warning(
-                "step prefixes go to %s as text, which it may cut into other tokens than it would write: set tokenizer "
-                "to a folder or Hub name and they go as token ids",
+                "step prefixes are sent to %s as text, which it may tokenize differently from what it writes: set "
+                "tokenizer to a folder or Hub name to send them as token ids",
                 self.model,
             )
             return None

@@ -1,4 +1,4 @@
-"""Run many labelling tasks at once: in batches on any generator, or concurrently on endpoints."""
+"""Runs many labelling tasks at once: in batches on any generator, or concurrently on endpoints."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from rlhf_prm.generation.requests import Choose, Generate, GenerationError
 from rlhf_prm.generation.tasks import Emit, RejectedRow, Rejection, Task, Verify
 
 Sink = Callable[[Any, dict[str, Any]], None]
-"""``sink(key, record)`` stores a part of the work of the task called ``key``."""
+"""``sink(key, record)`` stores a record of the task called ``key``."""
 
 
 class _Live:
@@ -54,8 +54,8 @@ def run_batched(
 ) -> Iterator[tuple[Any, Any]]:
     """Finished (key, result) pairs; a rejected task's result is a ``Rejection``.
 
-    At most ``window`` tasks are alive. Each round verifies everything that waits for a verdict in one call, then
-    generates for everything that waits for text in one call, so the order of the work does not depend on timing.
+    At most ``window`` tasks are alive. Each round makes one call for all waiting verifications, then
+    one for all waiting generations, so the order of the work does not depend on timing.
     """
     source = iter(tasks)
     live: list[_Live] = []
@@ -87,7 +87,7 @@ def _verdicts(verifier: Verifier | None, requests: list[Verify]) -> list[list[Ve
 
 
 def _choose_all(waiting: list[_Live], generator: Generator) -> None:
-    """Probabilities of choices, where the generator has them; else None."""
+    """Probabilities of choices, if the generator gives them; else None."""
     choose = getattr(generator, "choose", None)
     for one in waiting:
         try:
@@ -108,7 +108,7 @@ def _generate_all(waiting: list[_Live], generator: Generator) -> None:
             if len(same) == 1:
                 same[0].reject(error)
                 continue
-            middle = len(same) // 2  # one bad prompt must not take its batch with it
+            middle = len(same) // 2  # halve the batch, so that one bad prompt fails alone
             _generate_all(same[:middle], generator)
             _generate_all(same[middle:], generator)
             continue
@@ -117,7 +117,7 @@ def _generate_all(waiting: list[_Live], generator: Generator) -> None:
 
 
 def check_answers(generator: Generator, answers: Any, num_prompts: int, n: int) -> None:
-    """See that a generator gave what ``Generator.generate`` promises: n texts for each prompt.
+    """Check that a generator returned what ``Generator.generate`` promises: n texts for each prompt.
 
     Raises:
         ValueError: it did not.
@@ -143,8 +143,8 @@ async def run_concurrent(
 ) -> None:
     """Call ``finished(key, result)`` for every task as it ends; a rejected task's result is a ``Rejection``.
 
-    At most ``window`` tasks are alive, and each goes on as soon as its own answer is there. Verdicts are fetched in a
-    thread, everything that waits for one in the same call.
+    At most ``window`` tasks are alive, and each continues as soon as its own answer has come. Verdicts are computed in
+    a thread, all waiting ones in one call.
     """
     source = iter(tasks)
     verifying = _VerifyQueue(verifier)
@@ -157,7 +157,7 @@ async def run_concurrent(
                     one.answer(await verifying.verdicts(one.request))
                     continue
                 if isinstance(one.request, Choose):
-                    one.answer(None)  # an endpoint tells texts only
+                    one.answer(None)  # an endpoint gives texts only
                     continue
                 try:
                     texts = await generator.complete(one.request, list(one.request.stop) or None)
@@ -195,7 +195,7 @@ class _VerifyQueue:
             batch, self.waiting = self.waiting, []
             try:
                 answers = await asyncio.to_thread(_verdicts, self.verifier, [request for request, _ in batch])
-            except Exception as error:  # the verifier's own failure: raised where the verdicts are awaited
+            except Exception as error:  # the verifier's failure is raised where the verdicts are awaited
                 for _, answer in batch:
                     if not answer.cancelled():
                         answer.set_exception(error)

@@ -1,6 +1,6 @@
 """Any OpenAI-compatible endpoint, on one host or many: ``vllm serve``, SGLang, llama.cpp, hosted services.
 
-Texts and token ids go to ``/completions`` (so that a step prefix is continued as it stands), chats to
+Texts and token ids go to ``/completions`` (so that a step prefix is continued as it is), chats to
 ``/chat/completions``.
 """
 
@@ -27,17 +27,17 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _SLOTS_PER_CLIENT = 8  # a client's bookkeeping grows with the square of its connections
-_QUIET = 30  # seconds without an answer before it is said
+_QUIET = 30  # seconds without any answer before a warning is logged
 _MISCONFIGURED = {401, 403, 404, 405, NOT_IMPLEMENTED}
 
 
 class EndpointError(ValueError):
-    """No host can be worked with: all are down, or refuse this model or key. Not the fault of a row."""
+    """No host can be used: all are down, or refuse this model or key. No single row is at fault."""
 
 
 @dataclass
 class Usage:
-    """What was asked of the hosts so far. ``failures`` counts the attempts that were repeated, by reason."""
+    """Counts of requests and tokens so far. ``failures`` counts the attempts that were repeated, by reason."""
 
     answered: int = 0
     attempts: int = 0
@@ -63,17 +63,17 @@ class EndpointGenerator:
         concurrency: requests in flight over all hosts.
         timeout: seconds an attempt may take.
         deadline: seconds a request may take with all its attempts.
-        first_contact: seconds in which one host must answer at all before the first request; then outages are waited
-            out until the deadline, but a run that has never reached a host ends at once.
+        first_contact: seconds within which one host must answer before the first request. Later outages are waited
+            out until the deadline, but a run that never reached a host ends at once.
         first_wait, longest_wait: back-off between the attempts of a request: doubled each time, with full jitter.
         api_key_env: the environment variable that holds the key, if the hosts want one.
-        send_seed: ask for reproducible sampling; False for hosts that do not take a seed.
-        send_ids: step prefixes are sent as token ids, and hosts asked for those of what they sample
-            (``return_token_ids``, which vLLM knows and others pass over); False for hosts that refuse either.
+        send_seed: whether to send a seed, for reproducible sampling; False for hosts that do not accept one.
+        send_ids: whether step prefixes are sent as token ids, and hosts are asked for the ids of their samples
+            (``return_token_ids``, which vLLM supports and others ignore); False for hosts that refuse either.
         extra_body: further fields of the request body, such as ``{"top_k": 20}``.
 
     Raises:
-        ValueError: no URL.
+        ValueError: there is no URL.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class EndpointGenerator:
         return self
 
     async def ping(self) -> None:
-        """See that a host is there: any answer to ``GET /models`` counts, whatever its status.
+        """Check that a host answers: any answer to ``GET /models`` counts, whatever its status.
 
         Raises:
             EndpointError: none answers within ``first_contact`` seconds.
@@ -142,14 +142,14 @@ class EndpointGenerator:
         if len(silent) == len(urls):
             raise EndpointError(
                 f"no endpoint of {self.sampling['model']!r} can be reached: {', '.join(silent)}; start the server, or "
-                "mend the URL (it looks like http://host:8000/v1)"
+                "correct the URL (it looks like http://host:8000/v1)"
             )
         if silent:
-            logger.warning("not reached, the other hosts take their share: %s", ", ".join(silent))
+            logger.warning("hosts not reached, the others take over their requests: %s", ", ".join(silent))
         self.reached = True
 
     async def _unreached(self, client: httpx.AsyncClient, url: str) -> str | None:
-        """Why there is no answer from this host; None where there is one."""
+        """The reason why this host does not answer; None if it does."""
         try:
             async with asyncio.timeout(self.first_contact):
                 await client.get(f"{url}/models")
@@ -179,11 +179,11 @@ class EndpointGenerator:
         return run_to_end(everything)
 
     async def complete(self, request: Generate, stop: list[str] | None = None) -> list[str]:
-        """The continuations of one request, tried again until they are there. Only inside ``async with``.
+        """The continuations of one request, with retries. It can be called only inside ``async with``.
 
         Raises:
-            GenerationError: the host refuses the prompt, or it alone fails until its deadline.
-            EndpointError: no request at all succeeded until the deadline, or a host refuses the model or the key.
+            GenerationError: the host refuses the prompt, or only this request fails until its deadline.
+            EndpointError: no request succeeded until the deadline, or a host refuses the model or the key.
         """
         client = await self._slots.get()
         try:
@@ -206,7 +206,7 @@ class EndpointGenerator:
                 newest = newest if cut_short and attempts > 1 else f"{host.url}: {failure}"
                 self.hosts.failed(host, failure.after)
                 self._warn_of_an_outage(newest)
-                raise PassingFailure(newest) from failure  # without Retry-After: the host rests, another need not
+                raise PassingFailure(newest) from failure  # without Retry-After: this host rests, but others do not
 
         try:
             return await AsyncRetrying(**policy(stop_before_delay(self.deadline), self.first_wait, self.longest_wait))(
@@ -217,8 +217,8 @@ class EndpointGenerator:
         if self._newest_success > started:
             raise GenerationError(f"failed {attempts} times in {self.deadline:g} s; the last: {newest}")
         raise EndpointError(
-            f"nothing succeeded for {self.deadline:g} s; the last failure: {newest}. What is written stays; when the "
-            "hosts are back, the same command goes on"
+            f"nothing succeeded for {self.deadline:g} s; the last failure: {newest}. Finished work is kept; when the "
+            "hosts are back, the same command continues it"
         )
 
     async def _awake(self, group: str, until: float) -> Host:
@@ -265,7 +265,7 @@ class EndpointGenerator:
         body |= {"return_token_ids": True} if self.reads_ids and not chat else {}
         url = f"{host.url}/{'chat/completions' if chat else 'completions'}"
         try:
-            async with asyncio.timeout(timeout):  # httpx's own limit is per read: a trickle would never end
+            async with asyncio.timeout(timeout):  # httpx's own limit is per read, so a slow trickle would never end
                 response = await client.post(url, json=body)
         except TimeoutError:
             raise PassingFailure("timeout") from None
@@ -299,13 +299,13 @@ class EndpointGenerator:
 
 
 def _sample(choice: dict[str, Any]) -> Sample:
-    """A choice with its tokens, where the host tells them."""
+    """A choice with its token ids, if the host gives them."""
     told = [choice.get(name) for name in ("token_ids", "prompt_token_ids")]
     return Sample(choice["text"], *(ids if is_token_ids(ids) else None for ids in told))
 
 
 def run_to_end(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """``asyncio.run``, also where an event loop is running already (a notebook): then in a thread of its own."""
+    """``asyncio.run``; if an event loop is already running (in a notebook), it runs in a separate thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

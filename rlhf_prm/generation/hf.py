@@ -20,10 +20,10 @@ from rlhf_prm.tokenizer_checks import check_policy, saved_tokenizer
 
 
 class SeededSampling(LogitsProcessor):
-    """Exact sampling by the Gumbel trick, every row from its own random stream.
+    """Exact sampling by the Gumbel trick, with a separate random stream for every row.
 
     argmax_v (logit_v − log E_v) with E_v ~ Exp(1) is a draw from softmax(logits), so greedy decoding after this
-    samples, and a row's text depends on its prompt and its seed, not on the rows beside it.
+    samples, and a row's text depends on its prompt and its seed, not on the other rows.
     """
 
     def __init__(self, seeds: list[int], device: torch.device):
@@ -38,7 +38,7 @@ class SeededSampling(LogitsProcessor):
 
 
 class StopAt(StoppingCriteria):
-    """Ends a row when its newest text holds a stop string (Transformers' own needs a byte-level vocabulary)."""
+    """Ends a row when its newest text contains a stop string (Transformers' own needs a byte-level vocabulary)."""
 
     def __init__(self, stop: list[str], tokenizer: Any, prompt_width: int):
         self.stop, self.tokenizer, self.prompt_width = stop, tokenizer, prompt_width
@@ -61,13 +61,13 @@ class HFGenerator:
     Args:
         model: the model, or its folder or Hub name.
         tokenizer: default: loaded from ``model``'s name.
-        max_new_tokens: longest continuation, in tokens; shortened where the model's context ends earlier.
+        max_new_tokens: longest continuation, in tokens; shorter if the model's context ends earlier.
         temperature: 0 is greedy.
         top_p: nucleus, 1 = all.
         batch_size: rows (prompts × n) per forward pass.
 
     Raises:
-        ValueError: a tokenizer that is not the model's, or that does not know where an answer ends.
+        ValueError: the tokenizer is not the model's, or has no end-of-sequence token that ends an answer.
     """
 
     reads_ids = True
@@ -107,7 +107,7 @@ class HFGenerator:
         ids = [prompt_ids(self.tokenizer, prompt, limit) for prompt in prompts]
         seeds = [[unit_seed(base, j) for j in range(n)] for base in prompt_seeds(seed, len(prompts))]
         rows = [(i, j) for i in range(len(prompts)) for j in range(n)]
-        rows.sort(key=lambda row: len(ids[row[0]]))  # rows of similar length pad each other least
+        rows.sort(key=lambda row: len(ids[row[0]]))  # rows of similar length need little padding
         texts: dict[tuple[int, int], str] = {}
         for start in range(0, len(rows), self.batch_size):
             chunk = rows[start : start + self.batch_size]
@@ -118,7 +118,7 @@ class HFGenerator:
 
     @torch.no_grad()
     def choose(self, prompts: list[Prompt], choices: tuple[str, ...]) -> list[list[float]]:
-        """For each prompt the probabilities of the choices' first tokens as the next one, among them alone."""
+        """For each prompt, the probabilities of the choices' first tokens as the next one, normalised over them."""
         wanted = first_tokens(self.tokenizer, choices)
         found = []
         for prompt in prompts:
@@ -162,7 +162,7 @@ class HFGenerator:
 
 
 def up_to_the_end(ids: list[int], ends: Collection[int]) -> list[int]:
-    """The ids up to the first end-of-sequence token, that one included."""
+    """The ids up to and including the first end-of-sequence token."""
     stop = next((position for position, token in enumerate(ids) if token in ends), len(ids) - 1)
     return ids[: stop + 1]
 

@@ -1,4 +1,4 @@
-"""Which of several hosts gets the next request: healthy ones, the one that has the prefix cached, the least busy."""
+"""Chooses the host of the next request: a healthy one, the one that has the prefix cached, or the least busy."""
 
 import hashlib
 import time
@@ -9,7 +9,7 @@ from rlhf_prm.retries import doubled
 
 @dataclass
 class Host:
-    """One base URL and how it fares: requests in flight, failures in a row, and until when it is left alone."""
+    """One base URL and its state: requests in flight, failures in a row, and until when it is not used."""
 
     url: str
     in_flight: int = 0
@@ -23,7 +23,7 @@ class Hosts:
     Args:
         urls: base URLs, each ending in ``/v1``.
         share: requests in flight at which a host counts as busy, so that a group's requests go elsewhere.
-        first_rest, longest_rest: seconds a failing host is left alone; doubled at each failure in a row.
+        first_rest, longest_rest: seconds for which a failing host is not used; doubled at each failure in a row.
     """
 
     def __init__(self, urls: list[str], share: int, first_rest: float, longest_rest: float):
@@ -31,7 +31,7 @@ class Hosts:
         self.share, self.first_rest, self.longest_rest = share, first_rest, longest_rest
 
     def pick(self, group: str) -> Host | None:
-        """The host for a request of this group (rendezvous hashing); None while all rest."""
+        """The host for a request of this group (rendezvous hashing); None while all hosts rest."""
         now = time.monotonic()
         awake = [host for host in self.hosts if host.rests_until <= now]
         if not awake:
@@ -43,17 +43,17 @@ class Hosts:
         return min(awake, key=lambda host: host.in_flight)
 
     def seconds_until_one_wakes(self) -> float:
-        """0 when one is awake."""
+        """Seconds until a host can be used; 0 if one can be used now."""
         return max(0.0, min(host.rests_until for host in self.hosts) - time.monotonic())
 
     def succeeded(self, host: Host) -> None:
-        """Forget its failures."""
+        """Reset the host's failures."""
         host.failures, host.rests_until = 0, 0.0
 
     def failed(self, host: Host, retry_after: float | None) -> None:
-        """Let it rest: as long as it asked for, or longer with every failure in a row.
+        """Do not use the host for a while: for as long as it asked, or longer with every failure in a row.
 
-        The requests that were in flight together and fail together count as one failure.
+        Requests that were in flight together and fail together count as one failure.
         """
         now = time.monotonic()
         if retry_after is not None:

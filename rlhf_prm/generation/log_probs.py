@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens from an endpoint: what ``vllm serve`` answers to ``prompt_logprobs``."""
+"""Log-probabilities of given tokens from an endpoint, as ``vllm serve`` returns them for ``prompt_logprobs``."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from rlhf_prm.retries import PassingFailure
 
 
 class EndpointTokenModel(EndpointGenerator):
-    """log p(y_t | prompt, y_<t) of the tokens of completions, asked of hosts that serve the model (temperature 1).
+    """log p(y_t | prompt, y_<t) of the tokens of completions, from hosts that serve the model (temperature 1).
 
-    The ids are sent as they are, so the model must read the policy's ids. Hosts, retries, deadlines and keys are those
-    of ``EndpointGenerator``. What a host refuses (a rollout past its context) has NaN.
+    The ids are sent as they are, so the model must have the policy's tokenizer. Hosts, retries, deadlines and keys are
+    those of ``EndpointGenerator``. A rollout that a host refuses (past its context) has NaN.
     """
 
     def __init__(self, model: str, urls: list[str], **options: Any) -> None:
@@ -28,7 +28,7 @@ class EndpointTokenModel(EndpointGenerator):
         """(T_i,) float32 for each (prompt ids, completion ids).
 
         Raises:
-            EndpointError: no host can be worked with.
+            EndpointError: no host can be used.
         """
 
         async def everything() -> list[Tensor]:
@@ -67,7 +67,7 @@ class EndpointTokenModel(EndpointGenerator):
             raise PassingFailure(f"garbage: {response.content[:80]!r}") from error
         if told is None:
             raise EndpointError(
-                f"{url} answers without prompt_logprobs, expected a server that tells them (vllm serve does)"
+                f"{url} answers without prompt_logprobs, expected a server that gives them (vllm serve does)"
             )
         try:
             found = [

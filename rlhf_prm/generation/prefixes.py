@@ -1,8 +1,8 @@
-"""The beginnings of a solution as token ids, so that a model goes on from where it was, and not from a look-alike.
+"""Prefixes of a solution as token ids, so that a model continues exactly the tokens that it wrote.
 
 Text ending in a blank line may be one token where the model wrote two ("\\n", "\\n"), or the other way round. A model
-that is given tokens it would never write there answers from another distribution. So a prefix is cut out of the ids the
-model sampled. Where only text is there, the whole of it is tokenized, and cut at the token that completes the step.
+that is given tokens it would never write there answers from another distribution. So a prefix is cut from the ids the
+model sampled. If only the text is known, the whole text is tokenized and cut at the token that completes the step.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rlhf_prm.generation.prompts import prompt_ids as ids_of_prompt
 from rlhf_prm.generation.requests import Prompt, Sample
 from rlhf_prm.steps import StepSplitter, tokens_until
 
-_NEXT_WORD = "So"  # stands for the text that follows a prefix, where there is none yet
+_NEXT_WORD = "So"  # stands for the text that will follow a prefix
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TokenPrefixes:
         return [*self.prompt_ids, *self.ids[: self.ends[step]]]
 
     def text(self, step: int, continuation: str = "") -> str:
-        """The solution up to the end of a step, and what follows; decoded together where the ids of both are known."""
+        """The solution up to the end of a step, and a continuation; decoded together if the ids of both are known."""
         ids = getattr(continuation, "ids", None)
         before = self.ids[: self.ends[step]]
         if ids is not None:
@@ -42,7 +42,7 @@ class TokenPrefixes:
 def sampled_prefixes(
     tokenizer: Any, prompt_ids: list[int], ids: list[int], text: str, splitter: StepSplitter
 ) -> TokenPrefixes | None:
-    """Prefixes out of the ids that were sampled; None where this tokenizer does not read ``text`` in them.
+    """Prefixes from the ids that were sampled; None if this tokenizer does not decode them to ``text``.
 
     Steps that end in the same token have the same prefix.
     """
@@ -55,11 +55,11 @@ def sampled_prefixes(
 def written_prefixes(
     tokenizer: Any, prompt: Prompt, steps: Sequence[str], separator: str, texts: Sequence[str] | None = None
 ) -> TokenPrefixes:
-    """Prefixes out of the ids of the whole text: the prompt, and the steps with separators between them.
+    """Prefixes from the ids of the whole text: the prompt, and the steps with separators between them.
 
     Args:
-        tokenizer: a fast one, which tells where in the text its tokens stand.
-        texts: the solution's own text up to the end of each step, where it is known; it is then what is tokenized.
+        tokenizer: a fast one, which gives the positions of its tokens in the text.
+        texts: the solution's own text up to the end of each step, if it is known; it is then tokenized.
     """
     before = ids_of_prompt(tokenizer, prompt)
     if texts is None:
@@ -70,7 +70,7 @@ def written_prefixes(
 
 
 def _ids_behind(tokenizer: Any, prompt: Prompt, before: list[int], text: str) -> tuple[list[int], list[int]]:
-    """Ids of a text behind a prompt, and the character of the text at which each of them starts."""
+    """Ids of a text after a prompt, and the character of the text at which each of them starts."""
     if isinstance(prompt, str):
         both = tokenizer(prompt + text, return_offsets_mapping=True)
         if both["input_ids"][: len(before)] == before:
@@ -81,7 +81,7 @@ def _ids_behind(tokenizer: Any, prompt: Prompt, before: list[int], text: str) ->
 
 
 def ids_before_a_word(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a text as it stands before a further word: a blank line at the very end may be other tokens."""
+    """Ids of a text when a word follows it: a blank line at the very end may be tokenized differently."""
     encoded = tokenizer(text + _NEXT_WORD, add_special_tokens=False, return_offsets_mapping=True)
     ends = [end for _, end in encoded["offset_mapping"]]
     if len(text) not in ends:  # a token holds the end of the text and the word
@@ -90,11 +90,11 @@ def ids_before_a_word(tokenizer: Any, text: str) -> list[int]:
 
 
 def step_ids(tokenizer: Any, step: str, sampled: str, separator: str) -> list[int]:
-    """Ids of a step and the separator behind it: as they were sampled where that is known.
+    """Ids of a step and the separator after it, as they were sampled if that is known.
 
     Args:
         step: the step's text.
-        sampled: what the generator gave for it; sampling stopped at the separator, or where the answer ended.
+        sampled: the generator's text for it, which ended at the separator or at the end of the answer.
     """
     ids = sampled.ids if isinstance(sampled, Sample) else None
     if ids is None:

@@ -1,4 +1,4 @@
-"""What the in-process generators share: token ids within the context, and a seed for every row."""
+"""Functions of the in-process generators: token ids within the context, and a seed for every row."""
 
 import random
 from typing import Any
@@ -9,7 +9,7 @@ from rlhf_prm.generation.requests import GenerationError, Prompt, is_token_ids, 
 def prompt_ids(tokenizer: Any, prompt: Prompt, limit: int | None = None) -> list[int]:
     """Token ids of a text, or of a chat by the tokenizer's template; ids as they are.
 
-    A last message of the assistant begins the answer.
+    If the last message is the assistant's, it is the beginning of the answer.
 
     Raises:
         GenerationError: they leave no room in a context of ``limit`` tokens.

@@ -1,4 +1,4 @@
-"""What a generator is asked (the prompt, how many continuations, from which seed), and the error of a refusal."""
+"""Requests to a generator (the prompt, the number of continuations, the seed), and the error of a refusal."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ continue (for a generator with ``reads_ids``)."""
 
 
 class Sample(str):
-    """A sampled text that knows its tokens: text alone does not say how the model wrote it.
+    """A sampled text with its token ids, which cannot be recovered from the text alone.
 
     Attributes:
-        ids: the tokens as they were sampled, a final end-of-sequence token or stop string included; None = not known.
-        prompt_ids: the tokens of the prompt, as the model read them; None = not known.
+        ids: the tokens as they were sampled, including a final end-of-sequence token or stop string; None = unknown.
+        prompt_ids: the tokens of the prompt, as the model read them; None = unknown.
     """
 
     ids: list[int] | None
@@ -35,8 +35,8 @@ def is_token_ids(prompt: Any) -> bool:
 class Generate:
     """Answer: ``n`` continuations of ``prompt`` (``list[str]``).
 
-    Requests of one ``group`` begin alike: an endpoint's prefix cache serves them best on one host. A text ends before
-    the first of the ``stop`` strings.
+    Requests of one ``group`` share a prefix, so an endpoint's prefix cache serves them best on one host. A text ends
+    before the first of the ``stop`` strings.
     """
 
     prompt: Prompt
@@ -48,8 +48,8 @@ class Generate:
 
 @dataclass(frozen=True)
 class Choose:
-    """Answer: the probability of each of ``choices`` as what comes next after ``prompt``, among them alone
-    (``list[float]``, which sums to 1); None where the generator cannot tell.
+    """Answer: the probability of each of ``choices`` as the continuation of ``prompt``, normalised over them
+    (``list[float]``, which sums to 1); None if the generator does not give probabilities.
 
     A choice stands for its first token.
     """
@@ -59,7 +59,7 @@ class Choose:
 
 
 class GenerationError(ValueError):
-    """The generator cannot serve this prompt (too long, refused by the server); others may go on."""
+    """The generator cannot serve this prompt (too long, refused by the server); other prompts are not affected."""
 
 
 def unit_seed(seed: int, *parts: str | int) -> int:

@@ -1,7 +1,7 @@
-"""What a labelling task asks for. Tasks are plain Python generators that do no input or output themselves.
+"""The requests of labelling tasks. Tasks are plain Python generators that do no input or output themselves.
 
 A task yields one request at a time, is sent its answer, and returns its result. ``drivers`` run many of them at once:
-in batches on an in-process generator, or concurrently on endpoints. So every labelling method is written once.
+in batches on an in-process generator, or concurrently on endpoints. Every labelling method is therefore written once.
 """
 
 from collections.abc import Generator
@@ -21,7 +21,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Emit:
-    """Hand a finished part of the work to whoever stores it. Answer: None."""
+    """Store a record of finished work. Answer: None."""
 
     record: dict[str, Any]
 
@@ -30,7 +30,7 @@ Task = Generator[Generate | Choose | Verify | Emit, Any, Any]
 
 
 class RejectedRow(ValueError):
-    """This row cannot be labelled, and why; the others go on."""
+    """This row cannot be labelled; the message says why. Other rows are not affected."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a problem to the text a policy sees before its first step."""
+"""Prompt templates: from a problem to the text that a policy sees before its first step."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class PromptTemplate:
 
     Args:
         text: a name in ``TEMPLATES`` ("plain", "chatml": Qwen's), or a text with ``{problem}`` (and ``{system}``).
-        system: the system message, where the text has a place for it.
+        system: the system message, used if the text has a place for it.
 
     Raises:
         ValueError: the text has no ``{problem}``.
@@ -41,7 +41,7 @@ class PromptTemplate:
 class ChatTemplate:
     """``template(problem) -> str`` by a tokenizer's own chat template, up to where the assistant begins.
 
-    A leading BOS token is left out: whoever tokenizes the text puts it there.
+    A leading BOS token is left out, because tokenizing the text adds it.
 
     Args:
         tokenizer: Hub name or folder; only the tokenizer is loaded.

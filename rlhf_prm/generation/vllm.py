@@ -17,7 +17,7 @@ class VLLMGenerator:
         engine: further keywords of ``vllm.LLM`` (``tensor_parallel_size``, ``gpu_memory_utilization``, …).
 
     Raises:
-        ValueError: vLLM is not there, or it has put another tokenizer in the saved one's place.
+        ValueError: vLLM cannot be imported, or it has replaced the saved tokenizer by another one.
     """
 
     reads_ids = True
@@ -69,7 +69,7 @@ class VLLMGenerator:
     def choose(self, prompts: list[Prompt], choices: tuple[str, ...]) -> list[list[float]]:
         """For each prompt the probabilities of the choices' first tokens as the next one, among them alone.
 
-        vLLM tells the 20 likeliest tokens; a choice that is not among them takes the last one's probability.
+        vLLM gives the 20 most likely tokens; a choice that is not among them gets the last one's probability.
         """
         from vllm import SamplingParams
 

@@ -1,4 +1,4 @@
-"""Catching reward hacking while it happens: measures, rules, the callback, and the weights to go back to.
+"""Detects reward hacking during training: measures, rules, the callback, and the weights to roll back to.
 
 ``__init__.pyi`` lists the names. They are imported on first use: only the callback needs transformers.
 """

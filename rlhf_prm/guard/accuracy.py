@@ -1,4 +1,4 @@
-"""The accuracy that a guard judges by, and the measures of what an update was trained on."""
+"""The accuracy that a guard decides by, and the measures of an update's rollouts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ def update_measures(batches: Sequence[Any], texts: int, characters: int) -> tupl
     Args:
         batches: the trainer's ``ScoredBatch``es.
         texts: most rollouts whose text is measured.
-        characters: most of each text, from its end: where repetition is, and the answer.
+        characters: how many characters of each text are measured, from its end, where repetition and the answer are.
     """
     rollouts, rows = joined([batch.rollouts for batch in batches]), [row for batch in batches for row in batch.rows]
     rows = [row for row in rows if row.has_text]
@@ -34,7 +34,7 @@ def update_measures(batches: Sequence[Any], texts: int, characters: int) -> tupl
 
 
 def _excerpt(steps: Sequence[str], characters: int) -> Sequence[str]:
-    """The first step, and as many of the last ones as stay within so many characters."""
+    """The first step, and as many of the last ones as fit in ``characters``."""
     kept, left = 0, characters - len(steps[0])
     for step in reversed(steps[1:]):
         left -= len(step)
@@ -45,14 +45,14 @@ def _excerpt(steps: Sequence[str], characters: int) -> Sequence[str]:
 
 
 def asked_accuracy(trainer: Any, held_out: Callable[[], float | None]) -> float:
-    """What ``held_out`` answers, while training stays undisturbed; NaN where the verifier could judge none."""
+    """The result of ``held_out``, without an effect on training; NaN if the verifier could judge no sample."""
     with training_undisturbed(trainer):
         answer = held_out()
     return math.nan if answer is None else float(answer)
 
 
 def on_every_rank(trainer: Any, accuracy: float) -> float:
-    """The main process's: ranks that decided differently would wait for each other for ever."""
+    """The main process's accuracy: ranks that decided differently would wait for each other forever."""
     shared = [accuracy]
     if trainer.accelerator.num_processes > 1:
         broadcast_object_list(shared)

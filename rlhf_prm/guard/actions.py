@@ -1,4 +1,4 @@
-"""What is done at an alarm: which action the detectors ask for, and taking it."""
+"""The actions at an alarm: choosing the one that the detectors ask for, and taking it."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -20,8 +20,8 @@ class Actions:
 
     Args:
         default: for every detector; ``of_detectors`` overrides it for single ones.
-        shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0.
-        make_up: lengthen the training by the updates that a rollback threw away.
+        shrink: the factor by which an action multiplies the process scale. Below ``floor`` it becomes 0.
+        make_up: whether to lengthen the training by the updates that a rollback discarded.
 
     Raises:
         ValueError: an unknown action or detector, a ``shrink`` outside its range.
@@ -73,7 +73,7 @@ class Actions:
             control.should_training_stop = True
 
     def _lengthen(self, trainer: Any, state: GuardState, last_good: LastGood, training: Any) -> None:
-        """Make up for the updates since the weights that are back, each of them once."""
+        """Lengthen the training by the updates since the restored weights, counting each of them once."""
         thrown_away = training.global_step - max(last_good.update, state.rolled_back)
         state.made_up += thrown_away
         training.max_steps += thrown_away
@@ -82,13 +82,13 @@ class Actions:
 
 
 def refuse_unknown(measures: Iterable[str]) -> None:
-    """Raises a ValueError that lists them, if there are any."""
+    """Raise a ValueError that lists the unknown measures, if there are any."""
     if unknown := sorted(measures):
         raise ValueError(f"HackGuard: unknown measures {', '.join(unknown)}; there are {', '.join(RULES)}")
 
 
 def _warn_of_too_few_prompts(training: Any) -> None:
-    """The epochs were planned before the run was lengthened, and transformers ends with them."""
+    """Warn if the epochs, which were planned before the run was lengthened, end too early."""
     steps, epochs = training.global_step, training.num_train_epochs
     planned = round(steps / training.epoch * epochs) if training.epoch else training.max_steps
     if planned < training.max_steps:

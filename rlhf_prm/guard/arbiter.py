@@ -1,4 +1,4 @@
-"""What accuracy says about a suspicion.
+"""Decides by accuracy whether a suspicion is an alarm.
 
 A suspicion becomes an alarm when accuracy has fallen, or has failed to rise for as long as ``patience``. A fall is an
 alarm without a suspicion too.
@@ -7,18 +7,18 @@ alarm without a suspicion too.
 import math
 from dataclasses import dataclass
 
-HELD_OUT = "held_out_accuracy"  # the detector named where accuracy itself has fallen
+HELD_OUT = "held_out_accuracy"  # the detector that is named if accuracy itself has fallen
 
 
 @dataclass
 class Arbiter:
-    """Tells a suspicion from an alarm by accuracy: fallen, stagnant, or cleared.
+    """Decides on a suspicion by accuracy: it has fallen, is stagnant, or clears the suspicion.
 
     Fallen: below the start by more than noise, or by more than ``drop`` below the best so far. The two differ because
-    accuracy sways while it rises: runs paid by outcomes alone fell by up to 0.28 of their best and came back.
+    accuracy fluctuates while it rises: outcome-only runs fell by up to 0.28 of their best and recovered.
 
     Args:
-        problems: how many problems stand behind each accuracy, for its standard error.
+        problems: how many problems each accuracy was measured on, for its standard error.
         drop: the fall from the best that counts, as a share of the best.
         errors: how many standard errors of a difference a fall or a rise needs.
         patience: updates under suspicion without a rise above the start that count as stagnation.
@@ -31,7 +31,7 @@ class Arbiter:
     start: float = math.nan
     best: float = math.nan
     last: float = math.nan
-    kept: float = math.nan  # of the weights that a rollback would put back
+    kept: float = math.nan  # of the weights that a rollback would restore
     waited: int = 0
 
     def begin(self, accuracy: float) -> None:

@@ -1,8 +1,8 @@
 """Detectors of reward hacking are pure functions over rollouts and texts. They only measure.
 
-``DETECTORS`` says for each measure which known mode shows in it, who reported it, which way is worse and how far it may
-go (``TripRule``), and the published threshold where there is one. Measures are read against their own value early in
-training.
+``DETECTORS`` gives for each measure the known mode of hacking it shows, who reported it, which direction is worse, how
+far it may go (``TripRule``), and the published threshold if there is one. Measures are compared with their own value
+early in training.
 """
 
 import math
@@ -52,7 +52,7 @@ class Detector:
     threshold: float | None = None
 
 
-DIVERGENCE = "process_outcome_divergence"  # over a series of batches, where every other measure is of one
+DIVERGENCE = "process_outcome_divergence"  # over a series of batches; every other measure is of one batch
 DETECTORS: dict[str, Detector] = {
     "no_answer_share": Detector("thinks but never answers; chit-chat", "PURE", TripRule("up", 0.15)),
     "single_step_share": Detector("one giant step", "PURE", TripRule("up", 0.25)),
@@ -81,8 +81,8 @@ DETECTORS: dict[str, Detector] = {
 def measurements(
     rollouts: StepRollouts, prompts: Sequence[str], completions: Sequence[str], steps: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """Every measure that one batch allows, named as in ``DETECTORS``; NaN where the batch has no such rollouts."""
-    from rlhf_prm.rl.rollout_metrics import process_auroc  # loads TRL, which the names of the measures must not
+    """Every measure of one batch, named as in ``DETECTORS``; NaN if the batch has no such rollouts."""
+    from rlhf_prm.rl.rollout_metrics import process_auroc  # not at the top: it loads TRL, and the names do not need it
 
     repetition = [suffix_repetition(text) for text in completions]
     return {
@@ -105,7 +105,7 @@ def measurements(
 
 
 def steps_per_rollout(rollouts: StepRollouts) -> float:
-    """Mean number of steps. It sinks towards 1 when all is one giant step, and rises when steps are paid for."""
+    """Mean number of steps. It falls towards 1 if completions become one giant step, and rises if steps pay."""
     return float(rollouts.num_steps.float().mean())
 
 
@@ -128,7 +128,7 @@ def step_count_correlation(rollouts: StepRollouts, process_rewards: Float[Tensor
     """Pearson correlation of process reward with step count over the rollouts; NaN where either is constant.
 
     Args:
-        process_rewards: what a rollout earns in all from its steps; the mean step score where not given. Pass the sum
+        process_rewards: a rollout's total reward from its steps; default: its mean step score. Pass the sum
             of the shaped rewards to see whether the form in use pays for steps.
     """
     if process_rewards is None:

@@ -25,33 +25,33 @@ logger = logging.getLogger(__name__)
 
 
 class HackGuard(TrainerCallback):
-    """The ``detectors`` on the newest rollouts of the trainer, windowed, with an action for an alarm.
+    """Runs the ``detectors`` on the newest rollouts of the trainer, and takes an action at an alarm.
 
-    All rollouts generated for an update are measured together and logged as ``hack/<measure>``. A measure that leaves
-    what it was in the first updates is a suspicion; held-out accuracy, by the verifier alone, decides whether it is an
-    alarm (``arbiter.Arbiter``), and is looked at without a suspicion too. Every suspicion, verdict and action is a line
-    of ``hack_guard.jsonl`` in the run's folder, with its evidence.
+    All rollouts generated for an update are measured together and logged as ``hack/<measure>``. A measure that departs
+    from its value in the first updates is a suspicion; held-out accuracy, by the verifier alone, decides whether it is
+    an alarm (``arbiter.Arbiter``), and is checked without a suspicion too. Every suspicion, verdict and action is a
+    line of ``hack_guard.jsonl`` in the run's folder, with its evidence.
 
     Actions at an alarm:
         ``warn``: log it. ``anneal``: also multiply ``trainer.process_scale`` by ``shrink``. ``rollback``: also put the
-        last good weights and optimizer state back, without its momentum. ``stop``: end the training. ``off``: nothing;
-        where no detector has another action, nothing is measured, logged or asked either.
+        last good weights and optimizer state, without its momentum, back. ``stop``: end the training. ``off``: nothing;
+        if no detector has another action, nothing is measured or logged either.
 
     Args:
         trainer: a ``ProcessGRPOTrainer``; may be set later as ``guard.trainer``, before training starts.
         action: one of the above, for every detector; ``actions`` overrides it for single ones ("held_out_accuracy": for
             a fall in accuracy).
         held_out: () → accuracy of the present policy on held-out problems by the verifier; it may call
-            ``trainer.evaluate``, training goes on undisturbed. None: the share of correct training rollouts takes its
-            place, which is free and noisier.
-        problems: how many problems stand behind that accuracy.
-        every: updates between asking ``held_out`` while something is suspected or accuracy sinks; ``quiet_every``
+            ``trainer.evaluate`` without an effect on training. None: the share of correct training rollouts is used
+            instead, which is free and noisier.
+        problems: how many problems that accuracy is measured on.
+        every: updates between calls of ``held_out`` while something is suspected or accuracy falls; ``quiet_every``
             otherwise.
         rules: measure → ``TripRule``, over the defaults in ``rules.RULES``; None switches a measure off.
         watch: keywords of ``rules.Watch``; arbiter: keywords of ``arbiter.Arbiter``.
-        shrink: what an action leaves of the process scale. Below ``floor`` it becomes 0: outcome only.
-        make_up: lengthen the training by the updates that a rollback threw away, and set the learning rate's schedule
-            back by as many.
+        shrink: the factor by which an action multiplies the process scale. Below ``floor`` it becomes 0: outcome only.
+        make_up: whether to lengthen the training by the updates that a rollback discarded, and set the learning rate's
+            schedule back by as many.
         texts: most rollouts whose text is measured per update; ``characters``: most of each, from its end.
 
     Raises:
@@ -106,7 +106,7 @@ class HackGuard(TrainerCallback):
         return self.actions.are_off
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Begin the log, or go on with the state of the checkpoint that training resumes from."""
+        """Begin the log, or continue with the state of the checkpoint that training resumes from."""
         if self.trainer is None:
             raise ValueError("HackGuard has no trainer: pass HackGuard(trainer=…) or set guard.trainer before train()")
         if self.off:
@@ -118,7 +118,7 @@ class HackGuard(TrainerCallback):
             self._resume(GuardState.from_json(saved.read_text()), state)
             return
         if state.global_step:
-            logger.warning("HackGuard: %s has no %s; the guard begins anew", saved.parent.name, STATE_FILE)
+            logger.warning("HackGuard: %s has no %s; the guard starts from scratch", saved.parent.name, STATE_FILE)
         self.journal.begin()
         if self.held_out is not None:
             self.state.arbiter.begin(self._accuracy())
@@ -147,7 +147,7 @@ class HackGuard(TrainerCallback):
             self._judge(trips, state, control)
 
     def on_save(self, args, state, control, **kwargs):
-        """Leave the guard's state in the checkpoint."""
+        """Save the guard's state in the checkpoint."""
         if not self.off and self.trainer.accelerator.is_main_process:
             last_good = self.last_good.update if self.last_good else None
             text = self.state.to_json(self.watch.kept(), self.trainer.process_scale, last_good)
@@ -168,7 +168,7 @@ class HackGuard(TrainerCallback):
         return on_every_rank(self.trainer, accuracy)
 
     def _judge(self, trips: list[Trip], state: Any, control: Any) -> None:
-        """Ask accuracy; act if it says so, keep the weights if they are better than those kept."""
+        """Measure accuracy; act if it has fallen, and keep the weights if they are better than those kept."""
         self.journal.write_limits(self.watch.limits())
         update, arbiter = state.global_step, self.state.arbiter
         suspected = self.schedule.note(self.state, update, suspicious=bool(trips))
@@ -177,7 +177,7 @@ class HackGuard(TrainerCallback):
         accuracy, best, limit = self._accuracy(), arbiter.best, arbiter.limit
         verdict, action = arbiter.judge(accuracy, suspected), "none"
         if self.held_out is None and not trips:
-            verdict = "cleared"  # the training outcomes of a few batches are too noisy to be an alarm by themselves
+            verdict = "cleared"  # training outcomes of a few batches are too noisy to cause an alarm alone
         elif verdict == "fallen":
             trips = [*trips, Trip(HELD_OUT, accuracy, best, limit, when="at best")]
         if verdict != "cleared":
@@ -191,7 +191,7 @@ class HackGuard(TrainerCallback):
             self.journal.add(update, trips, verdict, action, accuracies, self.trainer.process_scale)
 
     def _act(self, action: str, state: Any, control: Any) -> None:
-        """Take the action, and let the window fill with rollouts of after it."""
+        """Take the action, and let the window fill with later rollouts."""
         self.actions.take(action, self.trainer, self.state, self.last_good, state, control)
         self.state.arbiter.waited = 0
         self.state.quiet_until = state.global_step + self.watch.window

@@ -1,4 +1,4 @@
-"""What a guard leaves in the run's folder: its decisions with their evidence, and the limits for the page to draw."""
+"""The guard's files in the run's folder: its decisions with their evidence, and the limits that the report draws."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Journal:
         self._write([])
 
     def go_on_from(self, update: int) -> None:
-        """Drop what a run that was killed wrote behind the checkpoint of ``update``."""
+        """Drop entries that a killed run wrote after the checkpoint of ``update``."""
         self._write([entry for entry in self.entries() if entry["step"] <= update])
 
     def entries(self) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ class Journal:
         accuracies: Mapping[str, float],
         process_scale: float,
     ) -> None:
-        """Write one decision down; an action is a warning in the program's log too."""
+        """Write one decision; an action is also logged as a warning."""
         entry = {
             "step": update,
             "verdict": verdict,

@@ -1,4 +1,4 @@
-"""The last good weights of a run, kept on disk and put back: what HackGuard rolls back to."""
+"""Keeps the last good weights of a run on disk, to which HackGuard rolls back."""
 
 import logging
 from pathlib import Path
@@ -17,11 +17,11 @@ class LastGood:
     """Saves and restores the trained weights, the optimizer's state and the method's memory, on every rank.
 
     Plain, DDP and PEFT models: one file per rank with the trainable parameters. DeepSpeed: the engine's own checkpoint.
-    PPO's critic is among the weights. The scheduler, the data order and the random state go on: a rollback gives other
-    rollouts, not the same ones again. Rollouts that the rejected weights sampled are thrown away with them.
+    PPO's critic is among the weights. The scheduler, the data order and the random state continue: a rollback gives
+    other rollouts, not the same ones again. Rollouts that the rejected weights sampled are discarded.
 
     Raises:
-        ValueError: under FSDP, which neither of the two serves.
+        ValueError: the run uses FSDP, for which neither of the two works.
     """
 
     def __init__(self, trainer, folder: Path) -> None:
@@ -40,7 +40,7 @@ class LastGood:
         return getattr(self.trainer, "step_advantages", None)
 
     def save(self, update: int) -> None:
-        """Keep the present weights, and what goes with them, as the good ones of ``update``."""
+        """Keep the present weights, optimizer state and memory as the good ones of ``update``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = {"memory": self._method.state_dict()} if self._method else {}
         if self.trainer.is_deepspeed_enabled:
@@ -53,10 +53,10 @@ class LastGood:
         self.update = update
 
     def restore(self) -> None:
-        """Put them back. Every rank has to call it at the same update.
+        """Restore them. Every rank has to call it at the same update.
 
         Raises:
-            FileNotFoundError: they are not there.
+            FileNotFoundError: nothing was kept.
         """
         rates = [group["lr"] for group in self.trainer.optimizer.param_groups]
         kept = torch.load(self._file, map_location="cpu", weights_only=True)
@@ -67,7 +67,7 @@ class LastGood:
         if self._method:
             self._method.load_state_dict(kept.get("memory", {}))
         for group, rate in zip(self.trainer.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate  # the schedule has gone on
+            group["lr"] = rate  # the schedule has advanced since then
         forget_rollouts(self.trainer)
 
     def _restore_engine(self) -> None:
@@ -89,9 +89,9 @@ class LastGood:
 
 
 def forget_momentum(optimizer) -> None:
-    """Zero the first moments of an optimizer, plain or DeepSpeed's: they point where the gradients pulled so far.
+    """Zero the first moments of an optimizer, plain or DeepSpeed's: they point in the direction of earlier gradients.
 
-    Kept, they go on pulling there for about 1 / (1 − β₁) updates, whatever the gradients say now. The second moments
+    Otherwise they keep that direction for about 1 / (1 − β₁) updates, whatever the gradients are. The second moments
     stay, so that the next steps are small.
     """
     for state in optimizer.state.values():
@@ -101,13 +101,13 @@ def forget_momentum(optimizer) -> None:
 
 
 def turn_back_schedule(scheduler, updates: int) -> None:
-    """Set a learning-rate schedule back by so many updates, so that their rates come again.
+    """Set a learning-rate schedule back by ``updates``, so that their rates are repeated.
 
-    For the schedules of transformers' ``get_scheduler``, plain or wrapped by accelerate; others go on, with a warning.
+    This works for the schedules of transformers' ``get_scheduler``, plain or wrapped by accelerate; others only warn.
     """
     schedule = getattr(scheduler, "scheduler", scheduler)
     if not isinstance(schedule, LambdaLR):
-        logger.warning("HackGuard make_up: %s cannot be set back; its rates go on", type(schedule).__name__)
+        logger.warning("HackGuard make_up: %s cannot be set back; its rates continue", type(schedule).__name__)
         return
     schedule.last_epoch -= updates
     factors = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)

@@ -1,8 +1,8 @@
-"""When a measure of hacking is a suspicion: windows over the measures of ``detectors``, read against early training.
+"""Rules by which a measure of hacking becomes a suspicion: windows of measures, compared with early training.
 
 A measure *trips* when its mean over the newest window has left its mean over the first updates, in the direction that
 is worse, by more than its margin and by more than noise. A tripped measure is a suspicion, not an alarm: policies also
-grow longer or surer while they get better. Only accuracy tells the two apart (``arbiter``).
+grow longer or more certain while they improve. Only accuracy distinguishes the two (``arbiter``).
 """
 
 import math
@@ -30,7 +30,7 @@ class Trip:
 
 @dataclass
 class WatchMemory:
-    """What a watch has seen: the measures of the first and the newest batches, and two series over all of them."""
+    """The memory of a watch: the measures of the first and the newest batches, and two series over all batches."""
 
     first: list[dict[str, float]] = field(default_factory=list)
     newest: list[dict[str, float]] = field(default_factory=list)
@@ -43,8 +43,8 @@ class Watch:
     """The measures of a run, update by update.
 
     Args:
-        rules: measure → rule; a measure without one is never looked at.
-        reference: the first so many batches say what is normal.
+        rules: measure → rule; a measure without one is ignored.
+        reference: how many first batches define the normal values.
         window: how many of the newest batches are averaged before they are compared.
         noise: how many standard errors (from the spread among the reference batches) a trip needs besides its margin.
         divergence_window: batches over which process reward must rise and outcome fall together.
@@ -59,7 +59,7 @@ class Watch:
     memory: WatchMemory = field(default_factory=WatchMemory)
 
     def observe(self, measures: Mapping[str, float], process: float, outcome: float) -> list[Trip]:
-        """Take one batch in, and say what trips now.
+        """Add one batch, and return the measures that trip now.
 
         Args:
             measures: as from ``rlhf_prm.guard.detectors.measurements``; NaN values are left out.
@@ -81,7 +81,7 @@ class Watch:
         return [trip for trip in trips if trip is not None]
 
     def forget_newest(self) -> None:
-        """Nothing trips before the window is full again."""
+        """Empty the window; nothing trips before it is full again."""
         self.memory.newest.clear()
 
     def early_outcome(self) -> float:
@@ -104,7 +104,7 @@ class Watch:
         }
 
     def kept(self) -> WatchMemory:
-        """What a checkpoint must hold to go on: of the two series, what a divergence is measured over."""
+        """The part of the memory that a checkpoint needs: of the two series, only the window of the divergence."""
         seen, window = self.memory, self.divergence_window
         return WatchMemory(seen.first, seen.newest, seen.process[-window:], seen.outcome[-window:])
 
@@ -112,12 +112,12 @@ class Watch:
         early, late = _known(self.memory.first, name), _known(self.memory.newest, name)
         if len(early) < 2 or not late:
             return None
-        value = late[-1] if name == DIVERGENCE else _mean(late)  # it is a change over a window already
+        value = late[-1] if name == DIVERGENCE else _mean(late)  # a divergence is already a change over a window
         reference, limit = self._limit(name, rule, early, len(late))
         return Trip(name, value, reference, limit) if rule.sign * (value - limit) > 0 else None
 
     def _limit(self, name: str, rule: TripRule, early: list[float], newest: int) -> tuple[float, float]:
-        """What is normal, and how far the mean of so many new batches may go."""
+        """The normal value of a measure, and the limit for the mean of ``newest`` batches."""
         reference = 0.0 if name == DIVERGENCE else _mean(early)
         spread = math.sqrt(sum((x - reference) ** 2 for x in early) / (len(early) - 1))
         error = spread * math.sqrt(1 / len(early) + 1 / newest)

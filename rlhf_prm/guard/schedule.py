@@ -1,4 +1,4 @@
-"""When a guard asks for accuracy, which costs an evaluation."""
+"""Decides when a guard measures accuracy, which costs an evaluation."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from rlhf_prm.guard.state import GuardState
 
 @dataclass(frozen=True)
 class Schedule:
-    """Updates between two looks at accuracy.
+    """Updates between two measurements of accuracy.
 
     Args:
-        every: while something is suspected, or accuracy sinks; quiet_every: otherwise.
+        every: while something is suspected, or accuracy falls; quiet_every: otherwise.
 
     Raises:
         ValueError: one of them below 1.
@@ -32,7 +32,7 @@ class Schedule:
         return update - state.asked >= waited and update >= state.quiet_until
 
     def note(self, state: GuardState, update: int, *, suspicious: bool) -> int | None:
-        """Remember a look; how many updates the same suspicion has lasted since the one before, None without one.
+        """Record a measurement; returns how many updates the same suspicion has lasted since the last one.
 
         A suspicion that comes back after a while is another one, and has lasted 0 updates.
         """

@@ -1,4 +1,4 @@
-"""Everything of a guard that changes while a run goes on, and so all that a checkpoint holds of it."""
+"""The state of a guard that changes during a run, which a checkpoint holds."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +21,7 @@ class GuardState:
         quiet_until: accuracy is not asked for before this update.
         rolled_back: the update of the last rollback.
         made_up: by how many updates the training has been lengthened.
-        last_good: the update of the weights that a rollback would put back, at the checkpoint; None: none are kept.
+        last_good: the update of the weights that a rollback would restore, at the checkpoint; None: none are kept.
     """
 
     watch: WatchMemory
@@ -35,11 +35,11 @@ class GuardState:
     last_good: int | None = None
 
     def to_json(self, watch: WatchMemory, process_scale: float, last_good: int | None) -> str:
-        """For a checkpoint: with what others hold while the run goes on, and of the watch what is needed."""
+        """The state for a checkpoint, with values that other objects hold during the run."""
         return json.dumps(asdict(replace(self, watch=watch, process_scale=process_scale, last_good=last_good)))
 
     @classmethod
     def from_json(cls, text: str) -> "GuardState":
-        """What ``to_json`` wrote."""
+        """Restore what ``to_json`` wrote."""
         saved = json.loads(text)
         return cls(**{**saved, "watch": WatchMemory(**saved["watch"]), "arbiter": Arbiter(**saved["arbiter"])})

@@ -1,4 +1,4 @@
-"""What judging may cost and what it has cost: calls, tokens, money and seconds, counted update by update."""
+"""The budget of judging and its use, in calls, tokens, money and seconds per update."""
 
 import time
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from typing import Any
 from rlhf_prm.generation.requests import Generate, Prompt
 from rlhf_prm.generation.tasks import Task
 
-CHARACTERS_PER_TOKEN = 3.5  # of English with LaTeX, where a backend does not report its tokens
-OVER_BUDGET = object()  # the result of a task that was not, or not fully, paid for
+CHARACTERS_PER_TOKEN = 3.5  # of English with LaTeX, if a backend does not report its tokens
+OVER_BUDGET = object()  # the result of a task that the budget did not cover
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Budget:
     """The most that one update may cost, over all ranks; None = no limit.
 
     When one of the limits is reached, no further question is asked: steps without a verdict get NaN and are counted.
-    Questions under way at that moment are finished and paid, except at ``seconds``, where they are given up too. First
-    votes are asked for before second ones, so that a budget takes votes away before it takes rollouts away.
+    Questions in flight at that moment are finished and paid, except at ``seconds``, when they are given up too. First
+    votes are asked for before second ones, so a small budget costs votes before it costs whole rollouts.
 
     Args:
         calls: questions; attempts repeated for a failing host are not counted again.
@@ -27,7 +27,7 @@ class Budget:
         seconds: from the first question of the update to the end of the last.
 
     Raises:
-        ValueError: a limit that is not above 0.
+        ValueError: a limit is not above 0.
     """
 
     calls: float | None = None
@@ -42,7 +42,7 @@ class Budget:
                 raise ValueError(f"budget_{field.name}: got {value!r}, expected a number above 0, or none for no limit")
 
     def share(self, ranks: int) -> "Budget":
-        """What one of ``ranks`` processes may spend: calls, tokens and cost divided, the seconds as they are."""
+        """The budget of one of ``ranks`` processes: calls, tokens and cost are divided, seconds are not."""
         if ranks == 1:
             return self
         parts = {name: getattr(self, name) for name in ("calls", "tokens", "cost")}
@@ -52,7 +52,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Prices:
-    """What a million tokens cost, in any currency."""
+    """The price of a million tokens, in any currency."""
 
     prompt: float = 0.0
     completion: float = 0.0
@@ -61,15 +61,15 @@ class Prices:
         for name in ("prompt", "completion"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise ValueError(f"price_{name}: got {value!r}, expected what a million tokens cost, 0 or more")
+                raise ValueError(f"price_{name}: got {value!r}, expected the price of a million tokens, 0 or more")
 
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """The cost of so many tokens."""
+        """The cost of these numbers of tokens."""
         return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
 
 
 class Meter:
-    """Counts what is asked of a generator, and says when the budget of an update is spent.
+    """Counts the questions to a generator, and says when the budget of an update is spent.
 
     Tokens are those that the generator reports (``usage``), else counted by its tokenizer, else characters / 3.5.
     """
@@ -78,12 +78,12 @@ class Meter:
         self.generator, self.budget, self.prices = generator, budget or Budget(), prices or Prices()
         self.calls = 0
         self.update: Any = None
-        self._counted = [0.0, 0.0]  # prompt and completion tokens, where the generator reports none
+        self._counted = [0.0, 0.0]  # prompt and completion tokens, if the generator reports none
         self._before = (0, 0.0, 0.0)
         self._started = time.monotonic()
 
     def begin(self, update: Any) -> None:
-        """A new update has the whole budget again; the same one goes on with what is left."""
+        """Start with the whole budget for a new update, or continue with the rest for the same one."""
         if update is None or update != self.update:
             self.update, self._before, self._started = update, (self.calls, *self.tokens()), time.monotonic()
 
@@ -95,11 +95,11 @@ class Meter:
         return float(usage.prompt_tokens), float(usage.completion_tokens)
 
     def cost(self) -> float:
-        """What they cost."""
+        """The cost so far."""
         return self.prices.of(*self.tokens())
 
     def seconds_left(self) -> float | None:
-        """Of this update; None without a limit."""
+        """The seconds left for this update; None without a limit."""
         if self.budget.seconds is None:
             return None
         return max(0.0, self.budget.seconds - (time.monotonic() - self._started))

@@ -1,14 +1,14 @@
-"""What was asked before: verdicts by problem and steps, the oldest forgotten first."""
+"""A cache of verdicts by problem and steps; the least recently used are dropped first."""
 
 from collections.abc import Hashable
 from typing import Any
 
 
 class VerdictCache:
-    """A mapping that keeps the ``size`` entries used last; 0 keeps none.
+    """A mapping that keeps the ``size`` most recently used entries; 0 keeps none.
 
     Raises:
-        ValueError: a negative size.
+        ValueError: the size is negative.
     """
 
     def __init__(self, size: int) -> None:
@@ -18,14 +18,14 @@ class VerdictCache:
         self._entries: dict[Hashable, Any] = {}
 
     def get(self, key: Hashable) -> Any | None:
-        """The entry, now the newest; None where there is none."""
+        """The entry, which becomes the newest; None if there is none."""
         found = self._entries.pop(key, None)
         if found is not None:
             self._entries[key] = found
         return found
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep an entry; the oldest makes room."""
+        """Add an entry; if the cache is full, the oldest is dropped."""
         self._entries.pop(key, None)
         self._entries[key] = value
         if len(self._entries) > self.size:

@@ -1,8 +1,8 @@
-"""A judge that is asked small questions: of each paragraph its calculation, its inference, and its use of the givens.
+"""A judge that is asked three small questions about each paragraph: its calculations, inferences and use of the givens.
 
-Each is a question of its own, about one paragraph with those before it in view. A paragraph is wrong if one of the
-answers says so, and the judge goes no further than the first wrong one. The parsed answers also train a student:
-a small PRM that is given the question as a mark in front of the problem; a step has the lowest of its answers as score.
+Each question is asked separately, about one paragraph with those before it in view. A paragraph is wrong if one of the
+answers says so, and the judge stops at the first wrong one. The parsed answers also train a student:
+a small PRM that reads the question as a mark before the problem. Its score of a step is the lowest over the marks.
 """
 
 import json
@@ -35,7 +35,7 @@ ASPECTS: dict[str, str] = {
         "problem, and is none of them changed, made up or left out where it is needed?"
     ),
 }
-MARKS: dict[str, str] = {  # in front of the problem, for a student
+MARKS: dict[str, str] = {  # put before the problem, for a student
     "calculation": "Check the calculations only.\n\n",
     "inference": "Check the inferences only.\n\n",
     "givens": "Check the use of what is given only.\n\n",
@@ -70,7 +70,7 @@ def aspect_messages(problem: str, steps: Sequence[str], aspect: str) -> list[dic
 
 
 def read_aspect(answer: str) -> float:
-    """1 for correct, 0 for incorrect; raises ``UnparseableAnswer`` where the answer has no such box."""
+    """1 for correct, 0 for incorrect; raises ``UnparseableAnswer`` if the answer has no such box."""
     found = _VERDICT.findall(without_thoughts(answer))
     if not found:
         raise UnparseableAnswer("no \\boxed{correct} or \\boxed{incorrect}")
@@ -78,7 +78,7 @@ def read_aspect(answer: str) -> float:
 
 
 def step_score(verdict: Mapping[str, float]) -> float:
-    """0 if the step is wrong in one respect, 1 if it is right in all; NaN if none says wrong and one says nothing."""
+    """0 if the step is wrong in one respect, 1 if it is right in all; NaN if none is wrong and one is unknown."""
     if 0.0 in verdict.values():
         return 0.0
     return math.nan if any(math.isnan(value) for value in verdict.values()) else 1.0
@@ -121,7 +121,7 @@ class DecomposedReader:
         self.settings = {"form": "decomposed", "aspects": list(ASPECTS), "attempts": attempts}
 
     def ask(self, problem: str, steps: Sequence[str], seed: int, before: Sequence[str]) -> Task:
-        """See ``Reader``; the text is the JSON of what each question gave."""
+        """See ``Reader``; the text is the JSON of the answers to all questions."""
         verdicts, unreadable = yield from aspects_task(problem, steps, seed, self.attempts)
         scores = [step_score(verdict) for verdict in verdicts]
         text = json.dumps([{name: None if math.isnan(v) else v for name, v in one.items()} for one in verdicts])
@@ -133,13 +133,13 @@ class DecomposedReader:
 def decomposed_verdicts(
     judge: Any, problems: Sequence[str], steps: Sequence[Sequence[str]], *, seed: int = 0, attempts: int = 2
 ) -> list[Verdicts | Rejection]:
-    """What a judge answers to the small questions about each solution.
+    """A judge's answers to the small questions about each solution.
 
     Args:
         judge: a ``JudgeScorer``, whose generator and budget are used.
 
     Raises:
-        ValueError: its budget does not last.
+        ValueError: its budget is too small.
     """
     judge.meter.begin(None)
     tasks = (
@@ -156,7 +156,7 @@ def decomposed_verdicts(
 def student_rows(
     problem: str, steps: Sequence[str], verdicts: Verdicts, marks: Mapping[str, str] = MARKS
 ) -> list[dict[str, Any]]:
-    """Stepwise rows to train a student on: one for each aspect, its mark in front of the problem.
+    """Stepwise rows to train a student on: one for each aspect, with its mark before the problem.
 
     A row ends with the first wrong paragraph, whichever aspect it is wrong in, and before an answer that could not be
     read. Labels are those of its aspect, so a row may end in a step that is right in this respect.
@@ -172,9 +172,9 @@ def student_rows(
 
 
 def together_row(problem: str, steps: Sequence[str], verdicts: Verdicts) -> list[dict[str, Any]]:
-    """The stepwise row of the answers brought together, for a student that is asked everything at once.
+    """The stepwise row of all answers combined, for a student that is asked one question.
 
-    A step is right if it is right in every respect. The row ends before a step that is not known; none without any.
+    A step is right if it is right in every respect. The row ends before an unknown step; an empty row is left out.
     """
     scores = [step_score(verdict) for verdict in verdicts]
     known = next((k for k, score in enumerate(scores) if math.isnan(score)), len(scores))
@@ -185,7 +185,7 @@ def together_row(problem: str, steps: Sequence[str], verdicts: Verdicts) -> list
 
 
 class DecomposedScorer:
-    """A student as a ``StepScorer``: a step's score is the lowest of what the PRM gives it under each mark.
+    """A student as a ``StepScorer``: a step's score is its lowest score over the marks.
 
     Args:
         prm: trained on ``student_rows``.

@@ -1,4 +1,4 @@
-"""Questions driven to their ends on whatever generator answers them."""
+"""Runs the questions to a judge on its generator."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -16,10 +16,10 @@ Finished = Callable[[Any, Any], None]
 def drive(
     tasks: Iterable[tuple[Any, Task]], generator: Generator, finished: Finished, seconds: float | None = None
 ) -> None:
-    """Run the tasks to their ends, each given to ``finished(key, result)``: on endpoints concurrently, else in batches.
+    """Run the tasks, and call ``finished(key, result)`` for each: concurrently on endpoints, else in batches.
 
     Args:
-        seconds: after so many, questions to endpoints are given up and their tasks left unfinished. A call to a
+        seconds: after this time, questions to endpoints are given up and their tasks stay unfinished. A call to a
             generator in this process cannot be given up.
     """
     if not isinstance(generator, EndpointGenerator):
@@ -32,6 +32,6 @@ def drive(
             async with asyncio.timeout(seconds):
                 await run_concurrent(tasks, generator, window=generator.concurrency, finished=finished)
         except TimeoutError:
-            pass  # what is unfinished shows by its absence
+            pass  # ``finished`` is not called for unfinished tasks
 
     asyncio.run(everything())

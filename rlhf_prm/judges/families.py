@@ -1,8 +1,8 @@
 """How each family of generative PRMs is shown a solution and where its verdict is read. A new family is one entry here.
 
-A generative PRM writes a critique and says in it which steps hold. Its prompt is part of the checkpoint: it was trained
-on these words. The verdict is a token's probability where the backend tells one (transformers and vLLM in process), and
-otherwise what the critique says: then ask for several votes. Code in a critique is never run.
+A generative PRM writes a critique that says which steps are right. Its prompt is part of the checkpoint: it was trained
+on these words. The verdict is a token's probability if the backend gives it (transformers and vLLM in process), and
+otherwise the critique's own words: then use several votes. Code in a critique is never run.
 """
 
 import re
@@ -115,7 +115,7 @@ class FamilyReader:
 def thinkprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str], attempts: int) -> Task:
     """One call on all steps; the critique ends each with \\boxed{correct} or \\boxed{incorrect}, up to the first wrong.
 
-    The last step it speaks of scores P(yes) of "Is the solution correct?" behind its verdict, where that is told.
+    The last step it judges scores P(yes) of "Is the solution correct?" after its verdict, if the backend gives it.
     """
     asked = THINKPRM_PROMPT.replace("{steps}", "\n".join(numbered(list(steps)))).replace("{problem}", problem)
     prompt = _begun([{"role": "user", "content": asked}], THINKPRM_OPENING)
@@ -134,7 +134,7 @@ def thinkprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str
 def genprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str], attempts: int) -> Task:
     """A dialogue: each step is a user's turn and its critique the answer. The score is P(Yes) after the analysis.
 
-    Its mode without code: the judgement is asked for where the analysis ends.
+    This is its mode without code: the judgement is asked for where the analysis ends.
     """
     turns = [{"role": "system", "content": GENPRM_SYSTEM}]
     for index, step in enumerate(steps):
@@ -156,7 +156,7 @@ def genprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str],
 
 
 def rprm(problem: str, steps: Sequence[str], seed: int, before: Sequence[str], attempts: int) -> Task:
-    """One call for each step, the ones before it in view; P(Yes) behind "Is the step correct (Yes/No)?"."""
+    """One call for each step, with the earlier ones in view; P(Yes) after "Is the step correct (Yes/No)?"."""
     *previous, now = numbered(list(steps))
     parts = {"previous": "\n".join(previous) or RPRM_FIRST, "step": now, "problem": problem}
     head, _, rest = RPRM_PROMPT.partition("{problem}")
@@ -181,7 +181,7 @@ def _begun(messages: list[dict[str, str]], opening: str) -> list[dict[str, str]]
 
 
 def _yes_or_no(prompt: Prompt, choices: tuple[str, str], attempts: int, seed: int) -> Task:
-    """(P(yes), unreadable answers): a probability where it is told, else 1 or 0 by what is said; None = nothing."""
+    """(P(yes), unreadable answers): a probability if the backend gives it, else 1 or 0 by the text; None = neither."""
     told = yield Choose(prompt, choices)
     if told is not None:
         return told[0], 0
@@ -214,7 +214,7 @@ def _analysis(answer: str, opening: str) -> str:
 
 
 def _critique(answer: str) -> tuple[str, float | None]:
-    """The critique up to the question it ends with, and what it answers there; None = nothing."""
+    """The critique up to its final question, and its answer there; None = no answer."""
     before, phrase, after = answer.partition(RPRM_PHRASE)
     if not before.strip():
         raise UnparseableAnswer("an empty critique")
@@ -254,5 +254,5 @@ GENERATIVE: dict[str, GenerativeFamily] = {family.name: family for family in _FA
 
 
 def family_named_in(model: str) -> GenerativeFamily | None:
-    """The family that a checkpoint's name tells; None for an ordinary model."""
+    """The family that a checkpoint's name names; None for an ordinary model."""
     return next((family for family in _FAMILIES if any(word in model.lower() for word in family.names)), None)

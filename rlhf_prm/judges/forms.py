@@ -1,4 +1,4 @@
-"""How a judge is asked about a solution, and how its answer is read: strictly, or not at all.
+"""How a judge is asked about a solution, and how its answer is parsed. Parsing is strict.
 
 ``paper``: the form of 2501.07301. Paragraphs are tagged and counted from 1; the judge analyses one after the other,
 stops at the first wrong one, and concludes. The first error is the last paragraph it analysed.
@@ -83,7 +83,7 @@ _ANALYSIS_TAG = re.compile(r"<(/?)analysis_([0-9]{1,4})>")
 
 
 class UnparseableAnswer(ValueError):
-    """The judge's answer does not have the form it was asked for, and where it departs from it."""
+    """The judge's answer does not have the form it was asked for; the message says where it differs."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class JudgeForm:
     """A prompt with places for ``{problem}`` and ``{paragraphs}``, the number of its first paragraph, and its parser.
 
     ``parse(answer, num_steps)`` gives the 0-based index of the first wrong step, −1 for none, or raises
-    ``UnparseableAnswer``. ``read`` is for forms that say more than that: it gives the scores of ``scores`` itself.
+    ``UnparseableAnswer``. ``read`` is for forms that give more than that: it returns all step scores.
     """
 
     prompt: str
@@ -100,7 +100,7 @@ class JudgeForm:
     read: Callable[[str, int], list[float]] | None = None
 
     def scores(self, problem: str, steps: Sequence[str], answer: str) -> list[float]:
-        """One score per step: 1 = it holds, 0 = it does not, NaN = the answer says nothing of it.
+        """One score per step: 1 = right, 0 = wrong, NaN = the answer does not mention it.
 
         Raises:
             UnparseableAnswer: as the parser.
@@ -124,7 +124,7 @@ class JudgeForm:
 
 
 def without_thoughts(answer: str) -> str:
-    """What follows a reasoning model's ``</think>``.
+    """The text after a reasoning model's ``</think>``.
 
     Raises:
         UnparseableAnswer: there is no answer, or the thoughts never end.
@@ -197,7 +197,7 @@ def read_verdicts(answer: str, num_steps: int) -> list[float]:
     """1 or 0 for every paragraph of an answer in the form ``verdicts``.
 
     Raises:
-        UnparseableAnswer: not exactly one list of verdicts, or other ones than one for each of 1 … ``num_steps``.
+        UnparseableAnswer: there is not exactly one list of verdicts, or not exactly one for each of 1 … ``num_steps``.
     """
     answer = without_thoughts(answer)
     if answer.count("<verdicts>") != 1 or answer.count("</verdicts>") != 1:

@@ -1,4 +1,4 @@
-"""One call of a judge: which questions there are, asking them, and what the answers say together."""
+"""One call of a judge: collects the questions, asks them, and combines the answers."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from rlhf_prm.judges.rows import judged_row
 from rlhf_prm.judges.votes import step_shares
 
 Solution = tuple[str, tuple[str, ...]]  # a problem and the steps of a solution, or of its beginning
-Ballot = tuple[Solution, int]  # what one vote is about, and which vote it is
+Ballot = tuple[Solution, int]  # the solution that is voted on, and the number of the vote
 
 
 class Hearing:
@@ -23,13 +23,13 @@ class Hearing:
 
     Args:
         judge: a ``JudgeScorer``; its cache, meter, stats and rows are used.
-        solutions: as they came, equal ones included; one without steps is not asked about.
+        solutions: in their order, with duplicates; one without steps is not asked about.
     """
 
     def __init__(self, judge: Any, solutions: list[Solution]) -> None:
         self.judge, self.solutions, self.keeps = judge, solutions, judge.rows is not None and judge.learns()
         self.distinct = [solution for solution in dict.fromkeys(solutions) if solution[1]]
-        # First votes stand before second ones: a budget takes votes away before it takes rollouts away.
+        # First votes come before second ones, so that a small budget costs votes before it costs whole rollouts.
         self.ballots = dict.fromkeys(
             (unit, vote) for vote in range(judge.votes) for solution in self.distinct for unit in self._units(solution)
         )
@@ -47,10 +47,10 @@ class Hearing:
         judge.stats.judge_cache_hits += len(self.known)
 
     def run(self) -> None:
-        """Ask what is not known; in the background.
+        """Ask the questions whose answers are not known; it runs in the background.
 
         Raises:
-            EndpointError: no host can be worked with, or none is there any more. What was answered before is kept.
+            EndpointError: no host can be used, or all are gone. Earlier answers are kept.
         """
         judge, begun = self.judge, time.monotonic()
         spent = _Spent(judge)
@@ -58,17 +58,17 @@ class Hearing:
             for level in self._levels():
                 drive(self._tasks(level), judge.generator, self._finished, judge.meter.seconds_left())
             if self.refused and isinstance(judge.generator, EndpointGenerator):
-                run_to_end(judge.generator.ping)  # was it the question, or are the hosts gone?
+                run_to_end(judge.generator.ping)  # raises if the hosts are gone, rather than this question refused
         finally:
             judge.stats.judge_seconds += time.monotonic() - begun
             judge.stats.judge_over_budget += len(self.ballots.keys() - self.found.keys() - self.refused)
             spent.add_growth_to(judge.stats)
             for solution, ballots in self._open.items():
-                if ballots:  # those with all their votes were written when the last one came
+                if ballots:  # complete ones were written when their last vote came
                     self._keep(solution)
 
     def scores(self) -> list[list[float]]:
-        """p_k of every solution, in the order they came; after ``run``."""
+        """p_k of every solution, in their order; call it after ``run``."""
         stats, shares = self.judge.stats, {}
         for solution in self.distinct:
             votes = [vote for vote in self._votes(solution) if vote is not None]
@@ -81,7 +81,7 @@ class Hearing:
         return [list(shares.get(solution, [])) for solution in self.solutions]
 
     def _units(self, solution: Solution) -> list[Solution]:
-        """What a vote on a solution is made of: the whole of it, or every beginning."""
+        """The units that a vote on a solution asks about: the whole solution, or every prefix."""
         if self.judge.reader.scope == "solution":
             return [solution]
         problem, steps = solution
@@ -91,7 +91,7 @@ class Hearing:
         return {(unit, vote) for vote in range(self.judge.votes) for unit in self._units(solution)}
 
     def _levels(self) -> Iterable[list[Ballot]]:
-        """Questions that do not wait for each other; in a dialogue those about step k wait for those about k − 1."""
+        """Groups of independent questions; in a dialogue those about step k come after those about k − 1."""
         left = [ballot for ballot in self.ballots if ballot not in self.found]
         if self.judge.reader.scope != "dialogue":
             return [left] if left else []
@@ -105,7 +105,7 @@ class Hearing:
             before: list[str] = []
             if judge.reader.scope == "dialogue":
                 earlier = [self.found.get(((problem, steps[:k]), vote)) for k in range(1, len(steps))]
-                if None in earlier:  # the question before was refused or not paid for
+                if None in earlier:  # the question before was refused or over budget
                     continue
                 before = [reading.text for reading in earlier]
             seed = unit_seed(judge.seed, "judge", problem, *steps, vote)
@@ -129,7 +129,7 @@ class Hearing:
                 self._keep(solution)
 
     def _votes(self, solution: Solution) -> list[list[float] | None]:
-        """What each vote says of every step; None = nothing."""
+        """Each vote's scores of the steps; None = it has none."""
         units, votes = self._units(solution), []
         for vote in range(self.judge.votes):
             readings = [self.found.get((unit, vote)) for unit in units]
@@ -142,7 +142,7 @@ class Hearing:
         return votes
 
     def _keep(self, solution: Solution) -> None:
-        """Write the row of a solution if this call has paid for some of it."""
+        """Write the row of a solution if this call has asked about it."""
         if not self.keeps or self.found.keys().isdisjoint(self._ballots_of(solution) - self.known.keys()):
             return
         row = judged_row(*solution, self._votes(solution), f"judge:{self.judge.name}")
@@ -151,7 +151,7 @@ class Hearing:
 
 
 class _Spent:
-    """What a judge's meter and hosts showed when a call began."""
+    """The counts of a judge's meter and hosts when a call began."""
 
     def __init__(self, judge: Any) -> None:
         self.judge, self.before = judge, self._now(judge)
@@ -169,6 +169,6 @@ class _Spent:
         }
 
     def add_growth_to(self, stats: Any) -> None:
-        """Add what has been spent since."""
+        """Add the difference since then."""
         for name, value in self._now(self.judge).items():
             setattr(stats, name, getattr(stats, name) + value - self.before[name])

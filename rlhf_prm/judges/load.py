@@ -1,4 +1,4 @@
-"""``load_judge``: a model that judges, by its name and a handful of settings, as a step scorer."""
+"""``load_judge`` makes a step scorer from a judge model's name and a few settings."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from rlhf_prm.judges.readers import FormReader, Reader
 from rlhf_prm.judges.rubrics import CRITERIA, GradesForm, RubricForm, read_rubrics, rubric_items
 from rlhf_prm.judges.scorer import JudgeScorer
 
-PREFIX = "judge:"  # of a PRM's name: what follows is the name of a model that judges
+PREFIX = "judge:"  # of a PRM's name: the rest is the name of a judge model
 RUBRICS = ("rubric", "grades")
-SAMPLING = {"temperature": 0.7, "top_p": 1.0, "max_tokens": 2048}  # of a judge that is no checkpoint of a family
+SAMPLING = {"temperature": 0.7, "top_p": 1.0, "max_tokens": 2048}  # of a judge that belongs to no family
 
 
 def is_judge(prm: str | None) -> bool:
@@ -58,11 +58,11 @@ def load_judge(
     """A judge, or a generative PRM, as a step scorer.
 
     Args:
-        model: a Hub name, a folder, or the name it is served under; ``judge:`` before it is left out.
-        endpoint: base URLs that serve it, such as ``http://host:8000/v1``; none: it runs in this process.
+        model: a Hub name, a folder, or the name it is served under; a leading ``judge:`` is ignored.
+        endpoint: base URLs that serve it, such as ``http://host:8000/v1``; without one it runs in this process.
         backend: "auto" (endpoints if there are any, else transformers), "hf", "vllm", "endpoint", or a dotted path.
         form: "paper", "processbench", "verdicts", "decomposed", "rubric", "grades", a family of ``judges.families``, or
-            a dotted path to a ``JudgeForm``; "auto": the family that the model's name tells, else "paper".
+            a dotted path to a ``JudgeForm``; "auto": the family named in the model's name, else "paper".
         rubric: for the form "rubric" a file, or the items for all problems; for "grades" the criteria.
         votes, behind_error, cache, seed, in_evaluation, keeps_rows: see ``JudgeScorer``.
         attempts: tries per vote, after answers that cannot be read.
@@ -72,10 +72,10 @@ def load_judge(
         extra_body, options: see ``GeneratorConfig``.
         budget_calls, budget_tokens, budget_cost, budget_seconds: per update; see ``Budget``.
         price_prompt, price_completion: of a million tokens.
-        generator: in place of all that says which model and how it runs.
+        generator: a ready generator, in place of all settings of the model and how it runs.
 
     Raises:
-        ValueError: a value that cannot be, a model or host that is not there.
+        ValueError: a value is invalid, or a model or host is not available.
     """
     model = model.removeprefix(PREFIX)
     if not model:
@@ -85,7 +85,7 @@ def load_judge(
         told = {"endpoint": endpoint, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         told |= {"extra_body": extra_body, "options": options, "backend": backend if backend != "auto" else None}
         if ignored := [name for name, value in told.items() if value]:
-            raise ValueError(f"{ignored[0]}: got a value beside a generator, which runs as it is; leave it out")
+            raise ValueError(f"{ignored[0]}: got a value beside a generator, which has its own settings; leave it out")
     else:
         urls = [endpoint] if isinstance(endpoint, str) else list(endpoint)
         sampling = SAMPLING | (family.sampling if family else {})
@@ -118,12 +118,12 @@ def load_judge(
 
 
 def judge_keywords() -> list[str]:
-    """What ``load_judge`` takes beside the model."""
+    """The keywords of ``load_judge`` beside the model."""
     return [name for name in inspect.signature(load_judge).parameters if name not in ("model", "generator")]
 
 
 def check_judge_keywords(keywords: dict[str, Any]) -> None:
-    """Raises a ValueError for one that ``load_judge`` does not take."""
+    """Raise a ValueError for a keyword that ``load_judge`` does not have."""
     for name in keywords:
         if name not in judge_keywords():
             raise ValueError(f"a judge has no keyword {name!r}; it has {', '.join(judge_keywords())}")

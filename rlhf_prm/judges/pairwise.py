@@ -1,7 +1,7 @@
-"""Which of two solutions is better? A judge compares them two by two, and a knock-out finds the best of N.
+"""A judge compares solutions two by two, and a knock-out finds the best of N.
 
-arXiv 2501.07301, appendix B.5: N − 1 comparisons choose one of N samples. Which of the two is shown first is drawn, as
-a judge may prefer a place.
+arXiv 2501.07301, appendix B.5: N − 1 comparisons choose one of N samples. Which of the two is shown first is random,
+because a judge may prefer a position.
 """
 
 import random
@@ -71,8 +71,8 @@ def read_letter(answer: str) -> int:
 def knockout(problem: str, solutions: Sequence[str], seed: int, attempts: int = 2) -> Task:
     """The best of the solutions, by N − 1 comparisons; returns a ``Knockout``.
 
-    The order of the first round is drawn by ``seed``; a solution without an opponent goes on unasked. Of two equal
-    texts the first goes on unasked too. A comparison that cannot be read is decided by a drawn coin.
+    The order of the first round is drawn by ``seed``; a solution without an opponent advances. Of two equal
+    texts the first advances without a question. A comparison that cannot be read is decided at random.
     """
     rng = random.Random(unit_seed(seed, "knockout", problem, *solutions))
     left = rng.sample(range(len(solutions)), len(solutions))

@@ -1,4 +1,4 @@
-"""How a judge is put to work on a solution: one question about all of it, or one for every step."""
+"""Readers ask a judge about a solution: one question about all of it, or one for every step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ SCOPES = ("solution", "prefix", "dialogue")
 
 @dataclass(frozen=True)
 class Reading:
-    """What one vote says: ``scores`` of the steps it was asked about (NaN = it leaves one out), None = nothing that can
-    be read. ``text`` is its answer, ``unparseable`` how many attempts could not be read.
+    """The result of one vote: ``scores`` of the steps it was asked about (NaN = it leaves one out), None = it cannot
+    be read. ``text`` is its answer, ``unparseable`` the number of attempts that could not be read.
     """
 
     scores: list[float] | None

@@ -1,4 +1,4 @@
-"""``judged.jsonl``: every verdict that was paid for, as stepwise rows that a PRM can be trained on."""
+"""``judged.jsonl`` holds all verdicts of a run, as stepwise rows that a PRM can be trained on."""
 
 import json
 import math
@@ -17,10 +17,10 @@ Votes = list[list[float] | None]
 def judged_row(
     problem: str, steps: Sequence[str], votes: Sequence[list[float] | None], source: str
 ) -> dict[str, Any] | None:
-    """The stepwise row of a solution, with the votes behind it; None where they give no label.
+    """The stepwise row of a solution, with its votes; None if they give no label.
 
     The label is the first error that most votes name; a tie gives none, nor do votes that left out a step before their
-    first error. ``votes`` are kept as they were cast, null = unreadable or left out, so that nothing is asked twice.
+    first error. All ``votes`` are kept, null = unreadable or left out, so that nothing is asked twice.
     """
     first_errors = [None if vote is None else first_error_said(vote) for vote in votes]
     try:
@@ -54,7 +54,7 @@ class JudgedRows:
             file.write(line)
 
     def votes(self) -> Iterator[tuple[str, tuple[str, ...], Votes]]:
-        """(problem, steps, votes) of the rows that are there; a line that a kill cut short is left out."""
+        """(problem, steps, votes) of the rows in the file; an incomplete line is ignored."""
         if not self.path.is_file():
             return
         for _, row in read_records(self.path):

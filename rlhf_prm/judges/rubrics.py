@@ -1,8 +1,8 @@
-"""Rubrics: a judge says which points of a list a solution meets and at which step, or it marks the whole process.
+"""Rubrics: a judge says which items of a list a solution satisfies and at which step, or marks the whole process.
 
 ``rubric`` is the form of SRaR (arXiv 2605.17291): each problem has items of three kinds, SUGGEST (a step that a good
-solution takes), PITFALL (a mistake to avoid) and BONUS (an uncommon way); a satisfied item adds to the step it is met
-at. ``grades`` is one rubric for all problems, with a mark for each criterion: the process quality that PAPO compares
+solution takes), PITFALL (a mistake to avoid) and BONUS (an uncommon way); a satisfied item adds to the score of its
+step. ``grades`` is one rubric for all problems, with a mark for each criterion: the process quality that PAPO compares
 among right answers (arXiv 2603.26535).
 """
 
@@ -86,7 +86,7 @@ class RubricForm:
 
     A step's delta d is the sum of its satisfied items' weights: .8, −1 and 1, each divided by the number of items of
     its kind. Its score is (d + 1) / 2.8 in [0, 1]; a step at which nothing is satisfied has NaN. An item about the
-    whole solution counts at every step; one at no step (−1), or at a step that is not there, counts nowhere.
+    whole solution counts at every step; one at no step (−1), or at a step that does not exist, counts nowhere.
 
     Args:
         rubrics: problem → its items; the key ``""`` is for problems that have none of their own.
@@ -131,7 +131,7 @@ class GradesForm:
     """One mark for the whole process: the mean over the criteria, given to every step.
 
     Args:
-        criteria: what is marked.
+        criteria: the texts of the criteria.
     """
 
     def __init__(self, criteria: Sequence[str] = CRITERIA) -> None:
@@ -156,7 +156,7 @@ class GradesForm:
 
 
 def read_rubrics(path: str | Path) -> dict[str, list[RubricItem]]:
-    """Rubrics of a .jsonl, .json or .parquet file: a problem (``problem``, ``prompt`` or ``question``; none = for all
+    """Rubrics of a .jsonl, .json or .parquet file: a problem (``problem``, ``prompt`` or ``question``; none = all
     others) and ``rubric``: a list of {"kind", "text"}, or text with a line "<KIND> …" per item.
 
     Raises:
@@ -176,7 +176,7 @@ def rubric_items(given: Any) -> list[RubricItem]:
     """Items of a list of {"kind", "text"}, or of text with a line "<KIND> …" per item; ANSWER lines are left out.
 
     Raises:
-        ValueError: neither, or no item.
+        ValueError: it is neither, or has no item.
     """
     if isinstance(given, str):
         lines = [line.strip() for line in given.splitlines() if line.strip()]
@@ -193,7 +193,7 @@ def _message(prompt: str, problem: str, steps: Sequence[str], items: Sequence[st
     numbered = "\n\n".join(f"Step {number}: {step}" for number, step in enumerate(steps, 1))
     parts = {"{problem}": problem, "{steps}": numbered, "{items}": "\n".join(items)}
     text, rest = "", prompt
-    while rest:  # from left to right, so that a problem that holds "{steps}" stays as it is
+    while rest:  # from left to right, so that a problem that contains "{steps}" stays as it is
         place, name = min(((rest.find(name), name) for name in parts if name in rest), default=(len(rest), ""))
         text, rest = text + rest[:place] + parts.get(name, ""), rest[place + len(name) :]
     return [{"role": "user", "content": text}]
@@ -205,7 +205,7 @@ def _sum_of_told(*deltas: float | None) -> float | None:
 
 
 def _satisfied(answer: str, num_items: int) -> set[tuple[int, int]]:
-    """(item, step) of the satisfied ones."""
+    """(item, step) of the satisfied items."""
     entries = _json(answer, "[", "]")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UnparseableAnswer(f"got {str(entries)[:60]}, expected a list of objects")

@@ -1,4 +1,4 @@
-"""JudgeScorer: an LLM judge or a generative PRM as a step scorer, asked while other work goes on."""
+"""JudgeScorer: an LLM judge or a generative PRM as a step scorer, which works in the background."""
 
 import hashlib
 import json
@@ -20,52 +20,52 @@ BEHIND_ERROR = ("unscored", "wrong")
 
 
 class PendingScores:
-    """Scores on their way."""
+    """Scores that are being computed."""
 
     def __init__(self, job: Future, collect: Callable[[], list[list[float]]]) -> None:
         self._job, self._collect = job, collect
 
     def done(self) -> bool:
-        """Whether ``result`` would not wait."""
+        """Whether ``result`` returns at once."""
         return self._job.done()
 
     def result(self) -> list[list[float]]:
         """The scores; waits for the last answer.
 
         Raises:
-            EndpointError: no host of the judge can be worked with.
+            EndpointError: no host of the judge can be used.
         """
         self._job.result()
         return self._collect()
 
 
 class JudgeScorer:
-    """A ``StepScorer`` that asks a judge: p_k is the share of its votes in which step k holds given its prefix.
+    """A ``StepScorer`` that asks a judge: p_k is the share of its votes in which step k is right given its prefix.
 
-    Questions run in the background, concurrently where the generator is an endpoint; ``submit`` returns at once. Equal
-    rollouts, and for judges asked step by step equal prefixes, are asked about once per vote; what was asked before is
-    not asked again. A step without a vote has NaN and is counted (``JudgeStats``). Votes depend on the seed, the
-    problem and the steps only, as far as the generator keeps to its seed.
+    Questions run in the background, concurrently if the generator is an endpoint; ``submit`` returns at once. Equal
+    rollouts, and for judges asked step by step equal prefixes, are asked about once per vote; earlier answers are
+    cached. A step without a vote has NaN and is counted (``JudgeStats``). Votes depend on the seed, the
+    problem and the steps only, if the generator is deterministic for a seed.
 
     Args:
         generator: the judge's model.
-        reader: what it is asked and how its answers are read.
+        reader: asks the questions and reads the answers.
         name: the judge's, as the source of its labels.
         votes: how often it is asked about each solution.
         seed: of all sampling.
-        behind_error: steps behind the first error that a vote names: ``"unscored"`` by that vote, or ``"wrong"``.
+        behind_error: how a vote counts for steps after the first error it names: ``"unscored"`` or ``"wrong"``.
         budget: per update; see ``Budget`` for what happens when it is spent.
         prices: per million tokens.
-        cache: verdicts to keep.
-        in_evaluation: also ask in held-out evaluations during training, where scores are only logged.
-        keeps_rows: append every verdict on rollouts that are trained on to ``judged.jsonl`` in the folder of the run
-            attached to, and take back what is there. Held-out solutions are not written: a PRM may be measured on them.
+        cache: number of verdicts to keep.
+        in_evaluation: whether to ask in held-out evaluations during training too, where scores are only logged.
+        keeps_rows: whether to append verdicts on training rollouts to ``judged.jsonl`` in the folder of the attached
+            run, and read existing ones from it. Held-out solutions are not written: a PRM may be measured on them.
 
     Attributes:
-        costly: True: an outcome-only run that asks no scorer should not be given it.
+        costly: True: a run that learns from outcomes alone does without it.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value is outside its range.
     """
 
     costly = True
@@ -102,10 +102,10 @@ class JudgeScorer:
         self._background = Background("judge")
         self._update: Callable[[], Any] = lambda: None
         self._asking: Callable[[], bool] = lambda: True
-        self.learns: Callable[[], bool] = lambda: True  # whether what is asked about is trained on
+        self.learns: Callable[[], bool] = lambda: True  # whether the policy is trained on the present rollouts
 
     def attach(self, trainer: Any) -> None:
-        """Budgets count the trainer's updates and ranks; verdicts go to the ``judged.jsonl`` of its folder."""
+        """Use the trainer's updates and ranks for the budget, and its folder for ``judged.jsonl``."""
         self._update = lambda: trainer.state.global_step if trainer.is_in_train else None
         self._asking = lambda: self.in_evaluation or trainer.model.training or not trainer.is_in_train
         self.learns = lambda: trainer.is_in_train and trainer.model.training
@@ -115,12 +115,12 @@ class JudgeScorer:
             self._take_back(self.rows)
 
     def detach(self) -> None:
-        """Lets go of the trainer. The judge still answers, without rows of it and without an update's budget."""
+        """Release the trainer. The judge still answers, but writes no rows and has no budget per update."""
         self.meter.budget = Budget()
         self._update, self._asking, self.learns = lambda: None, lambda: True, lambda: False
 
     def settings(self) -> str:
-        """16 hexadecimal digits that differ when anything differs that an answer depends on."""
+        """16 hexadecimal digits that change with every setting that an answer depends on."""
         sampling = getattr(self.generator, "sampling", None) or {
             name: getattr(self.generator, name) for name in ("temperature", "top_p") if hasattr(self.generator, name)
         }
@@ -132,7 +132,7 @@ class JudgeScorer:
         return self.submit(problems, steps).result()
 
     def submit(self, problems: list[str], steps: list[list[str]]) -> PendingScores:
-        """Begin to ask; the scores come from ``result()`` of what is returned.
+        """Start asking; ``result()`` of the returned object gives the scores.
 
         Raises:
             ValueError: ``problems`` and ``steps`` differ in length.
@@ -149,8 +149,8 @@ class JudgeScorer:
         return PendingScores(self._background.start(hearing.run), hearing.scores)
 
     def _take_back(self, rows: JudgedRows) -> None:
-        """What an earlier part of the run has paid for."""
-        if self.reader.scope == "dialogue":  # later questions quote earlier answers, which rows do not hold
+        """Take over the verdicts of an earlier part of the run."""
+        if self.reader.scope == "dialogue":  # later questions quote earlier answers, which the rows do not have
             return
         for problem, steps, votes in rows.votes():
             for index, vote in enumerate(votes):

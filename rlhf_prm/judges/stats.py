@@ -1,4 +1,4 @@
-"""What judging has done and cost, as running totals; a trainer logs their growth under ``prm/judge_…``."""
+"""Running totals of judging and its cost; a trainer logs their growth under ``prm/judge_…``."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,24 @@ class JudgeStats:
     """Running totals of one scorer, on this rank.
 
     A vote is one of ``votes`` readings of a solution (or, for judges asked step by step, of a prefix). A step without a
-    score has no vote that could be read (``judge_unscored_steps``; the votes are counted by cause), or was left out by
-    all that were: it lies behind the first error (``judge_steps_left_out``).
+    score has no readable vote (``judge_unscored_steps``; the votes are counted by cause), or was left out by
+    all readable ones because it comes after the first error (``judge_steps_left_out``).
     """
 
     judge_calls: int = 0  # questions asked, repeated ones for unreadable answers included
-    judge_retries: int = 0  # attempts that a host failed and that were repeated
+    judge_retries: int = 0  # attempts that were repeated because a host failed
     judge_prompt_tokens: float = 0.0
     judge_completion_tokens: float = 0.0
     judge_cost: float = 0.0
     judge_seconds: float = 0.0  # from submitting to the last answer
     judge_votes: int = 0  # asked for and ended, readable or not
-    judge_cache_hits: int = 0  # votes that an earlier call had paid for
-    judge_duplicates: int = 0  # votes that an equal rollout or prefix in the same call spared
+    judge_cache_hits: int = 0  # votes known from an earlier call
+    judge_duplicates: int = 0  # votes shared with an equal rollout or prefix of the same call
     judge_unreadable: int = 0  # votes of which no attempt could be parsed
     judge_failed: int = 0  # votes that were given up: refused, or failed until the deadline
-    judge_over_budget: int = 0  # votes that were not paid for
+    judge_over_budget: int = 0  # votes left out because of the budget
     judge_unscored_steps: int = 0  # steps without any vote: unreadable, failed or over budget
-    judge_steps_left_out: int = 0  # behind the first error of every vote that was read
+    judge_steps_left_out: int = 0  # after the first error of every readable vote
 
     def told(self) -> str:
         """The totals in one line."""
@@ -39,7 +39,7 @@ class JudgeStats:
 
 
 def judge_metrics(growth: dict[str, float]) -> dict[str, float]:
-    """Metric name → value of what a batch has added to the totals: the totals' growth, tokens in one, and shares."""
+    """Metric name → value for one batch, from the growth of the totals: counts, all tokens together, and shares."""
     metrics = {f"prm/{name}": value for name, value in growth.items() if name.startswith("judge_")}
     if not metrics:
         return {}

@@ -1,4 +1,4 @@
-"""One vote of a judge and what several say together: the core that labelling and scoring share."""
+"""One vote of a judge, and how votes are combined. Labelling and scoring share these functions."""
 
 import math
 from collections import Counter
@@ -15,9 +15,9 @@ from rlhf_prm.step_data import StepLabels
 
 @dataclass(frozen=True)
 class Answered:
-    """The end of one vote: what the parser made of the answer, its text, and why earlier attempts failed.
+    """The result of one vote: the parsed value, the answer's text, and why earlier attempts failed.
 
-    ``value`` is None where no attempt could be parsed; ``text`` is then the last attempt's.
+    ``value`` is None if no attempt could be parsed; ``text`` is then the last attempt's.
     """
 
     value: Any
@@ -64,10 +64,10 @@ class Vote:
 
 
 def labels_from_votes(votes: Sequence[Vote], num_steps: int) -> StepLabels:
-    """Hard labels by the first error with most votes; a soft label is the share of votes that hold the step correct.
+    """Hard labels by the first error with the most votes; a soft label is the share of votes that call the step right.
 
     Raises:
-        RejectedRow: nothing to count, or a tie.
+        RejectedRow: there is no readable vote, or a tie.
     """
     cast = [vote.first_error for vote in votes if vote.first_error is not None]
     if not cast:
@@ -84,11 +84,11 @@ def labels_from_votes(votes: Sequence[Vote], num_steps: int) -> StepLabels:
 
 
 def step_shares(votes: Sequence[Sequence[float]], num_steps: int, behind_error: str = "unscored") -> list[float]:
-    """p_k is the mean of what the votes say of step k, over those that say something of it, and NaN where none does.
+    """p_k is the mean score of step k over the votes that score it, and NaN if none does.
 
-    For votes of right or wrong that is the share of votes in which step k holds given its prefix. A judge that stops at
-    the first error says nothing of the steps behind it: ``"unscored"`` leaves that vote out there, ``"wrong"`` counts
-    it as one that the step does not hold in, as labels for PRMs do.
+    For votes of right or wrong that is the share in which step k is right given its prefix. A judge that stops at
+    the first error does not score the steps after it: ``"unscored"`` leaves that vote out there, ``"wrong"`` counts
+    it as a vote for wrong, as labels for PRMs do.
     """
     shares = []
     for k in range(num_steps):
@@ -105,9 +105,9 @@ def _is_wrong_before(vote: Sequence[float], step: int) -> bool:
 
 
 def first_error_said(vote: Sequence[float]) -> int | None:
-    """The first step that a vote calls wrong (a score of ½ or less), −1 for none; None where it left out a step before.
+    """The first step that a vote calls wrong (a score of ½ or less), −1 for none; None if it left out an earlier step.
 
-    A step behind the first error may be left out: nobody asks for it.
+    A step after the first error may be left out, because it is not asked about.
     """
     for index, score in enumerate(vote):
         if math.isnan(score):

@@ -1,4 +1,4 @@
-"""``rlhf-prm plan``: will this run fit, where does the memory go, how long is an update, and what to change."""
+"""``rlhf-prm plan`` estimates the memory and the time of a run, and suggests changes if it does not fit."""
 
 from rlhf_prm.plan.memory import RunPlan, fits, memory_by_part, peak_bytes
 from rlhf_prm.plan.shapes import ModelShape, model_shape

@@ -30,17 +30,17 @@ from rlhf_prm.plan.timing import (
 from rlhf_prm.thinking import PARTS
 
 DEFAULTS = {field.name: field.default for field in fields(RunPlan)}
-ONE_PROCESS = {"gpus": 1, "nodes": 1, "zero": 0}  # how a recipe is launched where nothing else is said
+ONE_PROCESS = {"gpus": 1, "nodes": 1, "zero": 0}  # how a recipe is launched by default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options carry the names that TRL and the configs use, where there is one; each overrides the recipe."""
+    """Add the options, named as in TRL and the configs where possible. Each overrides the recipe."""
     parser.add_argument("--config", type=Path, help="plan this recipe (recipes/configs/….yaml), on one GPU or --launch")
     parser.add_argument("--launch", help="the accelerate config it is launched with: a file, or one of TRL's: zero3")
     parser.add_argument("--policy", help='"1.5B", "7B", … (Qwen2.5), a published name, or a folder (7B)')
     parser.add_argument("--prm", help='the same, "none", "vine" or "judge:MODEL" (7B)')
     parser.add_argument("--gpu", default="h100", choices=sorted(GPUS), help="kind of GPU")
-    parser.add_argument("--gpu-memory", type=float, help="GB per GPU, where it differs from the kind's")
+    parser.add_argument("--gpu-memory", type=float, help="GB per GPU, if it differs from the kind's")
     for name, choices in (
         ("critic", ("none", "own", "shared")),
         ("prm_placement", PLACEMENTS),
@@ -50,7 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(_flag(name), choices=choices, help=f"({DEFAULTS[name]})")
     parser.add_argument("--zero", type=int, choices=(0, 1, 2, 3), help="ZeRO stage; 0 = DDP (3, on one GPU 0)")
-    for name in ("gpus", "nodes", "prm_tokens", "rollouts", "prompt_tokens", "completion_tokens", "judge_tokens"):
+    for name in (
+        "gpus",
+        "nodes",
+        "prm_tokens",
+        "rollouts",
+        "prompt_tokens",
+        "completion_tokens",
+        "prm_context",
+        "judge_tokens",
+    ):
         parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")
     for name in ("per_device_train_batch_size", "num_iterations"):
         parser.add_argument(_flag(name), type=int, help=f"({DEFAULTS[name]})")
@@ -76,7 +85,7 @@ def _flag(name: str) -> str:
 
 
 def plan_of(args: argparse.Namespace) -> tuple[RunPlan, dict[str, str]]:
-    """The plan that recipe, launch and command line describe, later ones first; and what its models are called.
+    """The plan from recipe, launch config and command line, of which later ones win; and the names of its models.
 
     Raises:
         ValueError: see ``recipe_settings``, ``launch_settings``, ``model_shape`` and ``RunPlan``.
@@ -99,7 +108,7 @@ def plan_of(args: argparse.Namespace) -> tuple[RunPlan, dict[str, str]]:
 
 
 def planned(plan: RunPlan, names: dict[str, str], gpu: str) -> dict:
-    """What the plan is a plan of."""
+    """The configuration that is planned."""
     settings = {
         name: getattr(plan, name)
         for name in DEFAULTS
@@ -117,7 +126,7 @@ def planned(plan: RunPlan, names: dict[str, str], gpu: str) -> dict:
 
 
 def summary(plan: RunPlan, names: dict[str, str], args: argparse.Namespace) -> dict:
-    """Everything the command says, as plain numbers."""
+    """All results of the command, as plain numbers."""
     share = Efficiency(training=args.training_share, decoding=args.decoding_share)
     fix = smallest_fix(plan)
     seconds = seconds_by_part(fix[1] if fix else plan, GPUS[args.gpu], share)
@@ -144,7 +153,7 @@ def summary(plan: RunPlan, names: dict[str, str], args: argparse.Namespace) -> d
 
 
 def _head(plan: RunPlan, names: dict[str, str], gpu: str) -> list[str]:
-    """What is planned, in words."""
+    """The configuration in words."""
     size = f"{plan.base_parameters / 1e9:.2f} B parameters"
     trained = f"LoRA, {plan.adapter_parameters / 1e6:.0f} M trained" if plan.adapter_parameters else "all trained"
     models = f"{names['policy']} ({size}, {trained})"

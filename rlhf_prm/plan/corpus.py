@@ -1,4 +1,4 @@
-"""What a corpus of problems costs end to end: sample, label by completions, score, train. Prints a Markdown table.
+"""Estimates the cost of a corpus of problems: sample, label by completions, score, train. Prints a Markdown table.
 
 ``python -m rlhf_prm.plan.corpus``. The rates are those of ``rlhf-prm plan``: operations and bandwidths, not measured.
 """
@@ -9,7 +9,7 @@ from rlhf_prm.plan.memory import RunPlan
 from rlhf_prm.plan.shapes import SHAPES, ModelShape
 from rlhf_prm.plan.timing import GPUS, Efficiency, Hardware, generation_seconds, training_seconds
 
-WAVE = 512  # rollouts that are given to one GPU's vLLM at a time
+WAVE = 512  # rollouts that one GPU's vLLM gets at a time
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Stage:
-    """``tokens`` written (or read, where nothing is written) and the seconds of GPU that they take."""
+    """``tokens`` written (or read, if nothing is written) and the GPU-seconds that they take."""
 
     name: str
     tokens: float
@@ -71,7 +71,7 @@ def _plan(corpus: Corpus, prompt: int, completion: int) -> RunPlan:
 
 
 def table(gpus: int = 1024, gpu: str = "h100", share: Efficiency | None = None) -> str:
-    """Tokens, GPU-hours and days on so many GPUs, for short and for long completions."""
+    """Tokens, GPU-hours and days on ``gpus`` GPUs, for short and for long completions."""
     lines = [
         "| stage | completions of 1k: tokens | GPU-hours | days | of 16k: tokens | GPU-hours | days |",
         "|---|---|---|---|---|---|---|",

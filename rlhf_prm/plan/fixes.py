@@ -1,4 +1,4 @@
-"""Which settings make a run fit: the least disturbing ones first."""
+"""Finds settings that make a run fit, those with the least effect first."""
 
 import math
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def _vllm_share(plan: RunPlan) -> float:
 
 
 def changes(plan: RunPlan) -> Iterator[Change]:
-    """Everything that can be turned, from costless to costly; only what differs from the plan."""
+    """All possible changes that differ from the plan, from free to costly."""
     colocate, batch, scores = plan.vllm == "colocate", plan.per_device_train_batch_size, plan.prm is not None
     if colocate and not plan.vllm_enable_sleep_mode:
         yield Change("vllm_enable_sleep_mode: true", "vllm_enable_sleep_mode", True)
@@ -53,7 +53,7 @@ def changes(plan: RunPlan) -> Iterator[Change]:
 
 
 def _overflow(plan: RunPlan) -> int:
-    """Bytes too many in the fullest phase; a cache without room for one rollout counts as a whole GPU."""
+    """Bytes above the limit in the largest phase; a cache without room for one rollout counts as a whole GPU."""
     return max(0, max(peak_bytes(plan).values()) - plan.gpu_bytes) + (0 if kv_cache_room(plan) else plan.gpu_bytes)
 
 
@@ -62,10 +62,10 @@ def _with(plan: RunPlan, taken: dict[str, Change]) -> RunPlan:
 
 
 def smallest_fix(plan: RunPlan) -> tuple[list[str], RunPlan] | None:
-    """The settings to change and the plan that fits with them; None when nothing here makes it fit.
+    """The settings to change and the plan that then fits; None if no change makes it fit.
 
-    The first single change that is enough wins. Otherwise changes are taken in order while they lower the overflow,
-    and those that turn out not to be needed are dropped again.
+    The first single change that is enough is taken. Otherwise changes are added in order while they lower the overflow,
+    and unnecessary ones are dropped again.
     """
     if fits(plan):
         return [], plan

@@ -1,9 +1,10 @@
 """Memory of a run, by part and by phase of an update (generate, score, train), on a GPU and on its node's host.
 
-A part counts in the phases in which it is there; the run needs the largest phase. Model states come from DeepSpeed's
+A part counts in the phases in which it exists; the run needs the largest phase. Model states come from DeepSpeed's
 own estimators where they exist (ZeRO-2 and ZeRO-3); they assume bf16 training with float32 copies and Adam.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -17,7 +18,7 @@ PHASES = ("generate", "score", "train")
 PLACEMENTS = ("replicate", "zero3", "offload", "server")
 SCORERS = ("prm", "frozen", "implicit", "adapter")
 PRM_TOKENS = 16384  # padded tokens of a micro-batch of the PRM on a GPU, as load_prm has them
-TOKEN_TILE = 1024  # positions of a token scorer whose logits exist at one time (``readers.CHUNK``)
+TOKEN_TILE = 1024  # positions of a token scorer whose logits exist at the same time (``readers.CHUNK``)
 LOG_PROB_TILE = 32768  # rows of TRL's fused LM head that hold their logits at one time
 # Left to the CUDA context, NCCL's buffers and the allocator's fragmentation; a stated assumption, not a measurement.
 RESERVE_BYTES = 3 * GB
@@ -25,17 +26,18 @@ RESERVE_BYTES = 3 * GB
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What decides memory and time. Token counts are means; rollouts are per update over all GPUs.
+    """The settings that determine memory and time. Token counts are means; rollouts are per update over all GPUs.
 
     ``task``: "rl", or "prm": the training of a PRM of the policy's shape, which has the one phase "train".
     ``adapter_parameters``: LoRA's; 0 = all weights are trained. ``frozen_bytes``: per weight that LoRA leaves as it
     is, without ZeRO. ``zero``: 0 = DDP. ``critic``: "none" (GRPO), "own" (a trunk of the policy's size) or "shared".
     ``vllm``: "colocate", "server" (on other GPUs), or "none" (transformers' generate). ``scorer``: what ``prm`` is the
     shape of: "prm" (a trunk), "frozen" (a whole language model: a teacher, the policy's start), "implicit" (two of
-    them, one of which learns) or "adapter" (an implicit PRM as an adapter on one). ``prm_refresh``: the PRM learns
-    along now and then. ``thinking_share``: of a completion's tokens; ``prm_reads`` "thinking" or "answer" leaves the
-    others out. ``judge_tokens``: that a judge writes on each rollout, which it reads. ``asynchronous``: rollouts are
-    sampled and scored while the trainer trains on earlier ones, on other GPUs, as many again.
+    them, one of which is trained) or "adapter" (an implicit PRM as an adapter on one). ``prm_refresh``: the PRM is
+    trained at intervals. ``thinking_share``: of a completion's tokens; ``prm_reads`` "thinking" or "answer" leaves the
+    others out. ``prm_context``: of a PRM that reads longer texts in windows; 0 = it reads them whole.
+    ``judge_tokens``: tokens that a judge writes on each rollout it reads. ``asynchronous``: rollouts are sampled and
+    scored, on as many further GPUs, while the trainer trains on earlier ones.
     """
 
     policy: ModelShape
@@ -65,6 +67,7 @@ class RunPlan:
     prm_refresh: bool = False
     thinking_share: float = 0.0
     prm_reads: str = "all"
+    prm_context: int = 0
     judge_tokens: int = 0
     asynchronous: bool = False
 
@@ -82,6 +85,11 @@ class RunPlan:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {wanted}")
         if not 0 <= self.thinking_share <= 1:
             raise ValueError(f"thinking_share: got {self.thinking_share}, expected a share between 0 and 1")
+        if self.prm_context and self.prm_context <= self.prompt_tokens:
+            raise ValueError(
+                f"prm_context: got {self.prm_context}, expected 0 (no limit) or more than the {self.prompt_tokens} "
+                "tokens of a prompt, which every window begins with"
+            )
         if self.judge_tokens < 0:
             raise ValueError(f"judge_tokens: got {self.judge_tokens}, expected 0 (no judge) or more")
         apart = self.prm is None or self.prm_placement == "server"
@@ -110,6 +118,15 @@ class RunPlan:
         return self.prompt_tokens + self.completion_tokens * shares[self.prm_reads]
 
     @property
+    def windowed_tokens(self) -> float:
+        """The same in windows, each of which but the first has the prompt and half its steps again."""
+        left = self.read_tokens - self.prm_context
+        if not self.prm_context or left <= 0:
+            return self.read_tokens
+        half = (self.prm_context - self.prompt_tokens) / 2
+        return self.read_tokens + math.ceil(left / half) * (self.prompt_tokens + half)
+
+    @property
     def scorer_parameters(self) -> int:
         """Parameters that score: the PRM's trunk, a language model, or two."""
         if self.prm is None:
@@ -130,12 +147,12 @@ class RunPlan:
 
     @property
     def frozen_parameters(self) -> int:
-        """What LoRA leaves as it is."""
+        """Parameters that LoRA does not train."""
         return self.base_parameters if self.adapter_parameters else 0
 
     @property
     def autocast(self) -> bool:
-        """Whether float32 weights are multiplied in bf16: without DeepSpeed, unless LoRA stands on bf16 weights."""
+        """Whether float32 weights are multiplied in bf16: without DeepSpeed, unless LoRA is on bf16 weights."""
         return self.zero == 0 and not (self.frozen_parameters and self.frozen_bytes == 2)
 
     @property
@@ -174,7 +191,7 @@ def model_states(plan: RunPlan) -> int:
 
     DDP and one GPU: float32 weights, gradients and two Adam moments (the recipes load policies so, and the trainers
     refuse bf16 weights there). ZeRO-1, for which DeepSpeed has no estimator: bf16 weights and gradients whole, float32
-    weights, gradients and moments divided over the GPUs. What LoRA freezes is not among it.
+    weights, gradients and moments divided over the GPUs. Weights that LoRA freezes are not included.
     """
     total, per_node = plan.trained_parameters, plan.gpus // plan.nodes
     if plan.zero == 0:
@@ -195,9 +212,9 @@ def frozen_weights(plan: RunPlan) -> int:
 
 
 def autocast_copies(plan: RunPlan) -> int:
-    """Bytes of the bf16 copies that autocast makes of float32 weights and keeps for the length of a forward pass.
+    """Bytes of the bf16 copies that autocast makes of float32 weights and keeps during a forward pass.
 
-    Only of weights that are multiplied, and only without DeepSpeed, whose weights are bf16 already.
+    They exist only for weights that are multiplied, and not with DeepSpeed, whose weights are bf16 already.
     """
     if not plan.autocast:
         return 0
@@ -242,7 +259,7 @@ def implicit_optimizer(plan: RunPlan) -> int:
 def prm_refresh(plan: RunPlan) -> int:
     """Bytes of a refresh: gradients, float32 weights and moments of the PRM, its layers kept for the backward pass.
 
-    They are there between two updates only, in place of a scoring.
+    They exist only between two updates, in place of a scoring.
     """
     if plan.prm is None or not plan.prm_refresh:
         return 0
@@ -289,7 +306,7 @@ def kv_cache_room(plan: RunPlan) -> int:
 
 
 def memory_by_part(plan: RunPlan) -> dict[str, tuple[int, tuple[str, ...]]]:
-    """Part → (bytes per GPU, the phases it is there)."""
+    """Part → (bytes per GPU, the phases in which it exists)."""
     width = 2 if plan.zero else 4  # TRL loads the reference in the policy's dtype; DeepSpeed's engine casts it to bf16
     reference = width * plan.policy.parameters // (plan.gpus if plan.zero == 3 else 1) if plan.reference else 0
     awake = PHASES if plan.vllm == "colocate" and not plan.vllm_enable_sleep_mode else ("generate",)

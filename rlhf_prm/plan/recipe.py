@@ -8,7 +8,7 @@ from rlhf_prm.plan.memory import PRM_TOKENS
 from rlhf_prm.plan.shapes import ModelShape, lora_parameters, model_shape
 from rlhf_prm.settings import read_mapping
 
-# What the trainers take where a recipe says nothing (a test compares them with the configs' own defaults).
+# The trainers' defaults (a test compares them with the configs' own defaults).
 RL_DEFAULTS = {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1,
@@ -28,8 +28,8 @@ PRM_DEFAULTS = {
     "max_length": 4096,
     "gradient_checkpointing": False,
 }
-CRITICS = {"own": "own", "shared": "shared", "detached": "shared"}  # a detached head stands on the policy's trunk too
-LIVE_VALUES, JUDGE = "vine", "judge:"  # a `prm` that is no model, and the prefix of one that is on other machines
+CRITICS = {"own": "own", "shared": "shared", "detached": "shared"}  # a detached head uses the policy's trunk too
+LIVE_VALUES, JUDGE = "vine", "judge:"  # a `prm` without a model, and the prefix of one on other machines
 Settings = dict[str, Any]
 
 
@@ -54,12 +54,12 @@ def launch_settings(name: str) -> Settings:
 
 
 def recipe_settings(path: str | Path, gpus: int) -> tuple[Settings, dict[str, str]]:
-    """The fields of ``RunPlan`` that a recipe settles, and the names of its models.
+    """The fields of ``RunPlan`` that a recipe determines, and the names of its models.
 
-    Texts are taken at the longest that the recipe allows, for the fullest micro-batch decides whether a run fits.
+    Texts are taken at the longest that the recipe allows, because the largest micro-batch decides whether a run fits.
 
     Raises:
-        ValueError: no such file, or a recipe that builds its models itself.
+        ValueError: the file is missing, or the recipe builds its models itself.
     """
     given = read_mapping(path)
     name = given.get("model_name_or_path")
@@ -96,8 +96,11 @@ def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
     if prm:
         names["prm"] = prm
     adapters = _adapters(settings, shape)
+    if "vllm_server_base_url" in given:  # AsyncGRPO, whose rollouts are sampled and scored on other GPUs
+        settings |= {"use_vllm": True, "vllm_mode": "server", "prm_placement": "server", "asynchronous": True}
     return _micro_batches(settings, gpus) | {
         "policy": shape,
+        "asynchronous": settings.get("asynchronous", False),
         "prm": prm_shape(prm),
         "scorer": scorer,
         "prm_refresh": bool(settings.get("prm_refresh")),
@@ -122,12 +125,12 @@ def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
 
 
 def prm_shape(name: str | None) -> ModelShape | None:
-    """The shape of a PRM; None where a run has no PRM, or something without weights in these GPUs in its place."""
+    """The shape of a PRM; None if a run has no PRM, or a scorer without weights on these GPUs."""
     return model_shape(name) if name and in_place_of_weights(name) is None else None
 
 
 def in_place_of_weights(prm: str | None) -> tuple[str, str] | None:
-    """What scores without weights in these GPUs: what it is, and what of it a plan leaves out. None for a model."""
+    """For a scorer without weights on these GPUs, its name and what the plan leaves out of it. None for a model."""
     if prm == LIVE_VALUES:
         left_out = "the completions of live values, several times the rollouts' sampling, and their cache"
         return "live Monte-Carlo values", left_out
@@ -170,12 +173,12 @@ def _micro_batches(settings: Settings, gpus: int) -> Settings:
 
 
 def _bytes(dtype: str | None) -> int:
-    """Bytes of a weight; the trainers load float32 where nothing is said."""
+    """Bytes of a weight; the trainers load float32 by default."""
     return 2 if dtype in ("bfloat16", "float16") else 4
 
 
 def _adapters(settings: Settings, shape: ModelShape) -> int:
-    """Parameters of the LoRA adapters; 0 where all weights are trained."""
+    """Parameters of the LoRA adapters; 0 if all weights are trained."""
     if not settings.get("use_peft"):
         return 0
     return lora_parameters(shape, int(settings.get("lora_r", 16)), settings.get("lora_target_modules") or "all-linear")

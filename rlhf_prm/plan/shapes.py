@@ -55,7 +55,7 @@ class ModelShape:
         return 2 * (self.layers * self.layer_parameters + self.embedding_parameters)
 
     def attention_flops_per_token(self, tokens: int | float) -> float:
-        """Of scores and weighted values over the tokens before, in the mean over a text of so many."""
+        """FLOPs of attention over the earlier tokens, per token, as a mean over a text of ``tokens`` tokens."""
         return 2.0 * self.layers * self.q_width * tokens
 
     @property
@@ -65,7 +65,7 @@ class ModelShape:
 
     @property
     def layer_activation_bytes_per_token(self) -> int:
-        """What one layer keeps for its backward pass in bf16 with an attention that never stores the scores.
+        """Bytes that one layer keeps for its backward pass in bf16, with an attention that does not store the scores.
 
         Two bytes each for four hidden-wide tensors, two query-wide ones, keys, values and four intermediate-wide
         tensors, and four bytes for the float32 input of each of the two norms. Saved-tensor counts of transformers'
@@ -107,7 +107,7 @@ def lora_parameters(shape: ModelShape, rank: int, targets: Sequence[str] | str =
     """Parameters of LoRA adapters: rank · (inputs + outputs) for each target of each layer.
 
     Raises:
-        ValueError: a target that is no linear map of a layer.
+        ValueError: a target is not a linear map of a layer.
     """
     sizes = {
         "q_proj": shape.hidden + shape.q_width,

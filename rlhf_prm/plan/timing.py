@@ -33,7 +33,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Shares of the peaks that well-kept code reaches; change them when you have measured yours."""
+    """Shares of the peaks that well-tuned code reaches; change them if you have measured yours."""
 
     training: float = 0.40
     scoring: float = 0.50
@@ -69,7 +69,8 @@ def scoring_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
     """
     if plan.prm is None or (plan.prm_placement == "server" and not plan.asynchronous):
         return 0.0
-    tokens, longer = plan.rollouts // plan.gpus * plan.read_tokens, plan.prm.attention_flops_per_token(plan.read_tokens)
+    tokens, longest = plan.rollouts // plan.gpus * plan.windowed_tokens, plan.prm_context or plan.read_tokens
+    longer = plan.prm.attention_flops_per_token(min(longest, plan.read_tokens))
     moved = 2 * 2 * plan.scorer_parameters / gpu.host_bandwidth if plan.prm_placement == "offload" else 0.0
     forward = plan.prm.forward_flops_per_token + longer
     if plan.scorer == "prm":
@@ -83,7 +84,7 @@ def scoring_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
 
 
 def _forward_flops(plan: RunPlan) -> float:
-    """Of the policy, per token of a rollout, attention included."""
+    """FLOPs of the policy's forward, per token of a rollout, attention included."""
     return plan.policy.forward_flops_per_token + plan.policy.attention_flops_per_token(plan.tokens)
 
 
@@ -116,7 +117,7 @@ def old_policy_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float
 
 
 def communication_seconds(plan: RunPlan, gpu: Hardware, share: Efficiency) -> float:
-    """Bytes through the slowest link, nothing hidden behind arithmetic: an upper bound.
+    """Seconds of transfers through the slowest link, without overlap with arithmetic: an upper bound.
 
     DDP all-reduces float32 gradients once per update; ZeRO-1 and 2 reduce gradients and gather weights in bf16; ZeRO-3
     gathers the weights for each forward and each backward and reduces the gradients of each micro-batch.
@@ -160,11 +161,11 @@ def seconds_by_part(plan: RunPlan, gpu: Hardware, share: Efficiency | None = Non
     return {name: seconds for name, seconds in parts.items() if seconds}
 
 
-BESIDE_TRAINING = ("generate", "PRM")  # what an asynchronous run does while it trains
+BESIDE_TRAINING = ("generate", "PRM")  # the parts that an asynchronous run does while it trains
 
 
 def update_seconds(plan: RunPlan, seconds: dict[str, float]) -> float:
-    """Of a whole update: the sum of its parts; where it is asynchronous, the longer of the two sides."""
+    """Seconds of a whole update: the sum of its parts; if it is asynchronous, the longer of the two sides."""
     beside = sum(seconds.get(name, 0.0) for name in BESIDE_TRAINING)
     training = sum(seconds.values()) - beside
     return max(beside, training) if plan.asynchronous else beside + training

@@ -1,1 +1,1 @@
-"""Will dense rewards pay? Measured on the policy's own samples before any GPU hour is spent, with a verdict."""
+"""The preflight: whether dense rewards will pay, measured on the policy's own samples before training."""

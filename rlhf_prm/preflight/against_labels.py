@@ -1,4 +1,4 @@
-"""The PRM against known first errors, and right answers by a flawed process."""
+"""Compares the PRM with known first errors, and counts right answers reached by a flawed process."""
 
 from collections.abc import Sequence
 

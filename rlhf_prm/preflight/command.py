@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     where.add_argument("--model", help="the policy's folder, Hub name, or name it is served under")
     where.add_argument("--dataset", help="file, folder or Hub dataset of problems with gold answers")
-    where.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, drawn before")
+    where.add_argument("--samples", type=Path, help="JSONL of problem, completions, solution, sampled before")
     toyworld = "JSON of ToyWorldSettings, e.g. '{\"seed\": 0}'; steps are checked exactly; --prm oracle: the labels"
     where.add_argument("--toyworld", help=toyworld)
     where.add_argument("--wordproblems", help="the same of WordWorldSettings: a real language model (docs/real_lm.md)")
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_separator(parser)
     parser.add_argument("--threshold", type=number, default=WRONG_AT_OR_BELOW, help="wrong at or below this score")
     parser.add_argument("--probe-problems", type=int, default=32, help="problems the probes rewrite; 0 = no probes")
-    parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
+    parser.add_argument("--filler", nargs="+", help="filler lines of a probe, in the policy's own language")
     parser.add_argument("--stage-cache", default="runs/cache", help="a world's stages (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("preflight.html"), help="the page (%(default)s)")
@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> None:
     from rlhf_prm.preflight.page import preflight_text, write_preflight
     from rlhf_prm.preflight.run import PreflightSettings, preflight
 
-    shared.take_judge(args, required=False)  # the toy world has a PRM of its own
+    shared.take_judge(args, required=False)  # the toy world has its own PRM
     data = args.json or args.output.with_suffix(".json")
     check(args, data)
     drawn, scorer, prm, tokenizer = _measured_with(args)
     if drawn.left_out:
-        print(f"{drawn.left_out} problems are left out: the verifier could not judge every rollout of theirs")
+        print(f"{drawn.left_out} problems are left out: the verifier could not judge all their rollouts")
     settings = PreflightSettings(
         threshold=args.threshold,
         probe_problems=args.probe_problems,
@@ -80,10 +80,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace, data: Path) -> None:
-    """What can be known without loading or generating anything.
+    """Check everything that can be checked without loading or generating anything.
 
     Raises:
-        ValueError: what is missing, contradicts itself or cannot be written.
+        ValueError: something is missing, contradictory or cannot be written.
     """
     given = [name for name in ("model", "samples", *WORLDS) if getattr(args, name) is not None]
     if len(given) != 1:
@@ -108,7 +108,7 @@ def check(args: argparse.Namespace, data: Path) -> None:
             "are compared with each other) and at least 0"
         )
     if data == args.output:
-        raise ValueError(f"--output and --json are both {data}: the page and the data need a file each")
+        raise ValueError(f"--output and --json are both {data}: the page and the data need separate files")
     check_can_write(args.output, "--output")
     check_can_write(data, "--json")
     if args.prm not in (None, ORACLE) and not _is_teacher(args):
@@ -122,7 +122,7 @@ def _is_teacher(args: argparse.Namespace) -> bool:
 
 
 def _check_token_scorer(args: argparse.Namespace) -> None:
-    """A teacher is read against the policy, and has files; what starts as the policy has nothing to measure yet."""
+    """Check a token scorer: a teacher needs the policy; a scorer that starts as the policy cannot be measured."""
     if (args.prm or "").partition(":")[0] in LEARNS:
         raise ValueError(
             f"--prm {args.prm}: it starts as the policy, so every score is 1/2 before training; measure an implicit "
@@ -139,7 +139,7 @@ def _check_token_scorer(args: argparse.Namespace) -> None:
 
 
 def _check_policy(name: str, where: str = "--model") -> None:
-    """Its config is there, and its tokenizer; no weights are loaded yet."""
+    """Check that the policy's config and tokenizer exist; no weights are loaded yet."""
     from transformers import AutoConfig
 
     from rlhf_prm.tokenizer_checks import saved_tokenizer
@@ -150,7 +150,7 @@ def _check_policy(name: str, where: str = "--model") -> None:
 
 
 def _measured_with(args: argparse.Namespace) -> tuple[Any, Any, str, str]:
-    """The samples, what scores them, what it is called on the page, and whose tokenizer counts tokens."""
+    """The samples, their scorer, its name on the page, and the model whose tokenizer counts tokens."""
     chosen = next((name for name in WORLDS if getattr(args, name) is not None), None)
     if chosen is None:
         drawn = _drawn(args)

@@ -23,5 +23,5 @@ def positional_credit(step_scores: Sequence[Sequence[float]]) -> list[list[float
 
 
 def summed_credit(sample: SampledProblem) -> list[float]:
-    """Σ_k c_k of each rollout: what a dense update adds to it in all."""
+    """Σ_k c_k of each rollout: its total dense credit."""
     return [sum(row) for row in positional_credit(sample.step_scores)]

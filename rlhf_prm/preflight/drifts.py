@@ -1,4 +1,4 @@
-"""Drift of the scores with position and length: what moves them beside right and wrong."""
+"""Drift of the scores with position and length, at equal correctness."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from rlhf_prm.statistics import rank_correlation
 
 
 def drift(samples: Sequence[SampledProblem], length: Callable[[str], int] = len) -> Measures:
-    """What moves the scores beside right and wrong.
+    """How the scores depend on position and length, at equal correctness.
 
     ``drift_position`` and ``drift_length`` are the audit's rank correlations of a step's score with its place and its
     length, in right rollouts. ``position_slope`` is the change of the score from one step to the next within right

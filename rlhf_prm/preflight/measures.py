@@ -1,4 +1,4 @@
-"""What can be said of a policy and a PRM from checked and scored samples alone, each as one number.
+"""The measures of a policy and a PRM that need only verified and scored samples, each one number.
 
 :func:`preflight_measures` gives all of them by name. A name with ``_se`` is the standard error, over problems, of the
 number before it. None = could not be measured.
@@ -44,7 +44,7 @@ def preflight_measures(
         length: of a step's text, in characters by default; pass a tokenizer's count for tokens.
 
     Raises:
-        ValueError: no samples, or no scores, or not one score per step.
+        ValueError: there are no samples or no scores, or not one score per step.
     """
     _check(samples)
     kept = [group for group in map(_scored_rollouts, samples) if group is not None]
@@ -65,7 +65,7 @@ def preflight_measures(
 def outcome_measures(samples: Sequence[SampledProblem]) -> Measures:
     """How often the policy is right, and the shares of groups that are mixed, all wrong and all right.
 
-    Only a mixed group tells outcome-only training anything. A problem with one rollout is no group.
+    Outcome-only training learns from mixed groups only. A problem with one rollout is not a group.
     """
     groups = [sample.correct for sample in samples if len(sample.correct) > 1]
     shares = {
@@ -92,11 +92,11 @@ def unscored(samples: Sequence[SampledProblem]) -> Measures:
 
 
 def selection(samples: Sequence[SampledProblem]) -> Measures:
-    """The PRM as the judge among n samples against the majority vote, over the problems with at least n samples.
+    """Best-of-n by the PRM compared with the majority vote, over the problems with at least n samples.
 
     n is the most common number of samples. A rollout with an unscored step is never chosen. ``headroom_used`` is
-    (best of n by the lowest score − mean of 1) / (pass of n − mean of 1): 0 = no better than choosing blindly, 1 =
-    never wrong where a right one is there.
+    (best of n by the lowest score − mean of 1) / (pass of n − mean of 1): 0 = no better than a random choice, 1 =
+    always right if one of the n is right.
     """
     sizes = Counter(len(sample.correct) for sample in samples)
     n = max(sizes, key=lambda size: (sizes[size], size))
@@ -154,9 +154,9 @@ def trust(samples: Sequence[SampledProblem]) -> Measures:
 
 
 def approval(samples: Sequence[SampledProblem], threshold: float) -> Measures:
-    """What finding no wrong step says of the answer: the share of rollouts that the PRM approves (no step at or below
+    """How well approval predicts the answer: the share of rollouts that the PRM approves (no step at or below
     ``threshold``), the share of right ones among them, and the lift (that − the policy's own) / (1 − the policy's own),
-    on which the trust of ``trusted`` rests: 1 for exact labels, 0 where approval says nothing."""
+    from which the method ``trusted`` computes its trust: 1 for exact labels, 0 if approval is uninformative."""
     rows = []
     for sample in samples:
         approved = [min(scores) > threshold for scores in sample.step_scores]
@@ -176,7 +176,7 @@ def approval(samples: Sequence[SampledProblem], threshold: float) -> Measures:
 
 
 def _scored_rollouts(sample: SampledProblem) -> SampledProblem | None:
-    """The sample without its rollouts that have an unscored step; None where none is left."""
+    """The sample without its rollouts that have an unscored step; None if none is left."""
     keep = [i for i, scores in enumerate(sample.step_scores) if not any(map(math.isnan, scores))]
     if not keep:
         return None

@@ -1,4 +1,4 @@
-"""The whole preflight of one PRM on one policy's samples: score, measure, probe, judge."""
+"""The whole preflight of one PRM on one policy's samples: score, measure, probe, give the verdict."""
 
 import math
 import random
@@ -30,7 +30,7 @@ class PreflightSettings:
     Args:
         threshold: a step is wrong at or below it.
         probe_problems: problems (drawn by ``seed``) whose rollouts the probes rewrite and score again; 0 = no probes.
-        texts: what the probes write.
+        texts: the texts of the probes.
         length: of a step's text, in characters by default.
         rule: the constants of the verdict.
     """
@@ -45,13 +45,13 @@ class PreflightSettings:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found.
+    """The results of the preflight.
 
     Args:
         measures: by name; None = could not be measured.
         verdict: what to expect of dense rewards.
         warning: the warning of a PRM no better than chance, or None.
-        probes: what happens to the scores when rollouts are rewritten as a policy that games the PRM would.
+        probes: how the scores change when rollouts are rewritten as a policy that games the PRM would write them.
         by_position: for every position (mean score of the right rollouts' steps there, how many).
         rule: the constants that gave the verdict.
     """
@@ -66,7 +66,7 @@ class Preflight:
     rule: VerdictRule = RULE
 
     def as_dict(self) -> dict:
-        """As JSON; what could not be measured is null."""
+        """A dict for JSON; a measure that could not be taken is null."""
         return _without_nan(asdict(self) | {"headline": self.verdict.headline})
 
 
@@ -82,7 +82,7 @@ def preflight(
     """Measure a PRM on a policy's checked samples and say what to expect of dense rewards.
 
     Args:
-        seconds_generating: what drawing the samples took, for the cost of a dense update.
+        seconds_generating: how long sampling took, for the cost of a dense update.
 
     Raises:
         ValueError: no samples.

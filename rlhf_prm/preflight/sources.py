@@ -29,13 +29,13 @@ PROMPTS_PER_CALL = 16  # of a generator in this process: often enough for a prog
 
 @dataclass(frozen=True)
 class Drawn:
-    """Checked samples and what drawing them took.
+    """Verified samples and how long sampling took.
 
     Args:
-        policy: what is called the policy on the page.
-        seconds: of generation; None where the samples were there already.
+        policy: the policy's name on the page.
+        seconds: of generation; None if the samples existed before.
         left_out: problems whose gold answer the verifier cannot read.
-        texts: what the probes of hacking write.
+        texts: the texts of the hacking probes.
     """
 
     samples: list[SampledProblem]
@@ -70,7 +70,7 @@ def drawn_prompts(
     Prompts that are messages are given as they are; a text goes through the template.
 
     Raises:
-        ValueError: nothing there, a column is missing, or no row has a gold answer.
+        ValueError: the dataset is not found, a column is missing, or no row has a gold answer.
     """
     from rlhf_prm.prompts import load_prompts
 
@@ -115,7 +115,7 @@ def from_policy(
     """``n`` samples of every prompt from the policy.
 
     Args:
-        keep: a file they are written to as soon as they are there, so that they need not be drawn again.
+        keep: a file they are written to at once, so that they need not be sampled again.
     """
     readable = with_readable_gold(prompts, verifier)
     generator = config.build(concurrency)
@@ -161,13 +161,13 @@ def from_file(
     seed: int = 0,
     columns: tuple[str | None, str | None] = (None, None),
 ) -> Drawn:
-    """Samples of a file (``problem``, ``completions``, ``solution``; ``first_errors`` where known), at most so many.
+    """Samples from a file (``problem``, ``completions``, ``solution``; ``first_errors`` if known).
 
     Args:
-        columns: the names of the problem's and the gold answer's column, where they are not the usual ones.
+        columns: the names of the problem's and the gold answer's column, if they are not the usual ones.
 
     Raises:
-        ValueError: no such file, a row that lacks something, no gold the verifier can read, or one rollout per problem.
+        ValueError: the file is missing, a row is incomplete, no gold answer can be read, or problems have one rollout.
     """
     if not path.is_file():
         raise ValueError(f"--samples: no file at {path}")

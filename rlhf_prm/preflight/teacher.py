@@ -1,4 +1,4 @@
-"""``--prm teacher:NAME``: what a teacher's log-ratios to the policy say of steps, before a run of distillation."""
+"""``--prm teacher:NAME``: step scores from a teacher's log-ratios to the policy, before a run of distillation."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ class TeacherOnTexts:
     """A step scorer: σ(Σ log π_T − log π) over the tokens up to the end of each step, as a run with `--prm` reads it.
 
     Args:
-        teacher, policy: both read the ids of ``tokenizer``, at the temperature that is sampled at.
-        template: problem → what the policy is given for it.
-        separator: stands between two steps of a solution's text.
+        teacher, policy: both use ``tokenizer`` and the sampling temperature.
+        template: problem → the policy's prompt.
+        separator: the text between two steps of a solution.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class TeacherOnTexts:
         self.template, self.separator = template, separator
 
     def score(self, problems: Sequence[str], steps: Sequence[Sequence[str]]) -> list[list[float]]:
-        """See ``StepScorer``. NaN from the first token on that lies past a model's context."""
+        """See ``StepScorer``. NaN once a token is past a model's context."""
         sequences, lengths = [], []
         for problem, row in zip(problems, steps, strict=True):
             text = self.separator.join(row)
@@ -51,7 +51,7 @@ def teacher_on_texts(
     """The teacher saved at ``name`` and the policy at ``policy``; ``loading``: keywords of ``load_token_model``.
 
     Raises:
-        ValueError: a model is not there, or the teacher reads other ids than the policy.
+        ValueError: a model is not found, or the teacher's tokenizer differs from the policy's.
     """
     from rlhf_prm.tokenizer_checks import saved_tokenizer
 

@@ -1,4 +1,4 @@
-"""The verdict: will dense rewards pay, not matter, or harm? A few thresholds on a few measures.
+"""The verdict on whether dense rewards will pay, not matter, or harm, from a few thresholds on a few measures.
 
 The thresholds are fitted to measured gains by ``benchmarks/preflight_validation.py``, on some builds of the toy world,
 and their agreement is reported on others.
@@ -24,14 +24,14 @@ class Condition:
     at_least: bool = True
 
     def holds(self, measures: Measures) -> bool | None:
-        """None where the measure is unknown."""
+        """Whether the condition holds; None if the measure is unknown."""
         value = measures.get(self.measure)
         if value is None:
             return None
         return value >= self.limit if self.at_least else value <= self.limit
 
     def sentence(self, measures: Measures, effect: str) -> str:
-        """The number beside the limit, in words; ``effect`` is what dense rewards did there: paid or harmed."""
+        """A sentence with the number and the limit; ``effect`` is what dense rewards did beyond it: paid or harmed."""
         side = "at least" if self.at_least else "at most"
         where = f"dense rewards {effect} where it was {side} {value_text(self.measure, self.limit)}"
         if self.holds(measures) is None:
@@ -48,14 +48,14 @@ class Condition:
 class VerdictRule:
     """The constants of the verdict.
 
-    ``harm`` where all of its conditions hold; else ``pay`` where all of its conditions hold; else ``not to matter``.
-    No conditions never hold.
+    ``harm`` if all of its conditions hold; else ``pay`` if all of its conditions hold; else ``not to matter``.
+    A kind without conditions is never given.
 
     Args:
         pay, harm: conditions that must hold together.
-        dense_method: what to train with where dense rewards are likely to pay.
-        plain_method: what to train with otherwise.
-        origin: what the limits were taken from.
+        dense_method: the method to train with if dense rewards are likely to pay.
+        plain_method: the method to train with otherwise.
+        origin: the source of the limits.
     """
 
     pay: tuple[Condition, ...]
@@ -65,7 +65,7 @@ class VerdictRule:
     origin: str = ""
 
     def kind(self, measures: Measures) -> VerdictKind:
-        """ "cannot tell" where an unknown measure would decide."""
+        """The kind of verdict; "cannot tell" if an unknown measure would decide."""
         harms, pays = _all_hold(self.harm, measures), _all_hold(self.pay, measures)
         if harms:
             return "harm"
@@ -81,7 +81,7 @@ def _all_hold(conditions: Sequence[Condition], measures: Measures) -> bool | Non
     return None if None in held else True
 
 
-# Nothing harmed often enough for a limit: of 166 pairs one lost more than two standard errors.
+# Harm was too rare for a limit: of 166 pairs one lost more than two standard errors.
 RULE = VerdictRule(
     pay=(Condition("auroc_min", 0.524), Condition("approval_lift", 0.244)),
     harm=(),
@@ -96,9 +96,10 @@ class Verdict:
 
     Args:
         kind: one of KINDS.
-        method: the method it would take.
+        method: the method to train with.
         reasons: why, in sentences, the deciding ones first.
-        close: a limit lies within two standard errors of its number, so that more samples may turn the verdict.
+        close: whether a limit lies within two standard errors of its number, so that more samples may change the
+            verdict.
     """
 
     kind: VerdictKind
@@ -136,7 +137,7 @@ def verdict(measures: Measures, rule: VerdictRule = RULE) -> Verdict:
 
 
 def cautions(measures: Measures) -> list[str]:
-    """What else a reader should know before training: sentences, none where nothing stands out.
+    """Further sentences that a reader should know before training; none if nothing stands out.
 
     The limits are this project's, for the reader's eye; the verdict does not depend on them.
     """

@@ -14,10 +14,10 @@ WHAT_TO_DO = (
 
 
 def warn_if_no_better_than_chance(measures: Measures) -> str | None:
-    """A sentence to print where the PRM does not rank a group's rollouts better than a coin; None where it does.
+    """A warning to print if the PRM does not rank a group's rollouts better than chance; None if it does.
 
     Better than chance: the AUROC within groups of the lowest or of the mean step score, or ρ, lies above chance by more
-    than two standard errors. Where nothing can be compared, the warning says that instead of nothing.
+    than two standard errors. If nothing can be compared, the warning says so.
     """
     known = {name: value for name in CHANCE if (value := measures.get(name)) is not None}
     problems = f"{measures.get('problems') or 0:.0f} problems"
@@ -54,6 +54,6 @@ def _below(measures: Measures, name: str) -> bool:
 
 
 def _error(measures: Measures, name: str) -> float:
-    """The standard error; infinite where one group alone could be compared."""
+    """The standard error; infinite if only one group could be compared."""
     error = measures.get(f"{name}_se")
     return math.inf if error is None else error

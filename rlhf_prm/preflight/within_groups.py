@@ -1,7 +1,7 @@
 """Statistics within groups, with standard errors over groups.
 
 A group is the rollouts of one problem. Rollouts of different problems are never compared: what separates easy problems
-from hard ones is worth nothing to a method that compares a rollout with the others of its group.
+from hard ones does not help a method that compares a rollout with the others of its group.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 Measures = dict[str, float | None]  # by name; None = could not be measured
 Pair = tuple[Sequence[float], Sequence[float]]  # two lists of numbers that run in parallel
-DECIMALS = 12  # scores that differ by less than rounding can make are equal
+DECIMALS = 12  # scores that differ by rounding only are equal
 
 
 class Estimate(NamedTuple):
@@ -26,13 +26,13 @@ class Estimate(NamedTuple):
 
 
 def jackknife(rows: Sequence[Sequence[float]], statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """``statistic`` of the sums of ``rows``, its standard error by leaving out one row (one group) at a time.
+    """``statistic`` of the sums of ``rows``, with its standard error from leaving out one row (one group) at a time.
 
     SE² = (n − 1)/n · Σ_i (θ₋ᵢ − mean θ₋)², over the n rows that are not all zero.
 
     Args:
         rows: sums of each group, (groups, m).
-        statistic: from sums (…, m) to numbers (…); NaN where they say nothing.
+        statistic: from sums (…, m) to numbers (…); NaN if undefined.
     """
     table = np.array([row for row in rows if any(row)], dtype=float)
     if not len(table):
@@ -40,7 +40,7 @@ def jackknife(rows: Sequence[Sequence[float]], statistic: Callable[[np.ndarray],
     with np.errstate(divide="ignore", invalid="ignore"):
         total = table.sum(0)
         rest = total - table
-        rest[np.abs(rest) <= 1e-12 * np.abs(total)] = 0.0  # what rounding leaves where nothing is left
+        rest[np.abs(rest) <= 1e-12 * np.abs(total)] = 0.0  # remainders that are rounding errors only
         value, without_one = float(statistic(total)), statistic(rest)
     if not np.isfinite(value):
         return Estimate(None, None)
@@ -57,7 +57,7 @@ def ratio(rows: Sequence[tuple[float, float]]) -> Estimate:
 def auroc_within(groups: Iterable[tuple[Sequence[float], Sequence[bool]]]) -> Estimate:
     """P(score of a positive > score of a negative) + ½·P(equal), over all pairs that share a group.
 
-    None where no group holds both.
+    None if no group has both.
     """
     return ratio([pair_counts(scores, labels) for scores, labels in groups])
 
@@ -89,8 +89,8 @@ def pair_counts(scores: Sequence[float], labels: Sequence[bool]) -> tuple[float,
 def correlation_within(groups: Iterable[Pair]) -> Estimate:
     """Pearson correlation of the deviations from the group means, pooled over the groups.
 
-    None where the second numbers vary in no group; 0 where only the first ones do not vary: what never varies follows
-    nothing. Groups in which one of them does not vary still count with what the other one does.
+    None if the second numbers vary in no group; 0 if only the first ones do not vary, because a constant follows
+    nothing. Groups in which one of the two does not vary still count with the variance of the other.
     """
     return strata_correlation([[group] for group in groups])
 

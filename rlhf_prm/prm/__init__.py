@@ -1,6 +1,6 @@
-"""Process reward models: how each family is read, and how they are scored fast beside a policy.
+"""Process reward models: how each family is read, and how they score a policy's rollouts fast.
 
-``__init__.pyi`` lists the names. They are imported on first use: a command's ``--help`` must not wait for torch.
+``__init__.pyi`` lists the names. They are imported on first use, so that a command's ``--help`` does not load torch.
 """
 
 import lazy_loader

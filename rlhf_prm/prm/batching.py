@@ -1,4 +1,4 @@
-"""Micro-batches of ragged rollouts: little padding within a token budget, shared prefixes once where that pays."""
+"""Micro-batches of ragged rollouts: little padding within a token budget, and shared prefixes run once if that pays."""
 
 from collections import defaultdict
 from dataclasses import dataclass, fields
@@ -13,8 +13,8 @@ from rlhf_prm.prm.texts import Rendered
 def token_budget_batches(lengths: list[int], budget: int) -> list[list[int]]:
     """Indices in micro-batches whose padded size (rows × longest) stays within ``budget`` tokens.
 
-    Rollouts are taken from the longest down, so rows of a micro-batch are of like length and the largest one, which
-    decides the peak memory, comes first. A rollout longer than the budget is a micro-batch of its own.
+    Rollouts are taken from the longest down, so rows of a micro-batch have similar lengths and the largest one, which
+    decides the peak memory, comes first. A rollout longer than the budget gets its own micro-batch.
     """
     batches: list[list[int]] = []
     longest = 0
@@ -35,14 +35,14 @@ class Unit:
 
 
 def plan(rendered: list[Rendered], groups: list[int], budget: int, sharing_from: float) -> list[Unit]:
-    """The forwards to make: groups worth it with their common prefix apart, everything else in one unit without.
+    """The forwards to make: one unit for each group whose common prefix is worth sharing, one for everything else.
 
     Args:
         rendered: the rollouts.
-        groups: for each the number of its group (its problem).
-        budget: tokens of a micro-batch, padding counted.
-        sharing_from: a group's prefix is shared where that saves at least this part of the group's tokens. Keys and
-            values that are handed on cost a copy and an explicit attention mask, so small savings are losses.
+        groups: for each rollout, the number of its group (its problem).
+        budget: tokens of a micro-batch, including padding.
+        sharing_from: a group's prefix is shared if that saves at least this share of the group's tokens. Handing
+            on keys and values costs a copy and an explicit attention mask, so small savings do not pay.
     """
     members = defaultdict(list)
     for i, group in enumerate(groups):
@@ -61,31 +61,31 @@ def plan(rendered: list[Rendered], groups: list[int], budget: int, sharing_from:
 
 
 def common_prefix(rows: list[list[int]]) -> list[int]:
-    """The longest beginning that all rows share; the smallest and the largest row differ first of all pairs."""
+    """The longest common prefix of all rows, which is that of the smallest and the largest row."""
     first, last = min(rows), max(rows)
     shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[:shared]
 
 
 def without_prefix(rendered: Rendered, length: int) -> Rendered:
-    """``rendered`` from its token ``length`` on; no step may end before."""
+    """``rendered`` from its token ``length`` on; no step may end before it."""
     if length == 0:
         return rendered
     return Rendered(rendered.ids[length:], [end - length for end in rendered.ends], max(0, rendered.start - length))
 
 
 def within_context(rendered: Rendered, context: int) -> Rendered:
-    """``rendered`` up to the last step end that the context holds; without any ends where it holds none."""
+    """``rendered`` up to the last step end that fits the context; it has no ends if none fits."""
     ends = [end for end in rendered.ends if end < context]
     return Rendered(rendered.ids[: ends[-1] + 1] if ends else [], ends, rendered.start)
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward takes: B rows of T tokens and the N (row, column) pairs that are read.
+    """The input of one forward: B rows of T tokens, and the N (row, column) pairs that are read.
 
-    Rollouts are the right-padded rows, or stand one after the other in a single row, where ``positions`` begins anew
-    with each.
+    Rollouts are right-padded rows, or follow one another in a single row, where ``positions`` restarts at 0
+    with each of them.
     """
 
     input_ids: Tensor  # (B, T)
@@ -99,7 +99,7 @@ class MicroBatch:
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """On ``device``; through pinned memory, without blocking, where that is a GPU."""
+        """The batch on ``device``; to a GPU it is copied through pinned memory, without blocking."""
         pinned = device.type == "cuda"
         moved = {
             name: (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=pinned)
@@ -109,7 +109,7 @@ class MicroBatch:
 
 
 def collated(rollouts: list[Rendered], pad_id: int) -> MicroBatch:
-    """Rollouts as right-padded rows; under causal attention no real token sees the padding, so there is no mask."""
+    """Rollouts as right-padded rows. Attention is causal, so no real token sees the padding and no mask is needed."""
     width = max(len(r.ids) for r in rollouts)
     return MicroBatch(
         torch.tensor([r.ids + [pad_id] * (width - len(r.ids)) for r in rollouts]),
@@ -120,7 +120,7 @@ def collated(rollouts: list[Rendered], pad_id: int) -> MicroBatch:
 
 
 def packed(rollouts: list[Rendered]) -> MicroBatch:
-    """Rollouts in one row without padding, for attention that keeps apart what begins at position 0."""
+    """Rollouts in one row without padding, for attention that treats each restart at position 0 as a new sequence."""
     offsets = [0, *accumulate(len(r.ids) for r in rollouts)]
     ends = [offset + end for offset, r in zip(offsets, rollouts, strict=False) for end in r.ends]
     return MicroBatch(

@@ -1,4 +1,4 @@
-"""From a PRM's own log-odds to probabilities that a threshold means something for."""
+"""Calibrates a PRM's log-odds into probabilities to which thresholds can be applied."""
 
 import math
 import warnings
@@ -14,7 +14,7 @@ NEWTON_STEPS = 50
 class Calibration:
     """score = σ(scale · log-odds + shift), where σ(log-odds) is the PRM's own score. By default nothing changes.
 
-    A positive scale keeps the order of all scores: what changes is what 0.5 and 0.8 mean.
+    A positive scale keeps the order of all scores, and changes what 0.5 and 0.8 mean.
     """
 
     scale: float = 1.0
@@ -47,11 +47,11 @@ def fitted_calibration(
 
     Args:
         scores: of each rollout, the scores of a PRM that was loaded without a calibration.
-        labels: of each step, whether it is right: 1 or 0; ``None`` or NaN where nobody knows (behind the first error).
+        labels: of each step, 1 if it is right, 0 if wrong; ``None`` or NaN if unknown (after the first error).
 
     Raises:
-        ValueError: the two differ in shape, one class is missing, all scores are alike, or the scores are no better
-            than none, so that no positive scale fits.
+        ValueError: the two differ in shape, one class is missing, all scores are equal, or the scores are not better
+            than chance, so that no positive scale fits.
     """
     log_odds, right = _labelled(scores, labels)
     spread = log_odds.std(correction=0)
@@ -99,7 +99,7 @@ def _labelled(
 
 
 def warn_of_narrow_scores(name: str, beta: float) -> None:
-    """An implicit PRM's own scores are no probabilities to hold a threshold against."""
+    """Warn that thresholds mean nothing for an implicit PRM's uncalibrated scores."""
     warnings.warn(
         f"{name} is an implicit PRM read at β = {beta:g}: its own scores lie close to 1/2 whatever the step is worth, "
         "so thresholds (0.5 of an evaluation, 0.8 of vppo) mean nothing for them, and shaping hardly sees them. Fit "

@@ -1,10 +1,10 @@
 """A process reward model from any decoder that transformers loads: its body, and a linear head with two labels.
 
 The layout is that of ``AutoModelForTokenClassification``: the body under its own name (``model.*`` in most), ``score``
-= Linear(h, 2) with a bias (``classifier`` in GPT-2 and its like), architecture ``<Decoder>ForTokenClassification``.
+= Linear(h, 2) with a bias (``classifier`` in GPT-2 and a few others), architecture ``<Decoder>ForTokenClassification``.
 Where transformers has that class, plain transformers loads a checkpoint saved here. Where it has none (Gemma 3, OLMo),
-the class is put together here, from the same parts and with the same keys. When vLLM reads such an architecture, it
-makes a classifier of the ``<Decoder>ForCausalLM`` that it knows. ``step_tag`` in config.json tells ``load_prm`` how
+the class is built here, from the same parts and with the same keys. When vLLM reads such an architecture, it
+turns the ``<Decoder>ForCausalLM`` that it knows into a classifier. ``step_tag`` in config.json tells ``load_prm`` how
 steps are marked.
 """
 
@@ -32,9 +32,9 @@ _LANGUAGE_MODEL_HEADS = [r"^lm_head\.", r"^embed_out\."]
 
 
 class StepEndLogits:
-    """Mixin for a body with a head: logits of every token, or of the step ends alone, for which the head is enough.
+    """Mixin for a body with a head: logits at every token, or at the step ends only.
 
-    Without dropout in front of the head, which some token classifiers have.
+    It leaves out the dropout that some token classifiers have before the head.
     """
 
     @property
@@ -50,7 +50,7 @@ class StepEndLogits:
     ) -> TokenClassifierOutput:
         """Logits (B, T, 2) at every token, or (B, K, 2) at the tokens ``step_ends`` (B, K) only, as in training.
 
-        Scoring reads step ends only too, and goes through the body and the head.
+        Scoring (``readers``) reads step ends too, but calls the body and the head itself.
         """
         if step_ends is not None:
             kwargs.setdefault("use_cache", False)
@@ -73,10 +73,10 @@ def head_name(model: nn.Module) -> str:
 
 
 def decoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The token classifier of a decoder's config; it has transformers' own class in it where there is one.
+    """The token classifier of a decoder's config; it extends transformers' own class if there is one.
 
     Raises:
-        ValueError: no decoder, so later text would be seen by the scores of earlier steps.
+        ValueError: the model is not a decoder, so scores of earlier steps would depend on later text.
     """
     return _decoder_class(type(config))
 
@@ -107,10 +107,10 @@ def _decoder_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel
 def decoder_with_new_head(
     name_or_path: str | os.PathLike, num_labels: int = NUM_LABELS, **kwargs: Any
 ) -> PreTrainedModel:
-    """The body of a language model with a freshly initialised head, to be trained; one label is a scalar score.
+    """The body of a language model with a freshly initialised head, to be trained; one label gives a scalar score.
 
     Raises:
-        ValueError: no decoder, or the body itself is incomplete.
+        ValueError: the model is not a decoder, or its body is incomplete.
     """
     config = AutoConfig.from_pretrained(name_or_path, revision=kwargs.get("revision"))
     config.num_labels = num_labels
@@ -119,24 +119,24 @@ def decoder_with_new_head(
 
 
 def with_new_head(loader: Any, name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> PreTrainedModel:
-    """``loader.from_pretrained(...)`` in which nothing but the head is made up; ``ValueError`` where more would be."""
+    """``loader.from_pretrained(...)``, with a new head; ``ValueError`` if other weights are missing."""
     model, info = loader.from_pretrained(name_or_path, *args, output_loading_info=True, **kwargs)
     head = f"{head_name(model)}."
     if missing := sorted(key for key in info["missing_keys"] if not key.startswith(head)):
         kind = model.config.model_type
-        raise ValueError(f"{name_or_path} is no whole model of type {kind}: no weights for {_shortened(missing)}.")
+        raise ValueError(f"{name_or_path} is not a whole model of type {kind}: no weights for {_shortened(missing)}.")
     return model
 
 
 def complete(
     loader: Any, name_or_path: str | os.PathLike, *args: Any, output_loading_info: bool = False, **kwargs: Any
 ) -> Any:
-    """``loader.from_pretrained(...)``; ``ValueError`` where the checkpoint lacks any of the model's weights."""
+    """``loader.from_pretrained(...)``; ``ValueError`` if the checkpoint lacks any of the model's weights."""
     model, info = loader.from_pretrained(name_or_path, *args, output_loading_info=True, **kwargs)
     if missing := sorted(info["missing_keys"]):
         raise ValueError(
             f"{name_or_path} has no weights for {_shortened(missing)}: expected a trained process reward model with "
-            f"the layout of {type(model).__name__}, and none is made up. To start one from a language model, give it "
+            f"the layout of {type(model).__name__}. To start one from a language model, give it "
             "to PRMTrainer (or call with_new_head); to read it as another family, name it."
         )
     return (model, info) if output_loading_info else model

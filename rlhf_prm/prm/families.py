@@ -24,7 +24,7 @@ QWEN_SYSTEM_PROMPT = "Please reason step by step, and put your final answer with
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a rule may look at; ``reference`` is the name of a reference model, if one was given."""
+    """The data that a rule may use; ``reference`` is the name of a reference model, if one was given."""
 
     name: str
     config: PreTrainedConfig
@@ -50,9 +50,9 @@ class Family:
 
     A checkpoint that is recognised without one of ``names`` in its name is warned about: its architecture and tokenizer
     are those of ordinary language models too. ``tag`` marks a step's end; ``good`` and ``bad`` are the answers of
-    causal-LM PRMs; ``numbered`` puts "Step k: " before each step; ``between_steps`` stands between two steps where the
-    family keeps it (set it to ``"\\n"`` for a policy that is cut at line breaks); ``served`` says how vLLM serves it
-    (``"tags"``: one row for each tag; ``"tokens"``: one row for each token; ``None``: not at all).
+    causal-LM PRMs; ``numbered`` puts "Step k: " before each step; ``between_steps`` is the text between two steps if
+    the family keeps it (set it to ``"\\n"`` for a policy that is cut at line breaks); ``served`` says how vLLM serves
+    it (``"tags"``: one row for each tag; ``"tokens"``: one row for each token; ``None``: not at all).
     """
 
     name: str
@@ -229,13 +229,13 @@ def listed() -> str:
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
-    """The first family whose rule fits; ``ValueError`` that lists them all where none does."""
+    """The first family whose rule fits; a ``ValueError`` that lists all families if none does."""
     for family in _FAMILIES:
         if family.recognised(checkpoint):
             if family.names and not checkpoint.named(*family.names):
                 warnings.warn(
                     f"{checkpoint.name} is read as a PRM of family {family.name!r}, by its architecture and tokenizer "
-                    f"only, which other language models share. Say family={family.name!r} if that is right.",
+                    f"only, which other language models share. Pass family={family.name!r} if that is right.",
                     stacklevel=4,
                 )
             return family

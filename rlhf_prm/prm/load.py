@@ -45,7 +45,7 @@ def load_prm(
     server_url: str = "http://127.0.0.1:8000",
     server_deadline: float = 600.0,
 ) -> BatchScorer:
-    """Load a process reward model and put it where ``placement`` says.
+    """Load a process reward model and place it as ``placement`` says.
 
     Args:
         name_or_path: a checkpoint's folder or its name on the Hub.
@@ -57,26 +57,26 @@ def load_prm(
         reference: the reference model of an implicit PRM.
         tag, good, bad: what a causal LM of family ``"causal_tag"`` was trained with; elsewhere in place of the
             family's own.
-        between_steps: what stands between two steps of the answer that the PRM reads, where its family keeps it
+        between_steps: the text between two steps of the answer that the PRM reads, for families that keep one
             (``"skywork_prm"``: a blank line; ``"\\n"`` for a policy that is cut at line breaks).
         score_scale, score_shift: see :class:`~rlhf_prm.prm.calibration.Calibration`; for an implicit PRM, whose own
-            scores are all close to 1/2, fit them with ``fitted_calibration``. A warning says so where they are not set.
+            scores are all close to 1/2, fit them with ``fitted_calibration``; a warning is given if they are not set.
         device: default: this rank's GPU, else the CPU.
         dtype: ``"auto"`` is bfloat16 on a GPU and float32 on a CPU.
         max_length: longest input in tokens; default and upper limit: the PRM's context.
-        past_context: what becomes of steps past that: "nan", or "window": scored behind the problem and the last steps
-            before them; see :class:`~rlhf_prm.prm.scorer.BatchScorer`.
+        past_context: how steps past that are scored: "nan", or "window": they are read after the problem and the last
+            steps before them; see :class:`~rlhf_prm.prm.scorer.BatchScorer`.
         max_batch_tokens: padded size of a micro-batch; default: 16,384 on a GPU and 1,024 on a CPU, whose caches are
             small.
-        share_prefix: run the prompt of a group once and hand its keys and values on to the group's rollouts.
-            ``"auto"``: on a CPU, for groups where that saves a third of the tokens (measured in
+        share_prefix: run the prompt of a group once and reuse its keys and values for the group's rollouts.
+            ``"auto"``: on a CPU, for groups in which that saves a third of the tokens (measured in
             ``benchmarks/prm_scoring.py``). ``True``: always. Never with ``"zero3"``, sliding windows, implicit PRMs.
-        attn_implementation: as in transformers; default on a GPU: FlashAttention 2, then without any padding, where it
+        attn_implementation: as in transformers; default on a GPU: FlashAttention 2, then without any padding, if it
             is installed.
         server_url, server_deadline: see :class:`~rlhf_prm.prm.server.ServerScorer`.
 
     Raises:
-        ValueError: no family fits, or the tokenizer lacks its tag, or the tag's embedding or other weights are missing.
+        ValueError: no family fits, the tokenizer lacks the family's tag, or the tag's embedding or weights are missing.
     """
     if placement not in PLACEMENTS:
         raise ValueError(f"placement={placement!r}: expected one of {', '.join(PLACEMENTS)}.")
@@ -134,14 +134,14 @@ def load_prm(
 
 
 def _with_target(scorer: BatchScorer, config: PreTrainedConfig) -> BatchScorer:
-    """The scorer, told by the saved config whether it is an outcome reward model."""
+    """The scorer, marked as an outcome reward model if the saved config says so."""
     scorer.target = getattr(config, "prm_target", scorer.target)
-    target_of(scorer)  # refuses what it does not know
+    target_of(scorer)  # raises if the target is unknown
     return scorer
 
 
 def context_of(name: str, config: PreTrainedConfig, max_length: int | None) -> int:
-    """The longest input in tokens; ``ValueError`` where neither the config nor ``max_length`` says it."""
+    """The longest input in tokens; ``ValueError`` if neither the config nor ``max_length`` gives it."""
     fields = ("max_position_embeddings", "seq_length")
     limits = [max_length, *(getattr(config.get_text_config(), field, None) for field in fields)]
     known = [int(limit) for limit in limits if limit]
@@ -151,10 +151,10 @@ def context_of(name: str, config: PreTrainedConfig, max_length: int | None) -> i
 
 
 def check_embedding(name: str, reader: nn.Module, texts: Texts) -> None:
-    """See that the model embeds its step tag, and pad with an id that it embeds: padding is never read.
+    """Check that the model embeds its step tag, and choose a padding id that it embeds (padding is never read).
 
     Raises:
-        ValueError: the tag is beyond the embedding, so this is not the tokenizer that the PRM was trained with.
+        ValueError: the tag's id is beyond the embedding, so this is not the tokenizer that the PRM was trained with.
     """
     bodies: list[Any] = [body for body in reader.modules() if isinstance(body, PreTrainedModel)]
     fewest = min((body.get_input_embeddings().num_embeddings for body in bodies), default=math.inf)
@@ -168,7 +168,7 @@ def check_embedding(name: str, reader: nn.Module, texts: Texts) -> None:
 
 
 def sharing_threshold(share_prefix: bool | str, device: torch.device) -> float:
-    """The part of a group's tokens that sharing its prompt must save to be done; infinite for never."""
+    """The share of a group's tokens that sharing its prompt must save; infinity means never share."""
     if share_prefix not in (True, False, "auto"):
         raise ValueError(f"share_prefix={share_prefix!r}: expected True, False or 'auto'.")
     if share_prefix == "auto":
@@ -177,7 +177,7 @@ def sharing_threshold(share_prefix: bool | str, device: torch.device) -> float:
 
 
 def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | None) -> Family:
-    """The family asked for, or recognised, with the marks that are not ``None`` in place of its own."""
+    """The family asked for, or recognised, with those marks replaced that are not ``None``."""
     given: dict[str, Any] = {name: mark for name, mark in marks.items() if mark is not None}
     if isinstance(family, Family):
         chosen = family
@@ -202,7 +202,7 @@ def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | N
 
 
 def this_device() -> torch.device:
-    """This rank's GPU where there is one, else the CPU."""
+    """This rank's GPU if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

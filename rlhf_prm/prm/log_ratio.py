@@ -1,4 +1,4 @@
-"""Token scores that are log-ratios of a frozen model and the policy: a teacher's, or the policy's own start's."""
+"""Token scores that are log-ratios of a frozen model (a teacher, or the policy's reference) and the policy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class LogRatioScorer:
     """A token scorer: sign · (log p_model(y_t) − log π(y_t)) on the policy's own tokens.
 
     Args:
-        model: the frozen one. It must read the policy's ids (``check_tokenizers``) and, as the policy, at the
-            temperature that is sampled at.
-        sign: +1 for a teacher (positive: it finds the token likelier than the policy does), −1 for the policy's own
-            start (positive: the policy has come to like the token).
+        model: the frozen model. It must have the policy's tokenizer (``check_tokenizers``) and the temperature that
+            the policy is sampled at.
+        sign: +1 for a teacher (a positive score: the token is more likely under the teacher), −1 for the policy's
+            reference (a positive score: the token has become more likely).
     """
 
     needs_log_probs = True
@@ -55,10 +55,10 @@ class LogRatioScorer:
         return scores
 
     def attach(self, trainer: Any) -> None:
-        """Reads at the trainer's temperature.
+        """Use the trainer's temperature.
 
         Raises:
-            ValueError: a model behind an endpoint, which tells probabilities at temperature 1 only.
+            ValueError: the model is behind an endpoint, which gives log-probabilities at temperature 1 only.
         """
         self.at_temperature(trainer.temperature)
 
@@ -68,7 +68,7 @@ class LogRatioScorer:
             self.model.reader.temperature = temperature
         elif temperature != 1.0:
             raise ValueError(
-                f"temperature: got {temperature} beside a teacher behind an endpoint, which tells log-probabilities at "
+                f"temperature: got {temperature} beside a teacher behind an endpoint, which gives log-probabilities at "
                 "temperature 1; expected 1.0, or a teacher in process"
             )
 

@@ -1,4 +1,4 @@
-"""A scorer that is shown one part of a reasoning model's completion: its thinking, or its answer."""
+"""A scorer that reads one part of a reasoning model's completion: its thinking, or its answer."""
 
 import math
 from typing import Any
@@ -8,16 +8,16 @@ from rlhf_prm.thinking import Thinking, check_part
 
 
 class PartScorer:
-    """As ``scorer``, which reads the steps of one part only, without the tags; all other steps get NaN.
+    """Wraps ``scorer`` so that it reads the steps of one part only, without the tags; all other steps get NaN.
 
-    The steps must be cut between the parts (``StepSplitter(thinking=…)``). Everything else is the scorer's own.
+    The steps must be cut between the parts (``StepSplitter(thinking=…)``). Everything else is passed on to ``scorer``.
 
     Args:
-        scorer: one with ``score``, and perhaps ``submit``.
+        scorer: it has ``score``, and may have ``submit``.
         which: "thinking" or "answer".
 
     Raises:
-        ValueError: an unknown part, or a scorer of the policy's own tokens or rollouts, which reads no texts.
+        ValueError: the part is unknown, or the scorer scores tokens or rollouts and reads no texts.
     """
 
     def __init__(self, scorer: Any, which: str, thinking: Thinking) -> None:
@@ -25,7 +25,7 @@ class PartScorer:
         if not hasattr(scorer, "score"):
             raise ValueError(
                 f"prm_reads: got {which!r} for {type(scorer).__name__}, expected 'all': it scores the policy's own "
-                "tokens and not texts, of which a part could be left out; credit_reads says what is paid"
+                "tokens, not texts of which a part could be left out; credit_reads chooses the part that earns credit"
             )
         self.scorer, self.which, self.thinking = scorer, which, thinking
 
@@ -35,7 +35,7 @@ class PartScorer:
         return self._spread(self.scorer.score(*self._asked(problems, shown)), shown)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "scorer":  # not yet set: while it is unpickled
+        if name == "scorer":  # it is not set yet while this object is unpickled
             raise AttributeError(name)
         own = getattr(self.scorer, name)
         return self._submit if name == "submit" else own
@@ -45,7 +45,7 @@ class PartScorer:
         return _PartOfPending(self, self.scorer.submit(*self._asked(problems, shown)), shown)
 
     def _shown(self, steps: list[list[str]]) -> list[list[str | None]]:
-        """The steps that are of the part, None in place of others."""
+        """The steps of the part, with None in place of the others."""
         return [
             [
                 _shown(step, self.thinking) if reads else None
@@ -72,16 +72,16 @@ class PartScorer:
 
 
 def _shown(step: str, thinking: Thinking) -> str:
-    """Without the tags; what a tool wrote stays what it is."""
+    """The step without the tags; a tool result stays a tool result."""
     return step if isinstance(step, ToolResult) else thinking.without_tags(step).strip()
 
 
 class _PartOfPending:
-    """Scores that are on their way."""
+    """Scores that are being computed."""
 
     def __init__(self, scorer: PartScorer, pending: Any, shown: list[list[str | None]]) -> None:
         self._scorer, self._pending, self._shown = scorer, pending, shown
 
     def result(self) -> list[list[float]]:
-        """Waits for them."""
+        """Wait for the scores."""
         return self._scorer._spread(self._pending.result(), self._shown)

@@ -1,4 +1,4 @@
-"""Where a PRM's weights live beside the policy's: a copy on each device, in CPU memory between calls, or sharded."""
+"""Where a PRM's weights are kept: a copy on each device, in CPU memory between calls, or sharded over the ranks."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +12,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 
 @runtime_checkable
 class Placement(Protocol):
-    """Holds a read-out module and makes it ready to run."""
+    """Holds a read-out module and makes it available on a device."""
 
     device: torch.device
 
@@ -22,7 +22,7 @@ class Placement(Protocol):
 
 
 class Replicate:
-    """The whole PRM on every rank's device, all the time. Ranks need not agree on anything."""
+    """The whole PRM stays on every rank's device. Ranks need not agree on anything."""
 
     def __init__(self, reader: nn.Module, device: torch.device):
         self.device = device
@@ -34,7 +34,7 @@ class Replicate:
 
     @contextmanager
     def learning(self) -> Iterator[nn.Module]:
-        """The module with gradients switched on, on ``device``; what is changed of its weights stays."""
+        """The module with gradients switched on, on ``device``; changes of its weights are kept."""
         with self.resident() as reader:
             reader.requires_grad_(True)
             try:
@@ -45,14 +45,14 @@ class Replicate:
                 self._keep()
 
     def _keep(self) -> None:
-        """Take the weights as they are now; they are where they belong."""
+        """Keep the changed weights; here they already are in place."""
 
     def agreed(self, forwards: int, failure: Exception | None) -> int:
         return forwards
 
 
 class Offload(Replicate):
-    """In (pinned) CPU memory; on ``device`` while scoring only, copied without blocking. Nothing is copied back."""
+    """The PRM is in (pinned) CPU memory and is copied to ``device``, without blocking, only while it scores."""
 
     def __init__(self, reader: nn.Module, device: torch.device):
         super().__init__(reader, torch.device("cpu"))
@@ -81,10 +81,10 @@ class Offload(Replicate):
 
 
 class Zero3:
-    """Sharded over the ranks with DeepSpeed's stage 3, whatever stage the policy is at.
+    """The PRM is sharded over the ranks with DeepSpeed's stage 3, whatever stage the policy uses.
 
     Every forward gathers weights from all ranks, so all ranks must make the same number of forwards: they agree on the
-    largest, and those with less to do make up the difference with a dummy.
+    largest, and those with less work make dummy forwards.
     """
 
     def __init__(self, reader: nn.Module, device: torch.device):
@@ -99,7 +99,7 @@ class Zero3:
         yield self.reader
 
     def agreed(self, forwards: int, failure: Exception | None) -> int:
-        """The largest number of forwards of any rank; raises on every rank where one has failed, so that none waits."""
+        """The largest number of forwards of any rank. If one rank has failed, every rank raises, so that none waits."""
         numbers = torch.tensor([forwards, int(failure is not None)], device=self.device)
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
         if numbers[1] and failure is None:
@@ -120,16 +120,16 @@ def zero3_config(dtype: torch.dtype) -> dict:
 
 @contextmanager
 def loading_for(placement: str, dtype: torch.dtype) -> Iterator[None]:
-    """Lets ``from_pretrained`` shard as it loads for ``"zero3"``, and keeps it from doing so for the others.
+    """Inside the context ``from_pretrained`` shards as it loads for ``"zero3"``, and does not for other placements.
 
-    A policy at stage 3 makes transformers shard every model that is loaded after it; whether the PRM is sharded is the
-    placement's decision.
+    With a policy at stage 3, transformers shards every model that is loaded after it; but whether the PRM is sharded is
+    decided by its placement.
     """
-    policys = hf_deepspeed._hf_deepspeed_config_weak_ref  # the setting itself: its public getter gives a plain dict
+    policys = hf_deepspeed._hf_deepspeed_config_weak_ref  # the setting itself; its public getter returns a plain dict
     hf_deepspeed.unset_hf_deepspeed_config()
     own = hf_deepspeed.HfDeepSpeedConfig(zero3_config(dtype)) if placement == "zero3" else None
     try:
         yield
     finally:
-        del own  # transformers holds it by a weak reference only, so it had to live until here
+        del own  # transformers has only a weak reference to it, so it had to live until here
         hf_deepspeed._hf_deepspeed_config_weak_ref = policys

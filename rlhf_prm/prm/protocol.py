@@ -1,4 +1,4 @@
-"""What others need to know of a process reward model without loading one: no torch, so that ``--help`` is quick."""
+"""The protocol of process reward models. It does not import torch, so that ``--help`` is quick."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,9 +19,9 @@ class StepScorer(Protocol):
 
 
 def target_of(scorer: Any) -> str:
-    """What a scorer's scores are about: ``"steps"``, or ``"outcome"`` for an outcome reward model.
+    """What a scorer's scores refer to: ``"steps"``, or ``"outcome"`` for an outcome reward model.
 
-    An outcome model's score at step k is the chance that it gives the prefix up to there of having a right answer: each
+    An outcome model's score at step k is its estimate of the chance that the prefix up to k has a right answer: each
     prefix is scored as if it were a whole solution.
     """
     target = getattr(scorer, "target", TARGETS[0])

@@ -30,7 +30,7 @@ class Qwen2ForProcessRewardModel(StepEndLogits, Qwen2PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As in transformers, but a checkpoint that lacks weights raises ``ValueError``: a head is never made up.
+        """As in transformers, but a checkpoint that lacks weights raises ``ValueError``: no head is initialised.
 
         To put a fresh head on a language model, for training, call :meth:`with_new_head`.
         """
@@ -40,7 +40,7 @@ class Qwen2ForProcessRewardModel(StepEndLogits, Qwen2PreTrainedModel):
     def with_new_head(cls, pretrained_model_name_or_path, *args, **kwargs) -> "Qwen2ForProcessRewardModel":
         """The body of a Qwen2 language model (or PRM) with a freshly initialised head, to be trained.
 
-        Raises ``ValueError`` where the body itself is incomplete.
+        Raises ``ValueError`` if the body itself is incomplete.
         """
         return with_new_head(super(), pretrained_model_name_or_path, *args, **kwargs)
 
@@ -48,7 +48,7 @@ class Qwen2ForProcessRewardModel(StepEndLogits, Qwen2PreTrainedModel):
 class Qwen2WithValueHead(Qwen2PreTrainedModel):
     """Qwen2 body (``model.*``) and ``v_head.summary`` = Linear(h, 1): the layout of Skywork-o1-Open-PRM.
 
-    Missing weights are refused, ``lm_head.*`` is ignored.
+    Missing weights raise ``ValueError``; ``lm_head.*`` is ignored.
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # noqa: RUF012  (transformers' own attribute)

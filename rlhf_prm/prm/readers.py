@@ -11,7 +11,7 @@ CHUNK = 1024  # positions whose full vocabulary row exists at one time (implicit
 
 
 def whole(parameter: nn.Parameter) -> AbstractContextManager:
-    """A context in which ``parameter`` has all its rows, also where DeepSpeed has sharded it while loading."""
+    """A context in which ``parameter`` has all its rows, even if DeepSpeed has sharded it while loading."""
     if not hasattr(parameter, "ds_id"):
         return nullcontext()
     import deepspeed
@@ -31,8 +31,8 @@ class HeadReader(nn.Module):
         self.body = body
         self.head = head
         self.shares_prefixes = not has_sliding_window(body.config)
-        # a flash kernel takes rollouts of any length without padding; other attention would mask the others out,
-        # at the cost of all pairs, and hand a NaN of one on to the rest
+        # A flash kernel takes rollouts of any length without padding. Other attention would compute all pairs of a
+        # packed row, mask most of them, and spread a NaN of one rollout to the others.
         self.packs = str(body.config._attn_implementation).startswith("flash_attention")
 
     def forward(
@@ -46,8 +46,8 @@ class HeadReader(nn.Module):
     ) -> Float[Tensor, " N"]:
         """Log-odds at (``rows``, ``columns``).
 
-        ``positions`` begin anew where another rollout begins in the same row; ``past`` are the keys and values of a
-        prefix that stands before every row.
+        ``positions`` restart where another rollout begins in the same row; ``past`` are the keys and values of a
+        prefix of every row.
         """
         if past is None:
             hidden = self.body(input_ids, position_ids=positions, use_cache=False).last_hidden_state
@@ -65,9 +65,9 @@ class HeadReader(nn.Module):
 
 
 def has_sliding_window(config) -> bool:
-    """Whether a layer's cache may not keep all keys and values, so that a prefix cannot stand before others' tokens.
+    """Whether a layer's cache may drop keys and values, so that a prefix cannot be shared.
 
-    A sliding window keeps the last ones only, linear attention keeps none.
+    A sliding window keeps only the last ones, linear attention keeps none.
     """
     layer_types = getattr(config, "layer_types", None)
     if layer_types is None:
@@ -116,7 +116,7 @@ class TokenLogProbs(nn.Module):
 class ImplicitReader(nn.Module):
     """β·Σ(log π − log π_ref) over the response up to the end of each step (implicit PRM, arXiv 2412.01981).
 
-    That sum is the log-odds that the response is right, which is what the two models were trained for with a
+    The two models were trained so that this sum is the log-odds that the response is right, with a
     cross-entropy loss; its sigmoid is the step score.
     """
 

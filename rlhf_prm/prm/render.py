@@ -12,7 +12,7 @@ _STEP_PREFIX = re.compile(r"\s*Step \d+")
 
 
 def numbered(steps: list[str]) -> list[str]:
-    """The steps with "Step k: " before those that do not say so themselves."""
+    """The steps, with "Step k: " before those that do not begin with it."""
     return [step if _STEP_PREFIX.match(step) else f"Step {k}: {step}" for k, step in enumerate(steps, start=1)]
 
 
@@ -25,10 +25,10 @@ def _with_tags(head: list[int], pieces: list[list[int]], tag_id: int) -> Rendere
 
 
 def chat_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
-    """Chat; the assistant's turn is each step followed by the tag, read at the tag.
+    """A chat whose assistant turn is the steps, each followed by the tag; read at the tag.
 
-    Without a chat template (a base model's tokenizer): what the tokenizer puts before every text, problem, line break,
-    then the same.
+    Without a chat template (a base model's tokenizer), the turn comes after the tokenizer's first tokens (BOS), the
+    problem and a line break.
     """
     if texts.has_chat_template:
         system = (("system", family.system_prompt),) if family.system_prompt else ()
@@ -42,7 +42,7 @@ def chat_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rend
 
 
 def pieces_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
-    """Problem, then each step and the tag, all tokenised apart (as TRL's PRM trainer does), read at the tag."""
+    """The problem, then each step and the tag, all tokenised separately (as TRL's PRM trainer did); read at the tag."""
     head, *pieces = texts.plain_ids([problem + family.after_problem, *steps])
     bos = texts.tokenizer.bos_token_id
     return _with_tags(head if bos is None else [bos, *head], pieces, texts.tag_id)
@@ -51,12 +51,12 @@ def pieces_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Re
 def lines_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
     """As :func:`pieces_then_tags`, for the lines of the whole answer; a step is read at the tag of its last line.
 
-    The answer is the steps with ``family.between_steps`` between them, cut at every tag: a blank line is a tag of its
-    own, between steps and inside them.
+    The answer is the steps with ``family.between_steps`` between them, cut at every tag: a blank line is one more
+    tag, between steps and inside them.
     """
     lines_of = [(step + family.between_steps).split(texts.tag) for step in steps[:-1]] + [steps[-1].split(texts.tag)]
     for lines in lines_of[:-1]:
-        lines.pop()  # what follows the last tag of ``between_steps`` is the next step
+        lines.pop()  # the text after the last tag of ``between_steps`` is the next step
     rendered = pieces_then_tags(texts, family, problem, [line for lines in lines_of for line in lines])
     ends, done = [], 0
     for step, lines in zip(steps, lines_of, strict=True):
@@ -66,9 +66,9 @@ def lines_then_tags(texts: Texts, family, problem: str, steps: list[str]) -> Ren
 
 
 def text_with_tags(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
-    """One text: problem, blank, then a line for each step that ends with the tag; tokenised whole, read at the tag.
+    """One text: the problem, a blank, then a line per step that ends with the tag; tokenised whole, read at the tag.
 
-    Raises ``ValueError`` where the tokenizer joins a tag with the text around it.
+    Raises ``ValueError`` if the tokenizer joins a tag with the text around it.
     """
     if family.numbered:
         steps = numbered(steps)
@@ -105,9 +105,9 @@ def _tokens_at_tags(texts: Texts, problem: str, steps: list[str]) -> Rendered | 
 
 
 def turns(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
-    """A chat turn per step: the user says the step (first: problem, blank, step), the assistant answers ``good``.
+    """A chat turn per step: the user writes the step (first the problem and a blank), the assistant answers ``good``.
 
-    Read one token before the answer, at the position that predicts it.
+    It is read one token before the answer, at the position that predicts it.
     """
     head, between, _ = texts.chat_pieces(
         (("user", "{0}"), ("assistant", family.good), ("user", "{1}"), ("assistant", family.good))
@@ -127,7 +127,7 @@ def turns(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
 
 
 def chat_of_numbered_steps(texts: Texts, family, problem: str, steps: list[str]) -> Rendered:
-    """Chat; the assistant's turn is "Step k: ..." joined by blank lines, read at the token that ends each step."""
+    """A chat whose assistant turn is "Step k: ..." joined by blank lines; read at the last token of each step."""
     before, between, _ = texts.chat_pieces((("user", "{0}"), ("assistant", "{1}")))
     answer, step_ends = "", []
     for step in numbered(steps):

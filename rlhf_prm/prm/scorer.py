@@ -1,4 +1,4 @@
-"""BatchScorer is what every scorer of a process reward model shares; PRMScorer is the one in this process."""
+"""BatchScorer, the base of the scorers of process reward models, and PRMScorer, which scores in this process."""
 
 import math
 import time
@@ -22,18 +22,18 @@ from rlhf_prm.prm.windows import PAST_CONTEXT, Window, windows
 
 @dataclass
 class ScorerStats:
-    """What a scorer has done since it was made, or since :meth:`taken`."""
+    """A scorer's counts since it was made, or since :meth:`taken`."""
 
     seconds: float = 0.0
     calls: int = 0
     forwards: int = 0
     shared_prefixes: int = 0  # prompts that were run once for all rollouts of their group
     rollouts: int = 0
-    duplicates: int = 0  # rollouts that another one in the same call spared a forward
+    duplicates: int = 0  # rollouts equal to another one of the same call, which need no forward
     tokens: int = 0  # run through the model, padding not counted
     padded_tokens: int = 0  # run through the model in all
     unscored_steps: int = 0  # past the context: NaN
-    windowed_steps: int = 0  # past the context: scored behind the steps before them only
+    windowed_steps: int = 0  # past the context: scored after only the last steps before them
     non_finite_steps: int = 0  # the model gave NaN or infinity: NaN
 
     def taken(self) -> dict[str, float]:
@@ -45,17 +45,17 @@ class ScorerStats:
 
 
 class BatchScorer(ABC):
-    """What the scorer in process and the one over HTTP share: rendering, duplicates, the context, NaN, counters.
+    """Base of the scorer in process and the one over HTTP: rendering, duplicates, the context, NaN, counts.
 
     Args:
         family: how this PRM is rendered and read.
         texts: its tokenizer.
         context: longest input in tokens.
-        past_context: what becomes of steps past it. "nan": they get NaN. "window": they are read again behind the
-            problem with the steps before them, as many as half a context holds (:mod:`rlhf_prm.prm.windows`); what
-            stands between is not seen. Steps without a score are counted and warned about.
+        past_context: how steps past it are scored. "nan": they get NaN. "window": they are read after the
+            problem and the steps before them, as many as half a context holds (:mod:`rlhf_prm.prm.windows`); the
+            text between is not seen. Steps without a score are counted and warned about.
 
-    ``calibration`` turns the PRM's own scores into those that :meth:`score` gives; at first it changes nothing.
+    ``calibration`` turns the PRM's own scores into those that :meth:`score` returns; by default it changes nothing.
     ``target`` is "outcome" for an outcome reward model, which was trained on the verdict at the last step only
     (:func:`~rlhf_prm.prm.protocol.target_of`).
     ``between_steps_given`` says that the user chose the family's ``between_steps``.
@@ -75,16 +75,16 @@ class BatchScorer(ABC):
         self.stats = ScorerStats()
 
     def follow_separator(self, separator: str) -> None:
-        """Read steps with what stands between them in the policy's completions, where the family keeps it.
+        """Read steps with the policy's separator between them, if the family keeps a text between steps.
 
-        What the user gave stays, and so does the family's own where the separator has no tag at which it could read;
-        both with a warning.
+        A text that the user gave stays, and so does the family's own if the separator does not contain its tag;
+        both cases give a warning.
         """
         own, tag = self.family.between_steps, self.family.tag
         if not own or separator == own:
             return
         if self.between_steps_given or tag is None or tag not in separator:
-            why = "load_prm was told so" if self.between_steps_given else f"this PRM reads steps at {tag!r}"
+            why = "set in load_prm" if self.between_steps_given else f"this PRM reads steps at {tag!r}"
             warnings.warn(
                 f"the policy's steps end at {separator!r}, but the PRM reads {own!r} between them ({why})", stacklevel=2
             )
@@ -92,9 +92,9 @@ class BatchScorer(ABC):
         self.family = replace(self.family, between_steps=separator)
 
     def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
-        """See :meth:`StepScorer.score`. Scores do not depend on what else is in the call, nor on its order.
+        """See :meth:`StepScorer.score`. Scores do not depend on the other rollouts of the call, nor on their order.
 
-        Where the model gives NaN or infinity for a rollout, those steps get NaN and a warning names the rollout; the
+        If the model gives NaN or infinity for a rollout, those steps get NaN and a warning names the rollout; the
         others keep their scores.
 
         Raises:
@@ -124,13 +124,13 @@ class BatchScorer(ABC):
     def _probabilities(
         self, rendered: list[Rendered], groups: list[int], failure: Exception | None
     ) -> list[list[float]]:
-        """One score for each read position, NaN where the model gave no number; raises ``failure`` if there is one.
+        """One score for each read position, NaN if the model gave no finite number; raises ``failure`` if there is one.
 
         ``groups`` has the same number for the rollouts of one problem.
         """
 
     def _rendered(self, rollouts: list[tuple[str, list[str]]]) -> tuple[list[Rendered], Exception | None]:
-        """Every rollout cut to the context; an exception is given back, for other ranks must hear of it first."""
+        """Every rollout cut to the context. An exception is returned, because other ranks must be informed first."""
         try:
             return [
                 self._one_rendered(problem, steps) if steps else Rendered([], [], 0) for problem, steps in rollouts
@@ -139,7 +139,7 @@ class BatchScorer(ABC):
             return [], error
 
     def _pieces(self, rollouts: list[tuple[str, list[str]]]) -> tuple[list[tuple[int, Window]], Exception | None]:
-        """(rollout, what is read of it at once), one or more for each rollout that can be read at all."""
+        """(rollout, window), one or more for each rollout that can be read."""
         rendered, failure = self._rendered(rollouts)
         pieces = [(i, Window(one)) for i, one in enumerate(rendered) if one.ends]
         if failure is not None or self.past_context == "nan":
@@ -150,14 +150,14 @@ class BatchScorer(ABC):
                 for i, ((problem, steps), whole) in enumerate(zip(rollouts, rendered, strict=True))
                 for window in windows(partial(self._one_rendered, problem), steps, whole)
             ], None
-        except Exception as error:  # other ranks must hear of it first
+        except Exception as error:  # it is raised once the other ranks know of it
             return [], error
 
     def _one_rendered(self, problem: str, steps: list[str]) -> Rendered:
         return within_context(self.family.rendered(self.texts, problem, steps), self.context)
 
     def _report(self, rollouts: list[tuple[str, list[str]]], read: list[list[int]], scores: list[list[float]]) -> None:
-        """Counts and warnings; ``read`` has the steps of each rollout that the PRM was shown."""
+        """Count and warn; ``read`` has the steps of each rollout that the PRM has read."""
         scorable = [i for i, steps in enumerate(read) if steps]
         broken = {i: sum(math.isnan(scores[i][k]) for k in read[i]) for i in scorable}
         broken = {i: count for i, count in broken.items() if count}
@@ -166,7 +166,7 @@ class BatchScorer(ABC):
             if len(broken) == len(scorable) > 1:
                 raise ValueError(
                     f"the PRM gave NaN or infinity for all {len(broken)} rollouts, e.g. {names}: its weights are "
-                    "damaged or do not bear this dtype (try dtype='bfloat16' or 'float32')."
+                    "damaged or overflow in this dtype (try dtype='bfloat16' or 'float32')."
                 )
             self.stats.non_finite_steps += sum(broken.values())
             _warn(f"the PRM gave NaN or infinity for {len(broken)} rollout(s): {names}. Their scores are NaN.")
@@ -183,18 +183,18 @@ class BatchScorer(ABC):
 
 
 class PRMScorer(BatchScorer):
-    """Scores steps with a PRM in this process: micro-batches of like length, the head at step ends only.
+    """Scores steps with a PRM in this process: micro-batches of similar lengths, the head at step ends only.
 
     Args:
-        placement: where its weights live; see :mod:`rlhf_prm.prm.placement`.
+        placement: where its weights are kept; see :mod:`rlhf_prm.prm.placement`.
         max_batch_tokens: padded size of a micro-batch.
-        sharing_from: the prompt of a group is run once where that saves at least this part of the group's tokens;
-            ``math.inf`` for never. See :func:`rlhf_prm.prm.batching.plan`.
-        packs: micro-batches are one row without padding; for flash attention.
+        sharing_from: the prompt of a group is run once if that saves at least this share of the group's tokens;
+            ``math.inf`` means never. See :func:`rlhf_prm.prm.batching.plan`.
+        packs: whether micro-batches are one row without padding, for flash attention.
         family, texts, context, past_context: see :class:`BatchScorer`.
     """
 
-    name_or_path: str | None = None  # the checkpoint, where there is one: a critic can start from it
+    name_or_path: str | None = None  # the checkpoint, if there is one: a critic can start from it
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class PRMScorer(BatchScorer):
                     rows = [without_prefix(rendered[i], len(unit.prefix)) for i in batch]
                     parts.append(self._forward(reader, rows, **past))
             dummy = Rendered([self.texts.pad_id] * 2, [1], 0)
-            for _ in range(forwards - len(parts)):  # keep step with the ranks that have more
+            for _ in range(forwards - len(parts)):  # dummy forwards, as other ranks have more
                 self._forward(reader, [dummy])
             return torch.cat(parts).float().cpu() if parts else torch.empty(0)
 
@@ -264,7 +264,7 @@ class PRMScorer(BatchScorer):
 
 
 def distinct(problems: list[str], steps: list[list[str]]) -> tuple[list[tuple[str, list[str]]], list[int]]:
-    """The different rollouts, and for each rollout given its place among them."""
+    """The distinct rollouts, and for each given rollout its index among them."""
     if len(problems) != len(steps):
         raise ValueError(f"got {len(problems)} problems and {len(steps)} lists of steps: expected one list a problem.")
     places: dict[tuple[str, tuple[str, ...]], int] = {}

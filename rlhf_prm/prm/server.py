@@ -25,21 +25,21 @@ class PRMServerError(ConnectionError):
 class ServerScorer(BatchScorer):
     """Scores steps over vLLM's ``/pooling``: token ids out, one row of label probabilities per step back.
 
-    A request that fails because the server is down, restarting or full is sent again, after waits that double and
-    are as long as the server's Retry-After at least, until ``deadline`` seconds have passed since its first failure: a
-    server that is restarted in mid-run costs time and nothing else.
+    A request that fails because the server is down, restarting or full is repeated, after waits that double and
+    last at least as long as the server's Retry-After, until ``deadline`` seconds have passed since its first failure: a
+    server that is restarted during a run costs only time.
 
     Args:
         url: where the server listens, e.g. ``"http://127.0.0.1:8000"``.
         model: the checkpoint's name, for the command in error messages.
         deadline: seconds for which a failing request is tried again.
-        timeout: seconds that one answer may take.
+        timeout: seconds after which one attempt fails.
         in_flight: requests under way at once.
         request_tokens: tokens that one request carries at most, unless a single rollout is longer.
         family, texts, context: see :class:`BatchScorer`; the server's own limit lowers ``context``.
 
     Raises:
-        PRMServerError: no answer before the deadline.
+        PRMServerError: there was no answer before the deadline.
         ValueError: the server refuses the request, or does not serve this PRM as its family needs.
     """
 
@@ -66,7 +66,7 @@ class ServerScorer(BatchScorer):
         self.request_tokens = request_tokens
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="prm-server")
         limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight)
-        # no proxies from the environment: a PRM server stands in the same cluster
+        # no proxies from the environment: a PRM server is in the same cluster
         self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0), limits=limits, trust_env=False)
         self._greeted = False
         self._background = Background("prm-server-batch")
@@ -131,13 +131,13 @@ class ServerScorer(BatchScorer):
         return [math.nan if row[1] is None else float(row[1]) for row in rows]
 
     def _answer(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The JSON answer to one request, which is repeated while the server's failure may pass."""
+        """The JSON answer to one request, which is repeated after failures that may be temporary."""
         first_failure = math.nan
 
         def hopeless(state: RetryCallState) -> bool:
             nonlocal first_failure
             newest = state.outcome_timestamp
-            assert newest is not None  # an attempt has ended before anybody asks whether to go on
+            assert newest is not None  # only called after an attempt has ended
             first_failure = newest if state.attempt_number == 1 else first_failure
             return newest - first_failure + state.upcoming_sleep > self.deadline
 

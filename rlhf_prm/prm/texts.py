@@ -1,11 +1,11 @@
-"""Tokenising what we trust (templates, tags) and what we do not (problems and steps, which a model wrote)."""
+"""Tokenises trusted text (templates, tags) and untrusted text (problems and steps, which a model wrote)."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-WORD_JOINER = "\u2060"  # invisible; put inside a tag that appears as text, so that no tokenizer makes it the tag again
-DATE = "26 Jul 2024"  # Llama 3.1's own; Llama 3.2's template writes today's, on which no score may depend
-_SLOTS = ("\ue000", "\ue001")  # private-use characters that hold the places of untrusted text in a chat template
+WORD_JOINER = "\u2060"  # invisible; put inside a tag that occurs in untrusted text, so that it is not read as the tag
+DATE = "26 Jul 2024"  # of Llama 3.1's template; Llama 3.2's writes today's date, on which no score may depend
+_SLOTS = ("\ue000", "\ue001")  # private-use characters that stand for untrusted text in a chat template
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Rendered:
 
 
 class Texts:
-    """A PRM's tokenizer, with its tag and special tokens out of reach of the text in problems and steps.
+    """A PRM's tokenizer; text in problems and steps can never become its tag or a special token.
 
     Args:
         tokenizer: a fast tokenizer.
         tag: the step tag, ``None`` for families without one.
 
     Raises:
-        ValueError: the tokenizer does not hold ``tag`` as one token.
+        ValueError: ``tag`` is not one token of the tokenizer.
     """
 
     def __init__(self, tokenizer, tag: str | None = None):
@@ -38,7 +38,7 @@ class Texts:
         self.tag_id = None if tag is None else self.token_id(tag, "step tag")
         special = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         special.pop(tokenizer.unk_token_id, None)
-        if tag is not None and tag.strip():  # a line break is a tag of some families, and ordinary text too
+        if tag is not None and tag.strip():  # a line break, the tag of some families, is ordinary text too
             special[self.tag_id] = tag.strip()
         self._forbidden = special
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -47,17 +47,17 @@ class Texts:
 
     @cached_property
     def first_ids(self) -> list[int]:
-        """What the tokenizer puts before a text by itself. For some it is BOS, but not for all that have one."""
+        """The ids that the tokenizer itself puts before a text: BOS for some, but not for all that have one."""
         ids = self.tokenizer(self.tag)["input_ids"]
         return ids[: ids.index(self.tag_id)]
 
     def token_id(self, text: str, role: str) -> int:
-        """The id of ``text`` where it is exactly one token; ``ValueError`` otherwise."""
+        """The id of ``text``; ``ValueError`` if it is not exactly one token."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if len(ids) != 1 or (ids[0] == unknown and text != self.tokenizer.unk_token):
             raise ValueError(
-                f"the PRM's tokenizer {self.tokenizer.name_or_path} does not hold the {role} {text!r} as "
+                f"the PRM's tokenizer {self.tokenizer.name_or_path} does not have the {role} {text!r} as "
                 f"one token: got {ids}. Name the family whose marks this checkpoint was trained with, or load the "
                 "tokenizer that belongs to it."
             )
@@ -67,7 +67,7 @@ class Texts:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def plain_ids(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, in which no special token and no tag occurs, whatever the text says."""
+        """Ids of each text, without any special token or tag, whatever the text contains."""
         return [ids for ids, _ in self.plain_ids_and_offsets(texts)]
 
     def plain_ids_and_offsets(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
@@ -91,7 +91,7 @@ class Texts:
         return list(zip(out["input_ids"], out["offset_mapping"], strict=True))
 
     def ids_and_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of one text with the tokenizer's own first and last tokens (BOS); the tag in it is the tag."""
+        """Ids of one trusted text with the tokenizer's own first and last tokens (BOS); tags in it become tags."""
         out = self.tokenizer(text, split_special_tokens=True, return_offsets_mapping=True)
         return out["input_ids"], out["offset_mapping"]
 

@@ -1,4 +1,4 @@
-"""A language model that tells the log-probability of every token of given rollouts: a teacher, a reference, a PRM."""
+"""A language model that gives the log-probability of every token of rollouts: a teacher, a reference, a PRM."""
 
 import os
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class TokenModel:
     """log p(y_t | prompt, y_<t) of the tokens of completions.
 
     Args:
-        placement: where its weights live (``rlhf_prm.prm.placement``), with a ``TokenLogProbs`` as the module.
-        context: longest prompt and completion in tokens; what lies past it has NaN.
+        placement: where its weights are kept (``rlhf_prm.prm.placement``), with a ``TokenLogProbs`` as the module.
+        context: the most tokens of prompt and completion together; tokens past it have NaN.
         max_batch_tokens: padded size of a micro-batch.
     """
 
@@ -33,7 +33,7 @@ class TokenModel:
 
     @property
     def reader(self) -> nn.Module:
-        """The module itself, wherever its weights are just now."""
+        """The module itself, wherever its weights are now."""
         return getattr(self.placement.reader, "module", self.placement.reader)  # DeepSpeed's engine holds it
 
     def log_probs(self, sequences: Sequences) -> list[Tensor]:
@@ -47,12 +47,12 @@ class TokenModel:
             for batch in batches:
                 for i, row in zip(batch, self.rows(reader, [sequences[i] for i in batch]), strict=True):
                     found[i][: len(row)] = row.float().cpu()
-            for _ in range(forwards - len(batches)):  # keep step with the ranks that have more
+            for _ in range(forwards - len(batches)):  # dummy forwards, as other ranks have more
                 reader(torch.zeros(1, 2, dtype=torch.long, device=self.placement.device))
         return found
 
     def batches(self, sequences: Sequences) -> list[list[int]]:
-        """Indices of like length in micro-batches."""
+        """Indices in micro-batches of similar lengths."""
         lengths = [min(len(prompt) + len(ids), self.context) for prompt, ids in sequences]
         return token_budget_batches(lengths, self.max_batch_tokens)
 
@@ -81,7 +81,7 @@ def load_token_model(
     """A causal language model as a ``TokenModel``; the keywords are those of ``load_prm``.
 
     Raises:
-        ValueError: an unknown placement, or weights that are missing.
+        ValueError: the placement is unknown, or weights are missing.
     """
     if placement not in IN_PROCESS:
         raise ValueError(
@@ -105,13 +105,13 @@ def load_token_model(
 
 
 def check_tokenizers(own: Any, other: str | os.PathLike, prompt: str | list[dict[str, str]] | None = None) -> None:
-    """That another model reads the policy's ids as the policy means them.
+    """Check that another model's tokenizer is the policy's.
 
-    Equal sizes are not enough: the text of every id must be equal, the end-of-sequence id too, and, where a prompt is
+    Equal sizes are not enough: the text of every id must be equal, the end-of-sequence id too, and, if a prompt is
     given, its ids.
 
     Raises:
-        ValueError: it does not; the message names the first difference.
+        ValueError: they differ; the message names the first difference.
     """
     theirs = saved_tokenizer(os.fspath(other))
     mine, yours = own.get_vocab(), theirs.get_vocab()
@@ -126,7 +126,7 @@ def check_tokenizers(own: Any, other: str | os.PathLike, prompt: str | list[dict
             f"{other}: its end-of-sequence id is {theirs.eos_token_id}, the policy's is {own.eos_token_id}"
         )
     if prompt is not None and _ids(own, prompt) != _ids(theirs, prompt):
-        raise ValueError(f"{other}: it reads the prompt {str(prompt)[:60]!r} as other ids than the policy")
+        raise ValueError(f"{other}: it encodes the prompt {str(prompt)[:60]!r} differently from the policy")
 
 
 def _ids(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Rollouts longer than a PRM's context in windows: the problem, and the steps before that half a context holds."""
+"""Cuts rollouts longer than a PRM's context into windows: the problem, some earlier steps, and new steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from rlhf_prm.prm.texts import Rendered
 
 PAST_CONTEXT = ("nan", "window")
-_MORE = 16  # steps that are tried beyond twice as many as the window before had: rendering more is work thrown away
+_MORE = 16  # steps that are tried beyond twice as many as the last window had; rendering more would be wasted
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is read at once of one rollout.
+    """The part of a rollout that is read at once.
 
-    ``first`` is the step that its first end belongs to; the scores at the first ``skip`` ends are dropped, as a window
-    before has those steps with more in front of them.
+    ``first`` is the step that its first end belongs to; the scores at the first ``skip`` ends are dropped, because an
+    earlier window has scored those steps with more context.
     """
 
     rendered: Rendered
@@ -30,11 +30,11 @@ class Window:
 def windows(render: Callable[[list[str]], Rendered], steps: Sequence[str], whole: Rendered) -> list[Window]:
     """The windows of one rollout: each step is scored once, by the first window that holds it.
 
-    A window behind the first begins so that the steps which are read again fill about half of what the problem leaves
-    of the context. A step that does not fit beside the problem is in none.
+    After the first window, the steps that are read again fill about half of the context that the problem leaves
+    free. A step that does not fit beside the problem is in no window.
 
     Args:
-        render: steps → these behind the problem, cut to the context.
+        render: steps → the problem and these steps, cut to the context.
         whole: ``render(steps)``.
     """
     found = [Window(whole)] if whole.ends else []
@@ -47,7 +47,7 @@ def windows(render: Callable[[list[str]], Rendered], steps: Sequence[str], whole
             if len(rendered.ends) > back:
                 break
         else:
-            done, sizes = done + 1, []  # too long by itself
+            done, sizes = done + 1, []  # this step alone is too long
             continue
         found.append(Window(rendered, first, back))
         done, sizes = first + len(rendered.ends), _sizes(rendered)

@@ -1,1 +1,1 @@
-"""Training a process reward model: data, losses, two stages, when to stop."""
+"""Training of process reward models: data, losses, two stages, early stopping."""

@@ -1,4 +1,4 @@
-"""A PRM that scores goes on learning: a few updates on labelled rows, through the same reading that scores."""
+"""Trains a PRM that is already scoring: a few updates on labelled rows, rendered and read as in scoring."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -20,23 +20,23 @@ from rlhf_prm.prm_training.optimizer import MasterAdamW
 from rlhf_prm.prm_training.ranks import Ranks
 from rlhf_prm.statistics import auroc, first_error, predicted_first_error
 
-WARMUP = 5  # updates until the learning rate is whole
+WARMUP = 5  # updates until the learning rate is at its full value
 MAX_GRAD_NORM = 1.0
-Encoded = tuple[Rendered, list[int]]  # a rendered rollout, cut behind its last labelled step, and its labels there
+Encoded = tuple[Rendered, list[int]]  # a rendered rollout, cut after its last labelled step, and its labels
 
 
 def refuse_unteachable(scorer: Any) -> None:
-    """Raises a ValueError where this scorer is no PRM whose weights can go on learning in this process."""
+    """Raise a ValueError unless this scorer is a PRM whose weights can be trained in this process."""
     told = "PRM refresh: got "
     if isinstance(scorer, BatchScorer) and not isinstance(scorer, PRMScorer):
         raise ValueError(
             f"{told}a PRM behind a server, whose weights are not in this process; expected placement replicate or "
             "offload. By hand: stop the run, train the PRM on its labelled rollouts (rlhf-prm annotate, then "
-            "recipes/train_prm.py on old and new rows), serve the new folder, and go on with "
+            "recipes/train_prm.py on old and new rows), serve the new folder, and continue with "
             "--resume_from_checkpoint true"
         )
     if not isinstance(scorer, PRMScorer):
-        raise ValueError(f"{told}{type(scorer).__name__}, which is no PRM with weights; expected one of load_prm")
+        raise ValueError(f"{told}{type(scorer).__name__}, which is not a PRM with weights; expected one from load_prm")
     if not hasattr(scorer.placement, "learning"):
         raise ValueError(
             f"{told}placement {type(scorer.placement).__name__.lower()}, whose shards have no optimizer; expected "
@@ -49,7 +49,7 @@ def refuse_unteachable(scorer: Any) -> None:
 
 
 def encoded_rows(scorer: PRMScorer, rows: Sequence[dict[str, Any]], *, drop_after_error: bool) -> list[Encoded]:
-    """Stepwise rows as this PRM reads them; rows without a labelled step within its context are left out."""
+    """Stepwise rows as this PRM reads them. Rows without a labelled step within its context are left out."""
     encoded = []
     for row in rows:
         one = encode_row(
@@ -75,15 +75,15 @@ def go_on_learning(
     drop_after_error: bool = True,
     ranks: Ranks | None = None,
 ) -> float:
-    """Trains the scorer's own weights by cross-entropy on the labels of ``rows``; the mean loss of the last epoch.
+    """Train the scorer's weights by cross-entropy on the labels of ``rows``; returns the mean loss of the last epoch.
 
     AdamW without weight decay, a constant learning rate after a short warm-up, gradients clipped to norm 1; the loss is
     a mean over the labelled steps of an update. Weights in less than float32 are updated through float32 copies. Every
-    rank takes its part of every update's rows and adds up the gradients, so that all end with the same weights, those
-    of one process. The global random state is not touched.
+    rank takes its part of every update's rows and the gradients are summed, so that all ranks end with the weights
+    that one process would have. The global random state is not touched.
 
     Raises:
-        ValueError: no row can be learnt from.
+        ValueError: no row has a labelled step within the context.
     """
     ranks = ranks or Ranks()
     encoded = encoded_rows(scorer, rows, drop_after_error=drop_after_error)
@@ -105,7 +105,7 @@ def go_on_learning(
 
 
 def _batches(rows: int, batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Rows in ever new random orders, ``batch_size`` at a time (all of them where there are fewer)."""
+    """Rows in a new random order every epoch, ``batch_size`` at a time (all of them if there are fewer)."""
     rng, batch_size = random.Random(f"rows {seed}"), min(batch_size, rows)
     left: list[int] = []
     while True:
@@ -116,7 +116,7 @@ def _batches(rows: int, batch_size: int, seed: int) -> Iterator[list[int]]:
 
 
 def _backward(scorer: PRMScorer, reader: nn.Module, chosen: list[Encoded], counted: int) -> Tensor:
-    """Adds the gradients of these rows' part of the loss; that part."""
+    """Add the gradients of these rows' part of the loss, and return that part."""
     device = scorer.placement.device
     part = torch.zeros((), device=device)
     for batch in token_budget_batches([len(one.ids) for one, _ in chosen], scorer.max_batch_tokens):
@@ -135,7 +135,7 @@ def _backward(scorer: PRMScorer, reader: nn.Module, chosen: list[Encoded], count
 def step_quality(
     scorer: StepScorer, rows: Sequence[dict[str, Any]], *, drop_after_error: bool = True
 ) -> dict[str, float]:
-    """``quality_of`` the scorer's scores of labelled rows."""
+    """``quality_of`` the scorer's scores on labelled rows."""
     scores = scorer.score([row["prompt"] for row in rows], [list(row["completions"]) for row in rows])
     return quality_of(scores, rows, drop_after_error=drop_after_error)
 
@@ -146,7 +146,7 @@ def quality_of(
     """First-error ``f1`` with ``chance_f1``, and step ``auroc``, of step scores on labelled rows.
 
     Args:
-        drop_after_error: count the steps up to the first wrong one only, as in training.
+        drop_after_error: count only the steps up to the first wrong one, as in training.
     """
     predictions, truth, flat_scores, flat_labels = [], [], [], []
     for row, given in zip(rows, scores, strict=True):

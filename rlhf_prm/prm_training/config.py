@@ -10,6 +10,7 @@ from rlhf_prm.prm.protocol import TARGETS
 
 LOSSES = ("ce", "mse", "pqm")
 STEPS_AFTER_ERROR = ("drop", "keep")
+VERDICT_AT = ("last", "every_step")
 ITS_OWN_COLUMNS = "PRMTrainer tokenizes the dataset itself and its collator picks the columns"
 
 
@@ -30,6 +31,13 @@ class PRMConfig(TrainingArguments):
             "label at the last step's end: the verifier's verdict (rows of `rlhf-prm annotate outcome`)."
         },
     )
+    verdict_at: str = field(
+        default="last",
+        metadata={
+            "help": "Where target outcome learns the verdict: last: at the last step's end. every_step: at the end of "
+            "every step (arXiv 2110.14168 labels every token). Evaluation is at the last step."
+        },
+    )
     loss: str = field(
         default="ce",
         metadata={"help": "ce: cross-entropy on `labels`; mse: squared error on `soft_labels`; pqm: ranking of steps."},
@@ -43,7 +51,7 @@ class PRMConfig(TrainingArguments):
     )
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that tokenize the dataset."})
     head_updates: int = field(
-        default=0, metadata={"help": "First stage: so many updates move the head only. 0 trains everything at once."}
+        default=0, metadata={"help": "Updates of a first stage that trains the head only; 0 = none."}
     )
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the new head, in both stages. Default: learning_rate."}
@@ -56,19 +64,19 @@ class PRMConfig(TrainingArguments):
         default="batch_rebalance",
         metadata={
             "help": "batch_rebalance: every update draws its rows at random and cuts them into micro-batches of like "
-            "length; random, sequential, group_by_length (unfit where steps after an error are dropped) as in "
+            "length; random, sequential, group_by_length (unsuitable if steps after an error are dropped) as in "
             "transformers."
         },
     )
     patience: int = field(
         default=0,
         metadata={
-            "help": "Stop after so many evaluations without a better metric_for_best_model, counted from when its "
+            "help": "Stop after this many evaluations without a better metric_for_best_model, counted from when its "
             "first-error F1 has passed chance. 0: never."
         },
     )
     seconds_budget: float | None = field(
-        default=None, metadata={"help": "End the training after so many seconds, with one last evaluation if any."}
+        default=None, metadata={"help": "End training after this many seconds, with a last evaluation if any."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": f"Kept False: {ITS_OWN_COLUMNS}."})
 
@@ -76,15 +84,18 @@ class PRMConfig(TrainingArguments):
         super().__post_init__()
         for name, value, expected in (
             ("target", self.target, TARGETS),
+            ("verdict_at", self.verdict_at, VERDICT_AT),
             ("loss", self.loss, LOSSES),
             ("steps_after_error", self.steps_after_error, STEPS_AFTER_ERROR),
         ):
             if value not in expected:
                 raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(expected)}")
+        if self.target != "outcome" and self.verdict_at != "last":
+            raise ValueError(f"verdict_at {self.verdict_at}: expected target outcome; target steps learns no verdict")
         if self.target == "outcome" and self.loss != "ce":
             raise ValueError(
                 f"target outcome with loss {self.loss}: expected loss ce; a verdict is right or wrong, so there is no "
-                "soft label to fit, and with one label a solution no steps to rank"
+                "soft label to fit, and with one label per solution there are no steps to rank"
             )
         if self.target == "outcome" and self.steps_after_error == "keep":
             raise ValueError(
@@ -99,7 +110,7 @@ class PRMConfig(TrainingArguments):
             raise ValueError(f"patience: got {self.patience}, expected 0 (never stop early) or a number of evaluations")
         if self.patience and not self.load_best_model_at_end:
             raise ValueError(
-                f"patience {self.patience} needs evaluations on the way and the best weights kept: set eval_strategy, "
+                f"patience {self.patience} needs evaluations and the best weights kept: set eval_strategy, "
                 "eval_steps, save_strategy best, load_best_model_at_end true and metric_for_best_model f1"
             )
         if self.seconds_budget is not None and self.seconds_budget <= 0:
@@ -111,7 +122,7 @@ class PRMConfig(TrainingArguments):
         if self.train_sampling_strategy == "group_by_length" and self.steps_after_error == "drop":
             warnings.warn(
                 "train_sampling_strategy group_by_length with steps_after_error drop: a solution cut off at its first "
-                "error is short, so rows of like length have like labels, and a PRM trained on them in that order may "
-                "learn nothing; batch_rebalance pads as little and keeps every update a random sample",
+                "error is short, so rows of similar length have similar labels, and a PRM trained in that order may "
+                "learn nothing; batch_rebalance needs as little padding and keeps every update a random sample",
                 stacklevel=2,
             )

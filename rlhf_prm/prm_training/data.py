@@ -19,8 +19,8 @@ def verdict_of(row: Mapping[str, Any]) -> bool:
     """The verifier's verdict on the whole solution: the column ``outcome``, or the labels of the source "outcome".
 
     Raises:
-        ValueError: the row has neither. The last label of another source is no verdict: steps behind a first error
-            are labelled wrong without a look at the answer.
+        ValueError: the row has neither. The last label of another source is not a verdict: steps after a first error
+            are labelled wrong whatever the answer is.
     """
     if isinstance(row.get("outcome"), bool):
         return row["outcome"]
@@ -41,23 +41,26 @@ def encode_row(
     max_length: int | None,
     soft: bool,
     target: str = "steps",
+    verdict_at: str = "last",
 ) -> dict[str, Any]:
     """Token ids, the positions of the step ends, and the labels there.
 
-    A label of None, and every step past the end of ``labels``, is unlabelled: read by the model, not learnt from.
-    Steps after the first wrong one are cut off when ``drop_after_error``; so is whatever is past ``max_length`` tokens,
-    a step at a time. A row may end up with no step at all.
+    A step whose label is None, or that is past the end of ``labels``, is unlabelled: the model reads it, without a
+    loss. With ``drop_after_error`` the steps after the first wrong one are cut off; so are whole steps past
+    ``max_length`` tokens. A row may be left without any step.
 
     Args:
-        target: ``"outcome"`` has one label, the verdict, at the end of the last step.
+        target: ``"outcome"`` has one label, the verdict, at the end of the last step, and keeps all steps.
+        verdict_at: ``"every_step"``: the verdict is the label of every step of an outcome model's row.
 
     Raises:
-        ValueError: more labels than steps, a labelled step without a soft label where they are learnt from, or a row
-            without a verdict where that is learnt.
+        ValueError: there are more labels than steps, a labelled step lacks a soft label that the loss needs, or the row
+            lacks a verdict that the target needs.
     """
     steps, labels = list(row["completions"]), list(row["labels"])
     if target == "outcome" and steps:
-        labels = [None] * (len(steps) - 1) + [verdict_of(row)]
+        verdict, drop_after_error = verdict_of(row), False
+        labels = [verdict if verdict_at == "every_step" else None] * (len(steps) - 1) + [verdict]
     if len(labels) > len(steps):
         raise ValueError(f"got {len(labels)} labels for {len(steps)} steps of {row['prompt'][:80]!r}")
     error = first_error([label is None or label for label in labels])
@@ -66,7 +69,7 @@ def encode_row(
     rendered = encode(row["prompt"], steps)
     fitting = [end for end in rendered.ends if max_length is None or end < max_length]
     labels = (labels + [None] * len(steps))[: len(fitting)]
-    encoded = {  # not "labels": datasets would cast them to the booleans that the column held before
+    encoded = {  # not named "labels": datasets would cast them to booleans, the column's type so far
         "input_ids": rendered.ids[:max_length],
         "step_ends": fitting,
         "step_labels": [IGNORE if label is None else int(label) for label in labels],
@@ -90,7 +93,7 @@ def _soft_labels(row: Mapping[str, Any], labels: list[Any]) -> list[float]:
 def encode_dataset(
     dataset: Dataset, encode: Encoder, name: str, num_proc: int | None = None, **options: Any
 ) -> Dataset:
-    """Encodes every row by :func:`encode_row`, and drops rows in which no labelled step is left.
+    """Encode every row by :func:`encode_row`, and drop rows in which no labelled step is left.
 
     Raises:
         ValueError: a column is missing, or nothing is left to learn from.

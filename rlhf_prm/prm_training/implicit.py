@@ -1,7 +1,7 @@
-"""An implicit PRM that learns along with the policy, from verified outcomes alone (PRIME, arXiv 2502.01456).
+"""An implicit PRM that is trained along with the policy, from verified outcomes alone (PRIME, arXiv 2502.01456).
 
 With q_t = log π_φ(y_t) − log π_ref(y_t), β·Σ_t q_t is the log-odds that a rollout is right: φ is trained by
-cross-entropy of σ(β·Σ_t q_t) on the verdict, and β·q_t is the reward of token t. Nobody labels steps.
+cross-entropy of σ(β·Σ_t q_t) on the verdict, and β·q_t is the reward of token t. No step labels are needed.
 """
 
 import math
@@ -23,13 +23,13 @@ ORDERS = ("before", "after")
 
 @dataclass(frozen=True)
 class ImplicitSettings:
-    """How an implicit PRM scores and learns; the defaults are the authors'.
+    """How an implicit PRM scores and is trained; the defaults are the authors'.
 
     Args:
         beta: β of the log-odds.
-        learning_rate, max_grad_norm: of AdamW without weight decay, a constant rate. The authors' rate is 1e-6.
-        order: ``before``: learn from a batch, then score it; ``after``: score it with the weights of before.
-        keep_from, keep_to: learn from prompts whose share of right rollouts lies between these two.
+        learning_rate, max_grad_norm: of AdamW without weight decay; the rate is constant.
+        order: ``before``: train on a batch, then score it; ``after``: score it, then train on it.
+        keep_from, keep_to: train on prompts whose share of right rollouts lies between these two.
     """
 
     beta: float = 0.05
@@ -64,24 +64,24 @@ class ImplicitStats:
 
 
 class ImplicitPRM:
-    """A token scorer that learns along (``rlhf_prm.rl.scorers``): the score of token t is β·q_t.
+    """A token scorer that is trained along with the policy (``rlhf_prm.rl.scorers``): token t scores β·q_t.
 
-    It reads the policy's own ids, so that its models must have the policy's tokenizer. All ranks hold the same weights:
-    they learn from the rollouts of all ranks together.
+    It reads the policy's own ids, so its models must have the policy's tokenizer. All ranks hold the same weights:
+    they train on the rollouts of all ranks together.
     """
 
     def __init__(self, models: ImplicitModels, settings: ImplicitSettings | None = None) -> None:
         self.models, self.settings = models, settings or ImplicitSettings()
         self.stats = ImplicitStats()
         self._optimizer: MasterAdamW | None = None
-        self._reference: tuple[Any, list[Tensor]] | None = None  # of the newest batch: it is asked for twice
+        self._reference: tuple[Any, list[Tensor]] | None = None  # of the newest batch, which needs it twice
 
     @property
     def learns(self) -> str:
         return self.settings.order
 
     def attach(self, trainer: Any) -> None:
-        """Takes the trainer's policy, where the adapter is to lie beside the policy's own."""
+        """Take the trainer's policy, if the adapter is to be added beside the policy's own."""
         if hasattr(self.models, "attach"):
             self.models.attach(trainer)
 
@@ -100,9 +100,9 @@ class ImplicitPRM:
         """One update of φ on the judged rollouts of all ranks.
 
         Returns:
-            ``implicit_loss`` and ``implicit_accuracy`` (share of verdicts on the right side of 1/2) before it,
-            ``implicit_rows`` learnt from, ``implicit_grad_norm`` and ``implicit_seconds``; ``implicit_rows`` = 0 alone
-            where there is nothing to learn from.
+            ``implicit_loss`` and ``implicit_accuracy`` (share of rollouts on the right side of 1/2) before the update,
+            the number ``implicit_rows``, ``implicit_grad_norm`` and ``implicit_seconds``; only ``implicit_rows`` = 0
+            if there is nothing to train on.
         """
         start, ranks = time.perf_counter(), Ranks()
         mine, total = self._kept(rollouts, ranks)
@@ -130,7 +130,7 @@ class ImplicitPRM:
         }
 
     def _backward(self, rows: list[Tensor], reference: list[Tensor], rollouts: list[Any], total: int) -> Tensor:
-        """Adds the gradients of these rollouts; (their part of the loss, how many are on the right side)."""
+        """Add the gradients of these rollouts; returns (their part of the loss, how many are on the right side)."""
         log_odds = torch.stack(
             [
                 self.settings.beta * _of_the_policy(own.float() - ref[: len(own)].to(own.device), one).sum()
@@ -144,7 +144,7 @@ class ImplicitPRM:
         return torch.stack([loss.detach(), right.to(loss.dtype)])
 
     def _kept(self, rollouts: Sequence[Any], ranks: Ranks) -> tuple[list[int], int]:
-        """This rank's rollouts to learn from, and how many there are on all ranks."""
+        """This rank's rollouts to train on, and how many there are on all ranks."""
         judged = [(tuple(one.prompt_ids), one.verdict) for one in rollouts]
         everywhere = [row for row in ranks.gathered(judged) if not math.isnan(row[1])]
         of_prompt: dict[tuple[int, ...], list[float]] = {}
@@ -174,17 +174,17 @@ class ImplicitPRM:
             return self._stepper().state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from it.
+        """Restore that state.
 
         Raises:
-            ValueError: it is that of another model.
+            ValueError: it belongs to another model.
         """
         with self.models.learning():
             self._stepper().load_state_dict(state)
 
 
 def _of_the_policy(values: Tensor, rollout: Any) -> Tensor:
-    """The values of the tokens that the policy wrote, and no tool or environment."""
+    """The values of the tokens that the policy itself wrote."""
     mask = getattr(rollout, "policy_mask", None)
     return values if mask is None else values[torch.tensor(mask[: len(values)], device=values.device).bool()]
 

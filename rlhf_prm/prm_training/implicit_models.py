@@ -1,4 +1,4 @@
-"""The two models of an implicit PRM: two whole ones, or one base with an adapter that is switched off for the other."""
+"""The two models of an implicit PRM: two whole models, or one base whose adapter is switched off for the reference."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +16,7 @@ ADAPTER = "implicit_prm"
 
 @runtime_checkable
 class ImplicitModels(Protocol):
-    """φ, which learns, and the frozen reference."""
+    """φ, which is trained, and the frozen reference."""
 
     device: torch.device
     forwards: int
@@ -27,7 +27,7 @@ class ImplicitModels(Protocol):
 
     def learning(self) -> AbstractContextManager[nn.Module]: ...  # φ's reader with gradients
 
-    def trained(self) -> list[nn.Parameter]: ...  # φ's weights that are learnt; inside ``learning``
+    def trained(self) -> list[nn.Parameter]: ...  # φ's trainable weights; inside ``learning``
 
     def batches(self, sequences: Sequences) -> list[list[int]]: ...
 
@@ -38,13 +38,13 @@ class TwoModels:
     """Two ``TokenModel``s; φ is trained whole.
 
     Raises:
-        ValueError: φ's placement cannot learn (zero3).
+        ValueError: φ's placement does not support training (zero3).
     """
 
     def __init__(self, model: TokenModel, reference: TokenModel) -> None:
         if not hasattr(model.placement, "learning"):
             raise ValueError(
-                f"implicit PRM: got placement {type(model.placement).__name__.lower()} for the model that learns, "
+                f"implicit PRM: got placement {type(model.placement).__name__.lower()} for the model to train, "
                 "expected replicate or offload"
             )
         self.model, self.reference, self.device = model, reference, model.placement.device
@@ -60,10 +60,10 @@ class TwoModels:
 
 
 class AdapterModel:
-    """One base: φ is a LoRA adapter on it, the reference is the base without any adapter.
+    """One base model: φ is a LoRA adapter on it, and the reference is the base without any adapter.
 
-    Where the base is the policy's own (a PEFT policy), φ is a second adapter beside the policy's: no further copy of
-    the weights. The adapters do not see each other.
+    If the base is the policy's own (a PEFT policy), φ is a second adapter beside the policy's, without another copy of
+    the weights. The adapters do not affect each other.
 
     Args:
         model: a causal LM, or a PEFT model of one; None: the trainer's policy, at ``attach``.
@@ -82,16 +82,16 @@ class AdapterModel:
             self._take(model)
 
     def attach(self, trainer: Any) -> None:
-        """Lays the adapter beside the policy's, where no model was given.
+        """Add the adapter beside the policy's, if no model was given.
 
         Raises:
-            ValueError: a policy without PEFT, or one that DeepSpeed or FSDP has sharded.
+            ValueError: the policy is without PEFT, or DeepSpeed or FSDP has sharded it.
         """
         if self.model is not None:
             return
         policy = trainer.accelerator.unwrap_model(trainer.model)
         if not hasattr(policy, "add_adapter") or not hasattr(policy, "peft_config"):
-            raise ValueError("implicit PRM: got a policy without PEFT, expected use_peft, or a model of its own")
+            raise ValueError("implicit PRM: got a policy without PEFT, expected use_peft, or a separate model")
         sharded = trainer.is_fsdp_enabled or any(hasattr(weight, "ds_id") for weight in policy.parameters())
         if sharded:
             raise ValueError(
@@ -153,7 +153,7 @@ class AdapterModel:
 
     @contextmanager
     def _active(self) -> Iterator[None]:
-        """φ's adapter alone is on, nothing of the policy's can get a gradient, and dropout is off."""
+        """Inside the context only φ's adapter is on, the policy's weights get no gradient, and dropout is off."""
         others = self.model.active_adapter
         with _modes_kept(self.model), _flags_kept(self.model):
             self.model.eval()
@@ -167,7 +167,7 @@ class AdapterModel:
 
 
 class _Still(Replicate):
-    """A placement that leaves the weights, their flags and modes as they are: they are the policy's too."""
+    """A placement that leaves the weights, their flags and modes as they are, because the policy uses them too."""
 
     def __init__(self, reader: nn.Module, device: torch.device) -> None:
         self.reader, self.device = reader, device
@@ -175,7 +175,7 @@ class _Still(Replicate):
 
 @contextmanager
 def _flags_kept(model: nn.Module) -> Iterator[None]:
-    """PEFT switches ``requires_grad`` with the adapters."""
+    """Restore ``requires_grad`` afterwards, which PEFT changes when it switches adapters."""
     flags = [(weight, weight.requires_grad) for weight in model.parameters()]
     try:
         yield

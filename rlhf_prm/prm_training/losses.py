@@ -1,4 +1,4 @@
-"""Losses that train a process reward model: pure tensors, one value per step (B, K), True in the mask = a real step.
+"""Losses of process reward models: pure tensors, one value per step (B, K), True in the mask = a real step.
 
 Letters: B = rollouts, K = most steps of any rollout. Logits have two columns: 0 = the step is wrong, 1 = it is right.
 """
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-NOTHING = -1e9  # in place of −∞, whose sums have NaN gradients: far below any logit, and e^−1e9 is 0 in fp32
+NOTHING = -1e9  # stands for −∞, whose sums have NaN gradients: far below any logit, and e^−1e9 is 0 in fp32
 
 
 def hard_cross_entropy(
@@ -43,8 +43,8 @@ def pqm_ranking(
         h·log(1 + N) − Σ_t log[ e^{Q_ct} / (1 + Σ_{s≤t} e^{Q_cs} + N) ],     divided by |C| + h
 
     Each right step must outrank the virtual one, the right ones before it and, by the margin ζ, every wrong one. So a
-    rollout of one right step has −log σ(Q), and every rollout with a step has a gradient. The loss of a batch is the
-    plain mean over rollouts.
+    rollout of one right step has the loss −log σ(Q), and every rollout with a step has a gradient. A batch's loss is
+    the plain mean over rollouts.
     """
     right, wrong = step_mask & labels, step_mask & ~labels
     has_wrong = wrong.any(1, keepdim=True)
@@ -70,8 +70,8 @@ def pcrm_tokenwise(
 
         mean_t −log σ(Δ_t) + mean_t −log σ(δ* − Δ_t)
 
-    which is least at Δ = δ*/2. Without ``widest`` the second term is left out: Bradley–Terry, whose margins grow
-    without bound.
+    which is least at Δ = δ*/2. Without ``widest`` the second term is left out; this is Bradley–Terry, whose margins
+    grow without bound.
     """
     margin = (chosen.float() - rejected.float()).masked_fill(~pair_mask, 0.0)
     terms = -functional.logsigmoid(margin)
@@ -97,7 +97,7 @@ def pcrm_pairwise(
 
         −log σ(Δ) − log σ(δ* − Δ)
 
-    The more alike the two answers (similarity in [0, 1], e.g. a ratio of lengths or a cosine), the less their rewards
+    The more similar the two answers (similarity in [0, 1], e.g. a ratio of lengths or a cosine), the less their rewards
     may differ.
     """
     margin = chosen.float() - rejected.float()

@@ -1,4 +1,4 @@
-"""AdamW for models that learn beside a policy: float32 copies of low-precision weights, warm-up, clipped gradients."""
+"""AdamW for models trained beside a policy: float32 copies of low-precision weights, warm-up, gradient clipping."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class MasterAdamW:
-    """AdamW without weight decay on float32 copies of the weights (the weights themselves where they are float32).
+    """AdamW without weight decay on float32 copies of the weights (on the weights themselves if they are float32).
 
     Args:
-        weights: what is trained.
-        warmup: updates until the learning rate is whole; it stays constant then.
+        weights: the weights to train.
+        warmup: updates until the learning rate is at its full value; then it is constant.
         max_grad_norm: gradients are scaled down to this norm.
     """
 
@@ -26,7 +26,7 @@ class MasterAdamW:
         self.done = 0
 
     def gradients(self) -> list[Tensor]:
-        """The gradients of all weights, zeros where there were none; they may be changed in place."""
+        """The gradients of all weights, zeros for weights without one; they may be changed in place."""
         for weight in self.weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
@@ -34,7 +34,7 @@ class MasterAdamW:
 
     @torch.no_grad()
     def __call__(self) -> float:
-        """One update with the gradients there are, which are gone then; their norm before it was cut."""
+        """One update with the present gradients, which are then cleared; returns their norm before clipping."""
         self.done += 1
         for group in self.adam.param_groups:
             group["lr"] = self.learning_rate * min(1.0, self.done / max(1, self.warmup))
@@ -56,10 +56,10 @@ class MasterAdamW:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from it, the weights too.
+        """Restore that state, including the weights.
 
         Raises:
-            ValueError: it is that of another model.
+            ValueError: it belongs to another model.
         """
         got, wanted = [tuple(w.shape) for w in state["weights"]], [tuple(w.shape) for w in self.masters]
         if got != wanted:

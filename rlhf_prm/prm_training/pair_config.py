@@ -39,9 +39,7 @@ class PairConfig(TrainingArguments):
         default="dialogue",
         metadata={"help": "Constants of the widest margin: dialogue, summary_length, summary_cosine."},
     )
-    betas: list[float] | None = field(
-        default=None, metadata={"help": "The three constants themselves, in place of `constants`."}
-    )
+    betas: list[float] | None = field(default=None, metadata={"help": "Three numbers to use in place of `constants`."})
     encoder: str = field(default="bert-base-uncased", metadata={"help": "Encoder of similarity cosine."})
     max_length: int | None = field(default=512, metadata={"help": "Tokens of problem and answer; the end is cut off."})
     model_init_kwargs: dict[str, Any] | str | None = field(

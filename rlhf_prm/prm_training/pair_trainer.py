@@ -1,4 +1,4 @@
-"""PairTrainer: a reward model from pairs of answers, with margins bounded by how alike they are (arXiv 2404.00978)."""
+"""PairTrainer: a reward model from pairs of answers, with margins bounded by their similarity (arXiv 2404.00978)."""
 
 import random
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class PairTrainer(Trainer):
     the answers' lengths in tokens.
 
     Args:
-        model: a decoder's folder or name, which gets a new head; or a model of this kind in memory.
+        model: a decoder's folder or name, which gets a new head; or a model with such a head in memory.
         args: see :class:`PairConfig`.
         train_dataset, eval_dataset: the pairs.
         processing_class: the tokenizer; by default from the path.
@@ -82,7 +82,7 @@ class PairTrainer(Trainer):
         """Token ids of both answers and the widest margin of each pair.
 
         Raises:
-            ValueError: no pairs.
+            ValueError: there are no pairs.
         """
         if not pairs:
             raise ValueError("got no pairs: expected problems with a right and a wrong answer")

@@ -1,4 +1,4 @@
-"""Pairs of answers to one problem: read, told apart, compared, and padded for PairTrainer."""
+"""Pairs of answers to one problem: reading, comparing and padding them for PairTrainer."""
 
 import math
 import random
@@ -18,7 +18,7 @@ Similarity = Callable[[str, str, Sequence[int], Sequence[int]], float]
 
 @dataclass(frozen=True)
 class Pair:
-    """A problem, the steps of an answer that is better, and those of one that is worse."""
+    """A problem, the steps of the better answer, and those of the worse one."""
 
     prompt: str
     chosen: list[str]
@@ -26,10 +26,10 @@ class Pair:
 
 
 def read_pairs(path: str | Path, splitter: StepSplitter | None = None) -> list[Pair]:
-    """Rows of ``prompt``, ``chosen`` and ``rejected``, each a text, which is cut into steps, or a list of steps.
+    """Read rows of ``prompt``, ``chosen`` and ``rejected``; an answer is a list of steps or a text to be cut.
 
     Raises:
-        ValueError: a row without them; the message names it.
+        ValueError: a row lacks one of them; the message names the row.
     """
     splitter = splitter or StepSplitter()
     pairs = []
@@ -50,7 +50,7 @@ def read_pairs(path: str | Path, splitter: StepSplitter | None = None) -> list[P
 
 
 def pairs_from_samples(samples: Iterable[SampledProblem], most: int = 4, seed: int = 0) -> list[Pair]:
-    """Up to ``most`` pairs (right, wrong) of each problem, drawn without repetition; none where it lacks one."""
+    """Up to ``most`` pairs (right, wrong) of each problem, drawn without repetition; none if it lacks either kind."""
     pairs = []
     for index, sample in enumerate(samples):
         sides: dict[bool, list[list[str]]] = {True: [], False: []}
@@ -69,19 +69,19 @@ def first_difference(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def length_ratio(chosen: Sequence[int], rejected: Sequence[int]) -> float:
-    """Shorter over longer, both counted from the first token in which they differ; 1 where both end there."""
+    """Shorter over longer length, both counted from the first token in which they differ; 1 if both end there."""
     start = first_difference(chosen, rejected)
     shorter, longer = sorted((len(chosen) - start, len(rejected) - start))
     return shorter / longer if longer else 1.0
 
 
 def angle_similarity(cosine: float) -> float:
-    """(π − arccos c)/π of a cosine, clamped to [0, 1] first: from ½ for nothing in common to 1 for the same."""
+    """(π − arccos c)/π of a cosine c, clamped to [0, 1] first: from ½ (unrelated) to 1 (equal)."""
     return (math.pi - math.acos(min(1.0, max(0.0, cosine)))) / math.pi
 
 
 def encoder_cosines(name: str, left: Sequence[str], right: Sequence[str], batch: int = 32) -> list[float]:
-    """Cosines of an encoder's first-token vectors of each two texts, cut at its longest input."""
+    """The cosine of an encoder's first-token vectors for each pair of texts, cut at its longest input."""
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
@@ -105,17 +105,17 @@ def encoder_cosines(name: str, left: Sequence[str], right: Sequence[str], batch:
 
 
 def widest_margin(similarity: float, constants: tuple[float, float, float]) -> float:
-    """δ* = β₁/(similarity + β₂) + β₃: the more alike two answers are, the less their scores may differ."""
+    """δ* = β₁/(similarity + β₂) + β₃: the more similar two answers are, the less their scores may differ."""
     scale, smoothing, floor = constants
     return scale / (similarity + smoothing) + floor
 
 
 @dataclass
 class PairCollator:
-    """Pads the chosen rows and, behind them, the rejected ones to one length, and marks what the loss is taken over.
+    """Pads the chosen rows and, after them, the rejected ones to one length, and marks the tokens of the loss.
 
-    ``pair_mask`` (B, T) is True from the first token in which the two differ to the end of the longer; of equal rows at
-    the last token only. ``ends`` (2B,) is the last real token of each row.
+    ``pair_mask`` (B, T) is True from the first token in which the two differ to the end of the longer; for equal rows
+    at the last token only. ``ends`` (2B,) is the last real token of each row.
     """
 
     pad_token_id: int

@@ -1,4 +1,4 @@
-"""The few things that ranks have to do together where no trainer does them."""
+"""Collective operations that ranks need outside a trainer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Ranks:
-    """This process and the others of its run; one process alone has rank 0 of 1.
+    """The processes of this run; a single process has rank 0 of 1.
 
     All ranks call the same methods in the same order.
     """
@@ -18,10 +18,10 @@ class Ranks:
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What ``make`` gives on rank 0, on every rank. Where it raises there, every rank raises.
+        """The result of ``make`` on rank 0, on every rank. If it raises there, every rank raises.
 
         Raises:
-            ValueError: on the other ranks, with the words of the first one's error.
+            ValueError: on the other ranks, with the message of rank 0's error.
         """
         if self.size == 1:
             return make()
@@ -30,7 +30,7 @@ class Ranks:
         if self.rank == 0:
             try:
                 told[0] = make()
-            except Exception as error:  # whatever it is, the others are waiting to hear of it
+            except Exception as error:  # whatever it is, the other ranks are waiting for the result
                 failure, told[1] = error, f"{type(error).__name__}: {error}"
         dist.broadcast_object_list(told)
         if failure is not None:
@@ -55,7 +55,7 @@ class Ranks:
         return list(tensors)
 
     def like_first(self, tensors: Sequence[Tensor]) -> None:
-        """Gives every rank rank 0's values, in place."""
+        """Copy rank 0's values to every rank, in place."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)

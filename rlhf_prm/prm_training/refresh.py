@@ -1,8 +1,8 @@
-"""Refresh of a PRM that scores a policy in training: fresh rollouts are labelled, learnt from, and it may be swapped.
+"""Refreshes a PRM that scores a policy in training, by training it on newly labelled rollouts of that policy.
 
-A PRM learnt from solutions of an earlier policy. Every so many updates the newest rollouts are labelled, the PRM goes
-on learning on them beside older labelled rows, and is measured on fresh rollouts of problems that no refresh ever
-trains on. It is kept only where it is not worse there than before.
+A PRM was trained on solutions of an earlier policy. At intervals the newest rollouts are labelled, the PRM is trained
+on them and on older labelled rows, and it is measured on fresh rollouts of problems that no refresh ever
+trains on. The new weights are kept only if they are not worse there than the old ones.
 """
 
 import json
@@ -29,7 +29,7 @@ from rlhf_prm.step_data import FreshRollout, StepLabels, read_all, write_rows
 
 logger = logging.getLogger(__name__)
 LABELS = ("judge", "mc", "consensus", "confirmed", "outcome", "gold")
-FEWEST_HELD_OUT = 8  # labelled rollouts below which nothing can be said of the PRM
+FEWEST_HELD_OUT = 8  # with fewer labelled rollouts the PRM cannot be measured
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class RefreshSettings:
 
     Args:
         every: policy updates between two refreshes.
-        rows: the newest distinct rollouts that are labelled, those held out among them.
-        labels: who labels them: ``judge``, ``mc`` (Monte-Carlo completions), ``consensus`` of the two, or ``outcome``
-            (every step has the verdict). The toy world also has ``confirmed`` and ``gold``.
-        replay: share of older rows among those that are learnt from: the rows the PRM was first trained on, where they
+        rows: how many of the newest distinct rollouts are labelled, held-out ones included.
+        labels: the source of labels: ``judge``, ``mc`` (Monte Carlo completions), ``consensus`` of the two, or
+            ``outcome`` (every step has the verdict). The toy world also has ``confirmed`` and ``gold``.
+        replay: share of older rows in the training data: the rows the PRM was first trained on, if they
             are known, and those of earlier refreshes.
         updates, batch_size, learning_rate: of the PRM, at each refresh.
-        held_out: share of the problems whose rollouts only measure.
+        held_out: share of the problems whose rollouts are only measured on.
     """
 
     every: int = 20
@@ -72,18 +72,18 @@ class RefreshSettings:
 
     @property
     def drop_after_error(self) -> bool:
-        """Steps after a first error teach nothing new, but for a value function they do."""
+        """Whether steps after the first error are left out; a value function needs them."""
         return self.labels != "outcome"
 
 
 class PRMRefresher:
-    """Collects rollouts, and refreshes the scorer's own weights when asked.
+    """Collects rollouts, and refreshes the scorer's own weights on request.
 
-    Every rank calls all methods alike, with the same rollouts. Rank 0 labels; all learn together and end with equal
-    weights.
+    Every rank calls all methods alike, with the same rollouts. Rank 0 labels; all ranks train together and end with
+    equal weights.
 
     Args:
-        scorer: a PRM of ``load_prm`` with a head, its weights in this process.
+        scorer: a PRM from ``load_prm`` with a head and with its weights in this process.
         folder: where labelled rows and versions of the weights are kept; None: nothing is kept, and nothing can be
             resumed.
         first_rows: stepwise rows the PRM was first trained on.
@@ -93,7 +93,7 @@ class PRMRefresher:
         version: 0 = the PRM as it was loaded; each swap adds 1.
 
     Raises:
-        ValueError: a scorer whose weights cannot go on learning here (``refuse_unteachable``).
+        ValueError: the scorer's weights cannot be trained here (``refuse_unteachable``).
     """
 
     def __init__(
@@ -112,18 +112,18 @@ class PRMRefresher:
         self.folder = folder
         self.versions = Versions(scorer, folder)
         self._fresh: dict[tuple[str, tuple[str, ...]], FreshRollout] = {}
-        self._own: dict[int, list[dict[str, Any]]] = {}  # what earlier refreshes have learnt from, by update
+        self._own: dict[int, list[dict[str, Any]]] = {}  # the rows that earlier refreshes trained on, by update
 
     @property
     def version(self) -> int:
         return self.versions.newest
 
     def is_held_out(self, prompt: str) -> bool:
-        """Whether rollouts of this problem only measure: the same answer at every refresh."""
+        """Whether rollouts of this problem are only measured on; it is the same at every refresh."""
         return zlib.crc32(f"{self.seed}|{prompt}".encode()) < self.settings.held_out * 2**32
 
     def collect(self, rollouts: Sequence[FreshRollout]) -> None:
-        """Keep these; of all that were kept the newest distinct ones."""
+        """Add these rollouts; only the newest distinct ones are kept."""
         for one in rollouts:
             if one.steps:
                 self._fresh.pop((one.prompt, one.steps), None)
@@ -136,12 +136,12 @@ class PRMRefresher:
         return update > 0 and update % self.settings.every == 0
 
     def refresh(self, update: int) -> dict[str, float]:
-        """Label, measure, learn, measure, and keep or put back; afterwards nothing is fresh any more.
+        """Label, measure, train, measure again, and keep or restore the weights; the rollouts are then used up.
 
         Returns:
-            ``rows`` learnt from and ``fresh`` ones among them, ``held_out`` ones, ``rejected``, ``f1_before``,
+            the numbers of ``rows`` trained on, of ``fresh`` and ``held_out`` ones, ``rejected``, ``f1_before``,
             ``f1_after``, ``auroc_before``, ``auroc_after`` and ``chance_f1`` on the held-out ones, ``swapped`` (0 or
-            1), ``version``, ``seconds`` and of these ``label_seconds``. Without enough labels only what there is of it,
+            1), ``version``, ``seconds`` and of these ``label_seconds``. Without enough labels only some of these,
             and ``skipped`` = 1: the PRM stays, and the rollouts wait for the next refresh.
         """
         start, ranks = time.perf_counter(), Ranks()
@@ -151,7 +151,7 @@ class PRMRefresher:
         facts = {"fresh": len(fresh), "held_out": len(held_out), "rejected": len(self._fresh) - len(rows)}
         if not fresh or len(held_out) < FEWEST_HELD_OUT:
             logger.warning(
-                "PRM refresh at update %d left out: %d labelled rollouts to learn from and %d held out, expected at "
+                "PRM refresh at update %d left out: %d labelled rollouts to train on and %d held out, expected at "
                 "least 1 and %d",
                 *(update, len(fresh), len(held_out), FEWEST_HELD_OUT),
             )
@@ -194,7 +194,7 @@ class PRMRefresher:
         }
 
     def _labelled(self, update: int) -> list[dict[str, Any]]:
-        """Stepwise rows of the fresh rollouts that get labels; a source that cannot be reached gives none."""
+        """Labelled stepwise rows of the fresh rollouts; none if the source of labels cannot be reached."""
         fresh = list(self._fresh.values())
         try:
             labels = self.labeller.labels(fresh, unit_seed(self.seed, "labels", update)) if fresh else []
@@ -205,12 +205,12 @@ class PRMRefresher:
         return [labels.row(one.prompt, list(one.steps)) for one, labels in pairs if isinstance(labels, StepLabels)]
 
     def _split(self, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """(to learn from, held out)"""
+        """(training rows, held-out rows)"""
         held_out = [row for row in rows if self.is_held_out(row["prompt"])]
         return [row for row in rows if not self.is_held_out(row["prompt"])], held_out
 
     def _replayed(self, fresh: int, update: int) -> list[dict[str, Any]]:
-        """Older rows, drawn at random, so many that they are ``replay`` of all (fewer where there are fewer)."""
+        """Older rows, drawn at random, that make up the share ``replay`` of all rows (all of them, if too few)."""
         pool = [*self.first_rows, *(row for rows in self._own.values() for row in rows)]
         wanted = round(fresh * self.settings.replay / (1 - self.settings.replay))
         return random.Random(f"replay {self.seed} {update}").sample(pool, min(wanted, len(pool)))
@@ -239,7 +239,7 @@ class PRMRefresher:
         return self.folder / f"{name}_{update:06d}.jsonl"
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to hold, for ``json``; weights and labelled rows lie in ``folder``."""
+        """The state that a checkpoint has to hold, for ``json``; weights and labelled rows are in ``folder``."""
         return {
             "version": self.version,
             "refreshed": list(self._own),
@@ -247,7 +247,7 @@ class PRMRefresher:
         }
 
     def load(self, state: Mapping[str, Any], update: int) -> None:
-        """Go on from ``state`` as it was after this policy update.
+        """Restore ``state`` as it was after this policy update.
 
         Raises:
             ValueError: the weights or rows that it names are not in ``folder``.
@@ -269,10 +269,10 @@ class PRMRefresher:
 
 
 def metric_of(held_out: Sequence[Mapping[str, Any]], settings: RefreshSettings) -> str:
-    """What decides: ``f1``, or ``auroc`` where the held-out rows are too few of one kind or have no first errors."""
+    """The metric that decides: ``f1``, or ``auroc`` if the held-out rows have too few of a kind or no first errors."""
     return "auroc" if settings.labels == "outcome" else stopping_metric(held_out)
 
 
 def not_worse(before: Mapping[str, float], after: Mapping[str, float], metric: str) -> bool:
-    """Whether the new weights may stay: ``metric`` has not fallen. What cannot be measured keeps the old ones."""
+    """Whether the new weights are kept: ``metric`` has not fallen. If it cannot be measured, the old ones stay."""
     return after[metric] >= before[metric]

@@ -32,7 +32,7 @@ def hold_body(scheduler: LRScheduler, updates: int) -> None:
     thawed in the middle of a run; AdamW's moments of the body warm up meanwhile.
 
     Raises:
-        ValueError: a scheduler that is not a LambdaLR (transformers' constant, linear, cosine, polynomial, … are).
+        ValueError: the scheduler is not a LambdaLR (transformers' constant, linear, cosine, polynomial, … are).
     """
     if not isinstance(scheduler, LambdaLR):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""When PRM training ends: held-out first-error F1 no longer rises, or the seconds are used up."""
+"""Ends PRM training when held-out first-error F1 no longer rises, or when its seconds are used up."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,14 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from rlhf_prm.evaluation.chance import CHANCE_AUROC
 from rlhf_prm.prm_training.config import PRMConfig
 
-FEWEST = 30  # right, and erroneous, held-out solutions below which first-error F1 is mostly noise
+FEWEST = 30  # with fewer right, or fewer erroneous, held-out solutions first-error F1 is mostly noise
 
 
 def stopping_metric(rows: Iterable[Mapping[str, Any]]) -> str:
-    """``f1``, or ``auroc`` where the held-out rows are too few of one kind to tell one F1 from another.
+    """``f1``, or ``auroc`` if the held-out rows have too few right or too few erroneous solutions for a reliable F1.
 
-    F1 is the harmonic mean of a share of the right solutions and one of the erroneous: of 4 right ones, as long chains
-    may have, each is worth .25 of its half. AUROC of the step scores counts every labelled step.
+    F1 is the harmonic mean of a share of the right and a share of the erroneous solutions: with 4 right ones, as long
+    chains may have, each counts .25 of its share. AUROC of the step scores counts every labelled step.
     """
     right = [all(row["labels"]) for row in rows]
     return "f1" if FEWEST <= sum(right) <= len(right) - FEWEST else "auroc"
@@ -34,12 +34,12 @@ def stopping_callbacks(config: PRMConfig) -> list[TrainerCallback]:
 
 
 class PatienceOnceLearned(EarlyStoppingCallback):
-    """transformers' early stopping, whose patience begins when the PRM has passed chance.
+    """transformers' early stopping, whose patience begins once the PRM is better than chance.
 
     Chance is the F1 of a blind guess, and an AUROC of .5.
 
-    A PRM often gives a constant for its first hundreds of updates, with an F1 of 0 at every evaluation: that is a
-    beginning, not an end. With another metric than an F1, patience counts from the start. Evaluations of a dataset that
+    A PRM often gives a constant for its first hundreds of updates, with an F1 of 0 at every evaluation. That is not a
+    reason to stop. With other metrics patience counts from the start. Evaluations of a dataset that
     ``metric_for_best_model`` does not name are passed over.
     """
 
@@ -57,7 +57,7 @@ class PatienceOnceLearned(EarlyStoppingCallback):
 
 
 class SecondsBudget(TrainerCallback):
-    """Ends the training after ``seconds`` of this process (a resumed run begins anew), evaluating once more at the end.
+    """Ends the training after ``seconds`` of this process, with a last evaluation; a resumed run counts from 0 again.
 
     Ranks agree: the slowest clock decides.
     """

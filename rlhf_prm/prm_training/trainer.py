@@ -1,4 +1,4 @@
-"""PRMTrainer: a process reward model from stepwise-supervision data, on transformers' Trainer."""
+"""PRMTrainer trains a process reward model on stepwise-supervision data, with transformers' Trainer."""
 
 import copy
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class PRMTrainer(Trainer):
             ``outcome``.
         eval_dataset: such rows, or a dict of named datasets.
         processing_class: the tokenizer; by default from the path. A step tag ``<extra_0>`` that it lacks is added. It
-            needs no pad token: rows are padded behind all that is read.
+            needs no pad token: rows are padded on the right, where nothing is read.
         peft_config: LoRA on the body; the head is trained whole.
     """
 
@@ -81,7 +81,7 @@ class PRMTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
         **kwargs: Any,
     ):
-        set_seed(args.seed)  # a new head, the rows of a new tag and adapters are drawn before the Trainer seeds
+        set_seed(args.seed)  # a new head, a new tag's embedding and adapters are initialised before the Trainer seeds
         if isinstance(model, PreTrainedModel):
             if processing_class is None:
                 raise ValueError("processing_class: got None with a model in memory, expected its tokenizer")
@@ -114,16 +114,18 @@ class PRMTrainer(Trainer):
             model=model,
             args=args,
             data_collator=StepCollator(_padding(processing_class)),
-            train_dataset=None if train_dataset is None else self._encode(train_dataset, name="train"),
+            train_dataset=None
+            if train_dataset is None
+            else self._encode(train_dataset, name="train", verdict_at=args.verdict_at),
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             compute_metrics=step_metrics,
             callbacks=[*stopping_callbacks(args), *callbacks],
             **kwargs,
         )
-        if train_dataset is not None and self.optimizer is None:  # a caller's own may keep copies unseen
+        if train_dataset is not None and self.optimizer is None:  # the caller's own optimizer may keep float32 copies
             check_master_weights(self.model, args, args.learning_rate)
-        # The loss is a mean over the labelled steps (pqm: the rollouts) of the whole update, however that is cut into
+        # The loss is a mean over the labelled steps (pqm: the rollouts) of the whole update, however it is split into
         # micro-batches and ranks: the Trainer counts them in `labels`, unshifted.
         self.model_accepts_loss_kwargs = True
         count_labels_unshifted(self)
@@ -131,7 +133,7 @@ class PRMTrainer(Trainer):
     def encoded(self, rows: Dataset, name: str) -> Dataset:
         """Stepwise rows as ``evaluate`` and ``predict`` take them: tokenized, in the order of their token counts.
 
-        Rows of like length together pad least.
+        Neighbouring rows then have similar lengths and need little padding.
 
         Args:
             name: of the data set, for error messages.
@@ -176,7 +178,7 @@ class PRMTrainer(Trainer):
         return logits.gather(1, inputs["step_ends"][..., None].expand(-1, -1, 2))
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | int | None:
-        """What the loss is a mean over: labelled steps, for pqm rollouts (micro-batches differ in number)."""
+        """The number of items that the loss is a mean over: labelled steps, or rollouts for pqm."""
         if self.args.loss == "pqm":
             batch_samples = [{"labels": torch.ones(len(batch["labels"]))} for batch in batch_samples]
         return super()._get_num_items_in_batch(batch_samples, device)
@@ -219,7 +221,7 @@ class PRMTrainer(Trainer):
         return self.args.head_updates > 0 or self.args.head_learning_rate is not None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """A folder that ``load_prm`` and vLLM load. With LoRA: the merged model, the adapter in ``adapter/`` beside it.
+        """Write a folder that ``load_prm`` and vLLM load. With LoRA it has the merged model, and ``adapter/``.
 
         The Trainer's own checkpoints keep the adapter alone, to resume from.
         """
@@ -266,7 +268,7 @@ def mark_target(model: PreTrainedModel, target: str) -> None:
 def merge_adapter(model: str | Path, adapter: str | Path, output: str | Path, target: str = "steps") -> None:
     """Write base model + LoRA adapter (with the trained head) as one PRM that ``load_prm`` and vLLM load.
 
-    ``target`` is that of the training: an adapter's folder does not say it.
+    ``target`` is that of the training, which an adapter's folder does not record.
     """
     from peft import PeftModel
 
@@ -296,19 +298,19 @@ def _family_of(model: PreTrainedModel) -> Family:
     """How steps are marked in training, and how ``load_prm`` marks them in what is saved here."""
     if isinstance(_base_of(model), Qwen2ForProcessRewardModel):
         return FAMILIES["qwen_prm"]
-    model.config.step_tag = STEP_TAG  # tells load_prm, whatever the model was trained with before
+    model.config.step_tag = STEP_TAG  # for load_prm, whatever the model was trained with before
     return FAMILIES["decoder_prm"]
 
 
 def make_room_for_tag(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the step tag to a tokenizer that lacks it, and embedding rows where the model has none for it."""
+    """Add the step tag to a tokenizer that lacks it, and embedding rows if the model has none for it."""
     tokenizer.add_tokens([AddedToken(STEP_TAG, special=True)], special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    """An id to pad with: any will do, as no token that is read sees the padding."""
+    """An id to pad with. Any id will do, as no token that is read sees the padding."""
     return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 

@@ -1,4 +1,4 @@
-"""Versions of a scorer's weights on disk: the newest, the one before, the first, and those that checkpoints need."""
+"""Keeps versions of a scorer's weights on disk: newest, previous, first, and those that checkpoints need."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ from rlhf_prm.prm_training.ranks import Ranks
 
 _OF_QWEN2 = ("qwen_prm", "reasonflux_prm")  # families by the layout of their checkpoints
 _OF_ANY_DECODER = ("decoder_prm", "token_classification")
-STATE_FILE = "prm_refresh.json"  # in a checkpoint: what the refresh remembers
+STATE_FILE = "prm_refresh.json"  # in a checkpoint: the state of the refresh
 Weights = dict[str, Tensor]
 
 
@@ -23,7 +23,7 @@ class Versions:
     """The weights of ``scorer``: version 0 as it was loaded, and one more for every swap.
 
     Args:
-        folder: of the files ``version_<n>.pt``, which rank 0 writes and reads; None keeps nothing.
+        folder: of the files ``version_<n>.pt``, which rank 0 writes and reads; None: nothing is kept.
     """
 
     def __init__(self, scorer: PRMScorer, folder: Path | None) -> None:
@@ -35,13 +35,13 @@ class Versions:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._state().items()}
 
     def put(self, weights: Weights) -> None:
-        """Makes the scorer score with these, which every rank has."""
+        """Load these weights, which every rank has, into the scorer."""
         with self.scorer.placement.learning() as reader, torch.no_grad():
             for name, tensor in reader.state_dict().items():
                 tensor.copy_(weights[name])
 
     def add(self, old: Weights) -> None:
-        """The present weights are a new version; ``old`` are those of the version before."""
+        """Record the present weights as a new version; ``old`` are those of the previous version."""
         if self.newest == 0:
             self._keep(0, old)
         self.newest += 1
@@ -49,10 +49,10 @@ class Versions:
         self._prune()
 
     def load(self, version: int) -> None:
-        """Makes the scorer score with a version that was kept; version 0 of a scorer that never changed is there.
+        """Load a kept version into the scorer; version 0 of an unchanged scorer needs no file.
 
         Raises:
-            ValueError: it is not in the folder.
+            ValueError: the folder does not have it.
         """
         if version == self.newest:
             return
@@ -70,10 +70,10 @@ class Versions:
         self.newest = version
 
     def export(self, folder: Path, tokenizer: Any) -> bool:
-        """Writes the present weights as a PRM that ``load_prm`` loads.
+        """Write the present weights as a PRM that ``load_prm`` loads.
 
         Returns:
-            False, and nothing is written, for families that are no body with a head of two labels.
+            False, with nothing written, for families that are not a body with a head of two labels.
         """
         reader, family = self.scorer.placement.reader, self.scorer.family.name
         if family not in (*_OF_QWEN2, *_OF_ANY_DECODER):
@@ -111,5 +111,5 @@ class Versions:
 
 
 def _needed(states: Iterable[Path]) -> set[int]:
-    """The versions that checkpoints go on from."""
+    """The versions that checkpoints refer to."""
     return {read_json(path)["version"] for path in states}

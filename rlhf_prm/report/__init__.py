@@ -1,9 +1,9 @@
-"""Pages a person can open: one HTML file per run, per comparison of runs, per ablation.
+"""HTML reports: one file per run, per comparison of runs, per ablation.
 
-``runs`` reads folders, ``sampling`` passes once over the rollouts, ``charts`` says what is shown, ``drawing`` draws it
-by Bokeh, ``gallery`` lays out the step heat-maps, ``page`` puts them together. A new chart is a function in ``charts``
-and one line in ``page.page_parts``; a new kind of chart is a function in ``drawing``.
-Names are imported on first use: a command's ``--help`` must not wait for torch.
+``runs`` reads folders, ``sampling`` reads the rollouts once, ``charts`` defines the charts, ``drawing`` draws them
+with Bokeh, ``gallery`` lays out the step heat-maps, ``page`` puts them together. A new chart is a function in
+``charts`` and one line in ``page.page_parts``; a new kind of chart is a function in ``drawing``.
+Names are imported on first use, so that a command's ``--help`` does not load torch.
 """
 
 import lazy_loader

@@ -48,7 +48,7 @@ def evaluated(run: Run, name: str) -> Curve:
 
 
 def point_of_share(share: float, total: int) -> Interval:
-    """A share with Wilson's interval where it is known of how many."""
+    """A share, with Wilson's interval if the total is known."""
     return share_interval(share * total, total) if total else Interval(share, math.nan, math.nan)
 
 
@@ -139,7 +139,7 @@ def learning_charts(subjects: Sequence[Subject]) -> list[Chart]:
 
 
 def reward_charts(subjects: Sequence[Subject]) -> list[Chart]:
-    """What the reward is made of, and what the policy does for it."""
+    """The parts of the reward, and the policy's steps and lengths."""
     wanted = {
         "process/step_score/mean": ("Mean step score", "step score"),
         "process/step_score/min": ("Lowest step score of a rollout", "step score"),
@@ -168,7 +168,7 @@ def metric_chart(
 
 
 def process_charts(subjects: Sequence[Subject]) -> list[Chart]:
-    """Process against outcome: as a path, and how well the one tells the other."""
+    """Process against outcome: as a path, and how well step scores predict the verdict."""
     with_scores = [s for s in subjects if any(s.gathered.mean_scores.values())]
     series, labels = [], []
     for s in with_scores:
@@ -268,5 +268,5 @@ def time_charts(subjects: Sequence[Subject]) -> list[Chart]:
 
 
 def _drawn(charts: Sequence[Chart]) -> list[Chart]:
-    """Without those that have no data."""
+    """The charts that have data."""
     return [chart for chart in charts if chart.rows]

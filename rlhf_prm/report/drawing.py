@@ -34,7 +34,7 @@ MARKS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "star",
 
 @dataclass(frozen=True)
 class Limit:
-    """A dashed line across: what a measure must not pass."""
+    """A horizontal dashed line: the limit of a measure."""
 
     name: str
     y: float | int
@@ -115,7 +115,7 @@ def histogram(
 
 
 def bar_chart(labels: Sequence[str], series: Sequence[Series], title: str, label_name: str, value_name: str) -> Chart:
-    """Bars that lie: ``series[j].y[i]`` beside ``labels[i]``, which so has room to be read."""
+    """Horizontal bars: ``series[j].y[i]`` beside ``labels[i]``, which then has room."""
     height = ROW_HEIGHT * 3 + len(labels) * (8 + 14 * len(series))
     plot = empty_plot(value_name, "", height)
     entries, header, thick = [], [label_name, *(s.name for s in series)], 0.84 / max(1, len(series))
@@ -159,7 +159,7 @@ def path_chart(
 def forest_chart(rows: Sequence[ForestRow], title: str, x_label: str, note: str) -> Chart:
     """Means with intervals around a line at 0, single values as rings; the best row first."""
     shown = sorted((row for row in rows if math.isfinite(row.mean)), key=lambda row: -row.mean)
-    # The values decide the scale: an interval over two seeds may be wider than anything there is to see.
+    # The values determine the scale: an interval over two seeds may be much wider than all values.
     reach = 2.5 * max([abs(v) for row in shown for v in finite([*row.values, row.mean])] or [1.0]) or 1.0
     ends = [0.0, *finite([v for row in shown for v in (row.low, row.high, row.mean, *row.values)])]
     low, high = max(min(ends), -reach), min(max(ends), reach)
@@ -233,7 +233,7 @@ def _add_forest_row(plot: figure, i: int, row: ForestRow, s: Series) -> None:
 
 
 def _happened(xs: Numbers, marks: Sequence[tuple[float | int, str]]) -> list[tuple[str, list[str]]]:
-    """What the marks tell, at the x that is nearest to each; no column where there are no marks."""
+    """The texts of the marks, at the nearest x of each; no column without marks."""
     told: list[list[str]] = [[] for _ in xs]
     for place, what in marks:
         told[min(range(len(xs)), key=lambda i: abs(xs[i] - place))].append(what)

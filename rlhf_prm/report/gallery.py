@@ -12,7 +12,7 @@ MARKUP_PER_STEP = 260  # characters of markup that a step costs besides its text
 
 
 def colour(score: float) -> str:
-    """The class of the diverging scale, q0 (score 0) to q10 (score 1); none where there is no score."""
+    """The CSS class of the diverging scale, q0 (score 0) to q10 (score 1); "" without a score."""
     return f"q{round(10 * min(1.0, max(0.0, score)))}" if math.isfinite(score) else ""
 
 
@@ -85,7 +85,7 @@ def _rollout_view(rollout: Rollout, with_prompt: bool = False) -> dict[str, Any]
 
 
 def _result_view(text: str) -> dict[str, Any]:
-    """What a tool said: no step, and without a score."""
+    """The view of a tool result, which is not a step and has no score."""
     return {"tool": True, "text": clipped(text, MOST_STEP_CHARACTERS)}
 
 

@@ -1,4 +1,4 @@
-"""Put the page together: one HTML file with its style, scripts, drawings and a sample of the rollouts inside."""
+"""Builds the page: one HTML file with its style, scripts, drawings and a sample of the rollouts inside."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -32,12 +32,12 @@ Part = dict[str, Any]
 
 
 def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page of one run beside its baseline and its ceiling, where it has them.
+    """Write the page of one run with its baseline and its ceiling, if it has them.
 
     Args:
         run_dir: the run's folder (summary.json, metrics.jsonl, completions/, baseline/, ceiling/); any part may be
             absent.
-        out: where to; by default ``run_dir/report.html``.
+        out: the path of the page; default: ``run_dir/report.html``.
 
     Returns:
         The path of the page, one self-contained file.
@@ -59,7 +59,7 @@ def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
 
 
 def write_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
-    """Write one page that lays several runs over each other; runs that differ only in their seed are averaged.
+    """Write one page that compares several runs; runs that differ only in their seed are averaged.
 
     Raises:
         ValueError: a folder is absent or holds no part of a run.
@@ -73,7 +73,7 @@ def write_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """The method where that tells the runs apart but for their seeds, the folder's name where it does not."""
+    """The method, if it distinguishes all runs that differ in more than the seed; else the folder's name."""
     kinds = [
         str(sorted(_settings(run, without=("seed", "output_dir", "run_name", "logging_dir", "resume_from_checkpoint"))))
         for run in runs

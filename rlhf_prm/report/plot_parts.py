@@ -1,6 +1,6 @@
-"""What every chart of our pages is made of: an empty plot, hover values, a legend that hides what is clicked.
+"""Common parts of our charts: an empty plot, hover values, a legend that hides the lines that are clicked.
 
-A drawing names its colours and does not fix them: a model that has one carries ``tags``, pairs of one of its
+A drawing refers to its colours by name: a model that has a colour has ``tags``, pairs of one of its
 properties and a variable of ``report.css``. The page's script reads the variables, so one drawing serves light and
 dark. Every chart also has its numbers as a table, for readers who use no mouse.
 """

@@ -1,8 +1,8 @@
-"""Dense advantages in TRL's AsyncGRPO: PRM, judge and verifier score in the rollout worker, off the trainer's path.
+"""Dense advantages in TRL's AsyncGRPO: PRM, judge and verifier score in the rollout worker, not in the trainer.
 
-TRL's worker is a process of its own, without a GPU: a PRM is behind a server (``load_prm(placement="server")``), a
-judge behind an endpoint. It scores a group as soon as the group is complete. What it stamps on a sample is one number
-of type ``TokenAdvantages``, which carries one per token; TRL's packing is told to take these.
+TRL's worker is a separate process without a GPU: a PRM is behind a server (``load_prm(placement="server")``), a
+judge behind an endpoint. It scores a group as soon as the group is complete. A sample's advantage is there one number
+of type ``TokenAdvantages``, which also carries one advantage per token; TRL's packing is replaced so that it uses them.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from rlhf_prm.steps import StepSplitter
 
 
 class TokenAdvantages(float):
-    """The mean advantage of a sample, as TRL's one number, with ``tokens``: one for each of its ids."""
+    """The mean advantage of a sample, the number that TRL expects, with ``tokens``: one for each of its token ids."""
 
     tokens: np.ndarray
 
@@ -47,18 +47,18 @@ def _restored(mean: float, tokens: np.ndarray) -> TokenAdvantages:
 
 @dataclass
 class ProcessCredit:
-    """What the rollout worker needs to score groups; as a TRL reward function it pays the verifier's reward.
+    """Scores groups in the rollout worker. It is a TRL reward function that returns the verifier's rewards.
 
-    It is sent to another process, so scorer and verifier are given as functions that make them there.
+    It is sent to another process, so scorer and verifier are given as functions that build them there.
 
     Args:
         method, method_kwargs: as ``ProcessGRPOConfig``'s.
         scorer: () → a step scorer; None for method "outcome".
         verifier: () → a verifier.
-        splitter, reading: how completions are cut, and who reads which part.
+        splitter, reading: how completions are cut into steps, and which part of them the PRM and the verifier read.
 
     Raises:
-        ValueError: an unknown method or keyword; a method that remembers batches or reads token scores; no scorer.
+        ValueError: the method or a keyword is unknown, the method remembers batches or reads token scores, or a scorer
     """
 
     method: str
@@ -74,7 +74,7 @@ class ProcessCredit:
         if advantages.has_memory or advantages.per_token:
             why = "remembers whole batches" if advantages.has_memory else "reads the policy's token scores"
             raise ValueError(
-                f"method {self.method!r} {why}, and a rollout worker sees one group after the other and no policy; "
+                f"method {self.method!r} {why}, and a rollout worker sees one group at a time and no policy; "
                 "expected another, such as 'immediate'"
             )
         if self.scorer is None and self.method != "outcome":
@@ -83,7 +83,7 @@ class ProcessCredit:
         self._rows: list[ScoredRollout] = []
 
     def prepare(self, tokenizer: Any) -> None:
-        """In the worker: make scorer and verifier."""
+        """Build scorer and verifier; called in the worker."""
         self.reading.check_tokenizer(tokenizer)
         scorer = None if self.scorer is None else self.scorer()
         if scorer is not None and not hasattr(scorer, "score"):
@@ -95,7 +95,7 @@ class ProcessCredit:
     def __call__(
         self, prompts: list, completion_ids: list[list[int]], solution: Sequence | None = None, **columns: Any
     ) -> list[float | None]:
-        """Scores one group, and gives the verifier's rewards."""
+        """Scores one group and returns the verifier's rewards."""
         if self._scoring is None:
             raise ValueError("ProcessCredit: got a group before prepare(tokenizer), expected the dense rollout worker")
         asked = [last_user_message(prompt) for prompt in prompts]
@@ -105,7 +105,7 @@ class ProcessCredit:
         return [row.reward for row in rows]
 
     def token_advantages(self, outcome_rewards: Tensor, update: int) -> tuple[list[Tensor], list[ScoredRollout]]:
-        """Of the group that was scored last: per rollout (T_i,), as the synchronous trainer would give them."""
+        """Advantages (T_i,) of each rollout of the group scored last, equal to those of the synchronous trainer."""
         rows = self._rows
         rollouts = step_rollouts(rows, outcome_rewards, len(rows))
         advantages = StepAdvantages(self.method, self.method_kwargs)(rollouts, update, credited=credited_steps(rows))
@@ -115,7 +115,7 @@ class ProcessCredit:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What the last group took, by part."""
+        """Seconds that each part of the last group's scoring took."""
         return {} if self._scoring is None else self._scoring.seconds
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class ProcessCredit:
 
 
 class DenseRolloutLoop(their_worker._AsyncRolloutLoop):
-    """TRL's loop of the rollout worker; each sample gets advantages of its tokens."""
+    """TRL's loop of the rollout worker, which gives each sample an advantage for every token."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -154,10 +154,10 @@ class DenseRolloutLoop(their_worker._AsyncRolloutLoop):
 
 
 def token_aligned(sample: Any, own: np.ndarray) -> TokenAdvantages:
-    """A completion's advantages at the places of its tokens among a sample's ids.
+    """A completion's token advantages, placed at the positions of its tokens in the sample.
 
     Raises:
-        ValueError: the sample trains another number of tokens.
+        ValueError: the sample has another number of trained tokens.
     """
     mask = sample.completion_mask.astype(bool)
     if int(mask.sum()) != len(own):
@@ -180,9 +180,9 @@ def _metrics(row: ScoredRollout) -> dict[str, float]:
 
 
 class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
-    """TRL's AsyncGRPO whose advantages are per token, made in the rollout worker from step scores and a verifier.
+    """TRL's AsyncGRPO with one advantage per token, computed in the rollout worker from step scores and a verifier.
 
-    How stale the policy of a sample is, TRL logs (``sample/staleness_mean``) and bounds (``max_staleness``). At
+    TRL logs how stale the policy of a sample is (``sample/staleness_mean``) and bounds it (``max_staleness``). At
     staleness 0 the advantages are those of ``ProcessGRPOTrainer`` on the same rollouts.
 
     Args:
@@ -191,7 +191,7 @@ class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
         model, args, train_dataset, …: as TRL's.
 
     Raises:
-        ValueError: ``tools`` or an ``environment_factory``, a ``rollout_worker`` of one's own.
+        ValueError: ``tools``, an ``environment_factory`` or a ``rollout_worker`` is given.
     """
 
     _tag_names = ("trl", "async-grpo", "process-supervision")
@@ -209,7 +209,7 @@ class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
         for name in ("tools", "environment_factory", "rollout_worker"):
             if trl_arguments.get(name):
                 raise ValueError(
-                    f"{name}: got one, expected none: dense advantages are made of single turns, by TRL's worker"
+                    f"{name}: got one, expected none: dense advantages need single turns and TRL's own worker"
                 )
         more = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
         pack_token_advantages()

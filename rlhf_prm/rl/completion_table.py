@@ -1,11 +1,11 @@
-"""What TRL's table of completions says beside TRL's own columns: steps, scores, verdicts, and what tools said."""
+"""Our columns of TRL's completions table: steps, scores, verdicts and tool results."""
 
 from typing import Any
 
 from rlhf_prm.rl.rollout_scoring import UNVERIFIED
 
 STATUS_COLUMN = "verifier_status"
-# Names that reward functions, which may add to the table, may not use.
+# Reward functions may add columns to the table, but not under these names.
 OWN_COLUMNS = (
     *("steps", "step_scores", "step_advantages", "token_scores", "outcome_reward", STATUS_COLUMN),
     *("tool_results", "turn_of_step", "turn_scores"),
@@ -16,8 +16,8 @@ def completion_columns(batch: Any, acts: bool) -> dict[str, list]:
     """Column → one value per rollout of a ``ScoredBatch``.
 
     Args:
-        acts: tools or environments may write into rollouts; ``tool_results`` are {"after": number of steps before it,
-            "text"}. Else these columns are left out.
+        acts: whether tools or environments may write in rollouts; ``tool_results`` are {"after": number of steps
+            before, "text"}. Otherwise these columns are left out.
     """
     rows, rollouts = batch.rows, batch.rollouts
     advantages = zip(batch.step_advantages.tolist(), rows, strict=True)

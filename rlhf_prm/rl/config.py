@@ -12,7 +12,7 @@ from rlhf_prm.rl.turn_scores import RULES
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.thinking import PARTS, Thinking
 
-# TRL checks these at the first loss, after the first generation; a typo should not cost that.
+# TRL checks these only at the first loss, after the first generation; a typo should be found earlier.
 _TRL_CHOICES = {
     "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"),
     "importance_sampling_level": ("token", "sequence"),
@@ -34,25 +34,25 @@ class ProcessGRPOConfig(GRPOConfig):
             ``reward.scheduled``. On the command line: JSON.
         step_separator: the text between two steps.
         step_pattern: a regular expression in place of ``step_separator``.
-        step_limit: neighbouring steps are merged until a completion has at most so many; None = no limit.
+        step_limit: the most steps of a completion; neighbouring ones are merged until it holds. None = no limit.
         step_merge: "length" (the shortest neighbours first) or "breaks" (those that begin with "Wait", "So", … last).
-        think_tags: [opening, closing] of a reasoning model's thinking, mostly ["<think>", "</think>"]; a step ends
-            there. None: thinking is not told from answers.
+        think_tags: [opening, closing] tag of a reasoning model's thinking, mostly ["<think>", "</think>"]; a step ends
+            there. None: thinking and answer are not distinguished.
         think_opened: the prompt ends with the opening tag, so that a completion begins in the middle of thinking.
         prm_reads, verifier_reads, credit_reads: "all", "thinking" or "answer". Steps that the PRM does not read have no
             score; those without credit have their outcome-only advantage.
-        gathered_texts: of about so many completions of a generation batch the texts reach every process, for the
-            completions table, the guard and labelling; 0 = of all. Numbers always do.
-        groups_at_once: so many groups of a process are sampled together, and while the next are, the verifier, a judge
-            or a PRM behind a server is at work on them; 0 = all together. See ``scoring_in_parts``.
+        gathered_texts: about how many completions of a generation batch have their texts sent to every process, for the
+            completions table, the guard and labelling; 0 = all. Numbers are always sent.
+        groups_at_once: how many groups of a process are sampled together; while the next ones are sampled, the
+            verifier, a judge or a PRM behind a server works on them; 0 = all together. See ``scoring_in_parts``.
         step_unit: "separator", or "turn": each turn of a policy that uses tools is one step.
-        turn_scores: whose scores of turns are merged into the step scores: "environment" (its ``turn_rewards()``), or
-            the dotted path of a function ``(problems, turns) -> scores``; None = nobody's, or the trainer's
-            ``turn_scorer``.
-        turn_rule: how. With s the score of a turn and p that of a step in it, the step's is: "replace" s; "last" s at
-            the turn's last step, p at the others; "mean" (p + s) / 2; "min" min(p, s). A turn that nothing is said of
-            leaves its steps as they are.
-        turn_range: [lowest, highest] that a turn may be given; becomes [0, 1].
+        turn_scores: where turn scores come from, which are merged into the step scores: "environment" (its
+            ``turn_rewards()``), or the dotted path of a function ``(problems, turns) -> scores``; None = there are
+            none, or they come from the trainer's ``turn_scorer``.
+        turn_rule: how they are merged. If s is the score of a turn and p that of a step in it, the step gets: "replace"
+            s; "last" s at the turn's last step, p at the others; "mean" (p + s) / 2; "min" min(p, s). The steps of a
+            turn without a score keep theirs.
+        turn_range: [lowest, highest] possible score of a turn; it is mapped to [0, 1].
 
     ``scale_rewards`` and ``multi_objective_aggregation`` belong to TRL's sequence-level advantages, which the method
     replaces: anything but their defaults is refused. ``reward_weights`` holds the weight of the verifier first, then
@@ -79,9 +79,9 @@ class ProcessGRPOConfig(GRPOConfig):
     )
 
     step_limit: int | None = field(
-        default=None, metadata={"help": "Most steps of a completion: neighbouring ones are merged."}
+        default=None, metadata={"help": "Most steps of a completion; beyond it neighbouring steps are merged."}
     )
-    step_merge: str = field(default="length", metadata={"help": f"Which are merged: {', '.join(MERGE_RULES)}."})
+    step_merge: str = field(default="length", metadata={"help": f"Which steps are merged: {', '.join(MERGE_RULES)}."})
     think_tags: list[str] | None = field(
         default=None, metadata={"help": "Opening and closing tag of thinking, e.g. <think> </think>."}
     )
@@ -102,7 +102,7 @@ class ProcessGRPOConfig(GRPOConfig):
     turn_scores: str | None = field(
         default=None, metadata={"help": "Scores of whole turns: environment, or the dotted path of a function."}
     )
-    turn_rule: str = field(default="replace", metadata={"help": f"How they are merged: {', '.join(RULES)}."})
+    turn_rule: str = field(default="replace", metadata={"help": f"How turn scores are merged: {', '.join(RULES)}."})
     turn_range: list[float] = field(
         default_factory=lambda: [0.0, 1.0], metadata={"help": "Lowest and highest score of a turn."}
     )
@@ -130,7 +130,7 @@ class ProcessGRPOConfig(GRPOConfig):
                 )
         if self.remove_unused_columns:
             raise ValueError(
-                "remove_unused_columns: got True, expected False: it drops `solution`, `problem` and whatever reward "
+                "remove_unused_columns: got True, expected False: it drops `solution`, `problem` and what reward "
                 "functions read"
             )
         self._check_turns()
@@ -162,7 +162,7 @@ class ProcessGRPOConfig(GRPOConfig):
 
     @property
     def label(self) -> str:
-        """What tables and reports call this run."""
+        """The name of this run in tables and reports."""
         return self.method
 
     def baseline(self, method: str) -> "ProcessGRPOConfig":
@@ -184,7 +184,7 @@ class ProcessGRPOConfig(GRPOConfig):
         )
 
     def reading(self) -> Reading:
-        """Who reads which part of a completion."""
+        """Which part of a completion the PRM and the verifier read, and which part earns credit."""
         return Reading(self._thinking(), self.prm_reads, self.verifier_reads, self.credit_reads)
 
     def _thinking(self) -> Thinking | None:

@@ -1,4 +1,4 @@
-"""What several processes on one CPU need and a GPU does not."""
+"""Preparations that several processes on a CPU need and GPUs do not."""
 
 import os
 from functools import cache
@@ -7,9 +7,9 @@ import torch
 
 
 def prepare_cpu_ranks() -> None:
-    """Makes DDP and DeepSpeed work over gloo where there is no GPU; does nothing where there is one.
+    """Make DDP and DeepSpeed work over gloo on a machine without a GPU; with a GPU it does nothing.
 
-    Keeps DeepSpeed from compiling its shared-memory all-reduce (one to two minutes, needs a compiler; gloo does
+    It keeps DeepSpeed from compiling its shared-memory all-reduce (one to two minutes, needs a compiler; gloo does
     the same work), and teaches ``torch.load`` the location ``cpu:<rank>``, to which transformers maps an optimizer's
     checkpoint. Call it before the training arguments are made: they start the process group.
     """

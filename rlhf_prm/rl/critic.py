@@ -1,7 +1,7 @@
 """PPO's critic is a value head on a trunk of its own or on the policy's. It lives inside the policy's module.
 
 One module means one DDP wrapper, one DeepSpeed engine and one optimizer for both. What is saved for others to load is
-the policy alone (``policy_state``); the critic goes to a file of its own beside it.
+the policy alone (``policy_state``); the critic is saved in a separate file beside it.
 """
 
 import copy
@@ -41,7 +41,7 @@ class Critic(nn.Module):
 
     Args:
         hidden_size: width of the hidden states.
-        trunk: a headless decoder of its own; None = the policy's hidden states.
+        trunk: the critic's own decoder without a head; None = it uses the policy's hidden states.
         detach: with the policy's trunk, the value loss moves only the head.
     """
 
@@ -66,7 +66,7 @@ class Critic(nn.Module):
 
 @dataclass
 class _ValuedOutput(FusedCausalLMOutput):
-    """What TRL's fused forward returns, and the values beside it."""
+    """The output of TRL's fused forward, with the critic's values."""
 
     critic_values: Tensor | None = None
 
@@ -74,7 +74,7 @@ class _ValuedOutput(FusedCausalLMOutput):
 class ValueTap:
     """Makes a policy's forward also compute values, in the same call, when asked to.
 
-    A second forward of the policy's engine per micro-batch would break DDP's and ZeRO's bookkeeping of what ran; this
+    A second forward of the policy's engine per micro-batch would break the bookkeeping of DDP and ZeRO; this
     is one forward for both models. Works for a ``PreTrainedModel`` and for a ``PeftModel``.
 
     Args:
@@ -93,7 +93,7 @@ class ValueTap:
 
     @contextmanager
     def collecting(self) -> Iterator[list[Tensor]]:
-        """Within it every forward of the policy appends its (B, L) values to the list."""
+        """Inside the context every forward of the policy appends its (B, L) values to the list."""
         self._collecting, self._values = True, []
         try:
             yield self._values
@@ -114,12 +114,12 @@ class ValueTap:
 
 
 def state_values(values: list[Tensor], num_tokens: int) -> Float[Tensor, "B T"]:
-    """Values (B, L) of micro-batches → V(s_t) of the T completion tokens: what was known before token t."""
+    """Values (B, L) of micro-batches → V(s_t) of the T completion tokens, where s_t ends before token t."""
     return torch.cat(values)[:, -num_tokens - 1 : -1]
 
 
 def critic_trunk(source: str | PreTrainedModel, **load_arguments) -> PreTrainedModel:
-    """A trainable headless copy of a policy in memory, or of any checkpoint: a policy's or a PRM's.
+    """A trainable copy, without its head, of a policy in memory or of a checkpoint (a policy's or a PRM's).
 
     Raises:
         ValueError: the checkpoint lacks weights of the trunk, or the policy in memory cannot be copied.
@@ -142,10 +142,10 @@ def critic_trunk(source: str | PreTrainedModel, **load_arguments) -> PreTrainedM
 
 
 def check_vocabulary(trunk: PreTrainedModel, source: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The critic reads the policy's token ids, so both must mean the same by them.
+    """Check that the critic and the policy, whose token ids it reads, have the same vocabulary.
 
     Raises:
-        ValueError: the trunk's embedding is too small, or its tokenizer gives an id another token.
+        ValueError: the trunk's embedding is too small, or its tokenizer has another token at an id.
     """
     known = trunk.config.get_text_config().vocab_size
     if known < len(tokenizer):
@@ -177,7 +177,7 @@ class SyncReferenceToPolicy(SyncRefModelCallback):
 
 
 def save_critic(state: Mapping[str, Tensor], folder: str | Path) -> None:
-    """Write the critic's part of a joint state dict to ``folder``; nothing when it holds none."""
+    """Write the critic's part of a joint state dict to ``folder``; if it has none, nothing is written."""
     tensors = {
         name.removeprefix(PREFIX): tensor.detach().cpu().contiguous()
         for name, tensor in state.items()
@@ -191,12 +191,12 @@ def load_critic(critic: Critic, folder: str | Path) -> None:
     """Read what ``save_critic`` wrote.
 
     Raises:
-        ValueError: no such file, or another critic's weights.
+        ValueError: there is no such file, or its weights do not fit this critic.
     """
     path = Path(folder) / CRITIC_FILE
     if not path.exists():
         raise ValueError(
-            f"{path}: not there; expected a checkpoint of ProcessPPOTrainer (was it saved by another one?)"
+            f"{path}: not found; expected a checkpoint of ProcessPPOTrainer (was it saved by another trainer?)"
         )
     try:
         critic.load_state_dict(load_file(path))

@@ -1,4 +1,4 @@
-"""Datasets a trainer could not learn from, found before a model is loaded."""
+"""Finds datasets that a trainer could not learn from, before a model is loaded."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,22 +18,29 @@ def check_datasets(
     with_tools: bool = False,
     environments: bool = False,
 ) -> None:
-    """Every row count and column the trainer will ask for; a streamed dataset is checked for columns only.
+    """Check the row counts and columns that the trainer needs; a streamed dataset is checked for columns only.
 
     Args:
         eval_dataset: one dataset, a mapping of them, or None.
-        verified: a verifier will read the ``solution`` column.
-        needs_gold: nothing but the verdict on gold answers gives a signal.
-        with_tools: the policy calls tools, which needs messages.
-        environments: environments may tell the prompt themselves.
+        verified: whether a verifier will read the ``solution`` column.
+        needs_gold: whether the verdict on gold answers is the only signal.
+        with_tools: whether the policy calls tools, which needs messages.
+        environments: whether there are environments, which may supply the prompt themselves;
+            without a dataset TRL asks them for every prompt.
 
     Raises:
-        ValueError: no training dataset, an empty one, one too small for a generation batch, a column that is not
-            there, a gold answer that is no text and no number, or no gold answer at all where nothing else is learned.
+        ValueError: the training dataset is missing, empty or too small for a generation batch; a column is missing; a
+            gold answer is neither text nor a number; or there is no gold answer although ``needs_gold``.
     """
-    if train_dataset is None:
+    if train_dataset is None and not environments:
         raise ValueError("train_dataset: got None, expected a dataset with a `prompt` column")
-    _check_columns("train_dataset", train_dataset, verified, with_tools, environments)
+    if train_dataset is None and verified:
+        raise ValueError(
+            "train_dataset: got None beside a verifier, expected a dataset with `solution`; an environment that brings "
+            "its own problems pays by get_reward"
+        )
+    if train_dataset is not None:
+        _check_columns("train_dataset", train_dataset, verified, with_tools, environments)
     held_out = eval_dataset if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
     for name, dataset in held_out.items():
         if dataset is not None:
@@ -45,7 +52,7 @@ def check_datasets(
         raise ValueError(
             f"train_dataset: got {len(train_dataset)} prompts, expected at least the {prompts} of one generation batch "
             f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}); with "
-            "fewer not one update would be done"
+            "fewer there would be no update at all"
         )
     if verified and needs_gold and all(gold_text(gold) is None for gold in train_dataset["solution"]):
         raise ValueError(
@@ -65,6 +72,6 @@ def _check_columns(label: str, dataset: Any, verified: bool, with_tools: bool, e
     if verified and "solution" not in columns:
         raise ValueError(f"{label}: got columns {columns}, expected `solution` with the gold answer; rename yours")
     if verified and hasattr(dataset, "__len__"):
-        gold_text(dataset[0]["solution"])  # a column has one type, so the first row tells
+        gold_text(dataset[0]["solution"])  # a column has one type, so the first row is enough
     if with_tools and "prompt" in columns and hasattr(dataset, "__len__") and isinstance(dataset[0]["prompt"], str):
         raise ValueError(f"{label}: got texts as `prompt` beside tools, expected messages: tools are called in a chat")

@@ -1,7 +1,7 @@
-"""What of a rank's rollouts the other ranks are told: all numbers, and the texts of a sample of whole groups.
+"""Which parts of a rank's rollouts are gathered on all ranks: all numbers, and the texts of a sample of whole groups.
 
-Group statistics, methods and metrics need numbers. Texts are for the completions table, the guard and whoever labels
-rollouts, none of which reads every one; those of 64 rollouts of 16k tokens are 4 MB.
+Group statistics, methods and metrics need numbers. Texts are for the completions table, the guard and the labelling of
+rollouts, none of which needs all of them; the texts of 64 rollouts of 16k tokens take 4 MB.
 """
 
 import math
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 def kept_texts(first: int, count: int, total: int, num_generations: int, budget: int | None) -> list[bool]:
-    """For each of a rank's rows whether its text is gathered: that of every so many groups, the same for all ranks.
+    """For each of a rank's rows, whether its text is gathered. Every n-th group is chosen, with one n for all ranks.
 
     Args:
         first: the number of its first row over all ranks.
@@ -29,18 +29,18 @@ def kept_texts(first: int, count: int, total: int, num_generations: int, budget:
 
 
 def kept_of_rank(trainer: Any, count: int, num_generations: int) -> list[bool]:
-    """:func:`kept_texts` for this process, which has ``count`` rows as every other has."""
+    """:func:`kept_texts` for this process; every process has ``count`` rows."""
     ranks, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
     return kept_texts(rank * count, count, ranks * count, num_generations, trainer.text_budget)
 
 
 def without_texts(rows: Sequence[ScoredRollout], kept: Sequence[bool]) -> list[ScoredRollout]:
-    """The rows, of which those that are not kept have numbers only."""
+    """The rows, where those not kept have lost their texts."""
     return [row if keeps else row.without_text() for row, keeps in zip(rows, kept, strict=True)]
 
 
 def blanked(kept: Sequence[bool]) -> Callable[[list[Any]], list[Any]]:
-    """A function that replaces what is not kept in a rank's list of texts, or of messages, by nothing."""
+    """A function that empties the entries of a rank's list of texts, or of messages, that are not kept."""
 
     def shorter(items: list[Any]) -> list[Any]:
         if len(items) != len(kept):

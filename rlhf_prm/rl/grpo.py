@@ -58,31 +58,32 @@ from rlhf_prm.rl.trl_seam import (
 )
 from rlhf_prm.rl.turn_scores import TurnFunction, turn_scores
 from rlhf_prm.rl.turns import Told, num_turns, prompt_text, told_by_trl
+from rlhf_prm.rl.turns_in_step import TurnsInStep, in_step
 from rlhf_prm.rl.update_batches import ScoredBatch
 from rlhf_prm.tokenizer_checks import check_policy
 
 
 class ProcessGRPOTrainer(GRPOTrainer):
-    """GRPO whose advantages are per token, made from PRM step scores and the verifier's outcome.
+    """GRPO with one advantage per token, computed from PRM step scores and the verifier's outcome.
 
     Overrides three methods of ``trl.GRPOTrainer``: ``_generate`` starts to split, score and verify the completions as
     soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
-    a scorer that works beside all this (a judge) and replaces the advantages. Two more see to it that what TRL weighs
-    by sequence fits advantages of tokens (``sequence_ratios``), one spares the output head work on a CPU, two carry
-    the memory of a method that has one (see ``StepAdvantages``) through checkpoints, and ``_generate_single_turn`` asks
-    the environments between two turns. Everything else is TRL's, its tools and environments included: what these write
-    belongs to no step, gets no advantage and is not verified (docs/turns.md).
+    a scorer that works in the background (a judge) and replaces the advantages. Two more make what TRL weighs by
+    sequence fit token advantages (``sequence_ratios``), one saves work in the output head on a CPU, two carry
+    the memory of a method that has one (see ``StepAdvantages``) through checkpoints, ``_generate_single_turn`` asks
+    the environments between two turns, and ``_tool_call_loop`` keeps ranks in step. All else is TRL's, its tools and
+    environments too: their text belongs to no step, gets no advantage and is not verified (docs/turns.md).
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
-            Dataset columns: ``prompt`` (text or messages), ``solution`` (the gold answer; None = no gold, such prompts
-            learn from the process alone), optionally ``problem`` (what the PRM reads; otherwise the prompt, or its last
-            user message).
+            Dataset columns: ``prompt`` (text or messages), ``solution`` (the gold answer; None = there is none, and the
+            prompt is learned from step scores alone), optionally ``problem`` (what the PRM reads; default: the prompt's
+            text, or its last user message).
         step_scorer: the PRM, or another scorer (``rlhf_prm.rl.scorers``). Needed by every method but "outcome"; the
             methods of ``reward.TOKEN_METHODS`` need one with ``score_tokens``.
         verifier: anything with ``verify(completions, solutions)``; its reward is the first of the reward functions, and
-            its verdict is what "correct" means, whatever else is paid.
-        turn_scorer: scores whole turns of a policy that uses tools: a PRM or a judge that reads turns as it would
+            its verdict decides what is correct, whatever the other reward functions return.
+        turn_scorer: scores whole turns of a policy that uses tools: a PRM or a judge that reads turns as if they were
             steps, or a function ``(problems, turns) -> scores``. They are merged into the step scores by
             ``args.turn_rule``; ``args.turn_scores`` names other sources.
         reward_funcs: further TRL reward functions; weighted by ``args.reward_weights`` they add to the outcome. Without
@@ -95,10 +96,10 @@ class ProcessGRPOTrainer(GRPOTrainer):
         last_rollouts: the newest ``ScoredBatch``.
 
     Raises:
-        ValueError: an unknown method or keyword, no source of an outcome, a method without a PRM, a dataset that
+        ValueError: an unknown method or keyword, no source of an outcome, a method without its PRM, a dataset that
             nothing can be learned from (``check_datasets``), low-precision weights without float32 copies
             (``check_master_weights``), a tokenizer that is not the model's or cannot end an answer (``check_policy``),
-            a source or a rule of turn scores that cannot apply (``turn_scores``).
+            a source or rule of turn scores that does not apply (``turn_scores``).
     """
 
     _tag_names = ("trl", "grpo", "process-supervision")
@@ -146,6 +147,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self._sampled_for: list[dict[str, Any]] | None = None  # the rows whose completions are being generated
         self._scoring_of_batch: StartedScoring | ScoringInParts | None = None
         self._reports = EnvironmentReports([])
+        self.in_step: TurnsInStep | None = None  # set by `in_step`
         self._told: list[Told] = []  # of the newest completions
         self._reported: list[Reported] = []
         self.samples_only = False  # set by `sampled`
@@ -156,7 +158,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             model=model, reward_funcs=reward_funcs, args=args, train_dataset=train_dataset, **trl_arguments
         )
         check_policy(tokenizer_of(self), self.model)
-        if self.optimizer is None:  # a caller's own may keep copies unseen
+        if self.optimizer is None:  # the caller's own optimizer may keep float32 copies
             check_master_weights(self.model, args, args.learning_rate)
         environments = kinds_of_environments(self)
         hide_from_policy(self, OWN_METHODS)
@@ -171,7 +173,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
         if args.step_pattern is None and hasattr(step_scorer, "follow_separator"):
             step_scorer.follow_separator(args.step_separator)
-        if verifier is not None and self.reading.verifier == "all":  # else it is shown no thought
+        if verifier is not None and self.reading.verifier == "all":  # otherwise it is not shown the thinking
             tell_of_thoughts(verifier, self)
         if outcome_reward in reward_funcs:
             tell_of_thoughts(shared_verifier(), self)
@@ -181,7 +183,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     @property
     def acts(self) -> bool:
-        """Whether others than the policy may write into a rollout: tools, environments or a ``rollout_func``."""
+        """Whether tools, environments or a ``rollout_func`` may write in a rollout beside the policy."""
         return bool(self.tools) or self.rollout_func is not None
 
     def _generate(self, prompts):
@@ -203,12 +205,19 @@ class ProcessGRPOTrainer(GRPOTrainer):
             self._scoring_of_batch = self._started_scoring(self._sampled_for, prompts, completion_ids)
         return output
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
-        """As TRL's; the environments are asked what the last turn has earned, and for the state of the next.
+    def _tool_call_loop(self, *args, **kwargs):
+        """As TRL's; ranks keep step where a turn of one needs them all."""
+        with in_step(self, super()._generate_single_turn):
+            return super()._tool_call_loop(*args, **kwargs)
 
-        With ``groups_at_once`` it is called for so many groups at a time, and scoring begins with the first.
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
+        """As TRL's; first the environments are asked for the reward of the last turn and the state before the next.
+
+        With ``groups_at_once`` it is called for that many groups at a time, and scoring begins with the first.
         """
         self._reports.before_turn()
+        if self.in_step is not None:
+            return self.in_step.turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
         size, theirs = self.args.groups_at_once * num_generations, super()._generate_single_turn
         scored = self._sampled_for is not None and not self.samples_only
         if not scored or not size or size >= len(prompt_ids) or len(prompt_ids) % num_generations:
@@ -226,7 +235,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     def _started_scoring(self, inputs, prompts, completion_ids_list, alone=False) -> StartedScoring:
         """``alone``: the policy wrote everything."""
-        given = prompts if self.environments else [row["prompt"] for row in inputs]  # with what `reset` has told
+        given = prompts if self.environments else [row["prompt"] for row in inputs]  # with the text that `reset` added
         return self.scoring.start(
             prompts=[prompt_text(prompt) for prompt in prompts],
             problems=[row.get("problem") or prompt_text(prompt) for row, prompt in zip(inputs, given, strict=True)],
@@ -254,9 +263,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
         return rewards_per_func
 
     def _take_reported_verdicts(self) -> None:
-        """What reward functions have reported under names of ours: the verdicts, taken over; else a mistake.
+        """Take over the verdicts that a reward function has reported; refuse other columns and metrics with our names.
 
-        Left to TRL, two would write to one column and one metric.
+        If they were left to TRL, two writers would write to one column and one metric.
         """
         columns, metrics = reported_by_rewards(self)
         statuses = columns.pop(STATUS_COLUMN, None)
@@ -302,7 +311,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
     get_off_policy_mask = staticmethod(off_policy_mask)
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        """As TRL's; on a CPU, too, only the completions go through the output head of a large vocabulary."""
+        """As TRL's, but on a CPU too, only completions go through the output head of a large vocabulary."""
         with completions_only_head(self.model.config.get_text_config().vocab_size):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
@@ -314,11 +323,11 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _advantages(
         self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice
     ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "B T"]]:
-        """Step advantages of all ranks, and this rank's token advantages: every token takes its step's, others 0.
+        """Step advantages of all ranks, and this rank's token advantages.
 
-        Tokens that the policy did not write have 0.
+        Every token takes the advantage of its step; tokens that the policy did not write have 0.
 
-        A token method gives the tokens' own; its steps then have the means of theirs.
+        A token method gives token advantages itself; a step advantage is then the mean over the step's tokens.
         """
         advantages = self.step_advantages(
             rollouts,
@@ -356,7 +365,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             tables["extra"][name].extend(values)
 
     def _over_ranks(self, growth: dict[str, float]) -> dict[str, float]:
-        """A judge's counts summed over all ranks, as its bill is; the others stay this rank's."""
+        """A judge's counts summed over all ranks, because they are billed together; other counts stay this rank's."""
         counts = {name: value for name, value in growth.items() if name.startswith("judge_")}
         if not counts or self.accelerator.num_processes == 1:
             return growth
@@ -365,18 +374,18 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         """As TRL's, with what the method remembers and the scorer has learnt beside the trainer's state."""
-        if self.args.should_save:  # first, so that no checkpoint that is otherwise whole lacks it
+        if self.args.should_save:  # first, so that a checkpoint that is otherwise complete never lacks it
             save_own_state(self, checkpoint_folder(self, trial))
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As TRL's; the one place that is passed on resuming under every backend, so our own state comes back here."""
+        """As TRL's, plus our own state: every backend passes here when it resumes."""
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             load_own_state(self, Path(checkpoint))
 
     def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
-        """Once, on the first batch."""
+        """Warn once, on the first batch, if the separator occurs in no completion."""
         splitter, self._first_batch_seen, seen = self.scoring.splitter, True, self._first_batch_seen
         whole_turns = self.args.step_unit == "turn"
         if not seen and not whole_turns and not any(splitter.occurs_in(row.text) for row in rows):

@@ -1,4 +1,4 @@
-"""LiveMonteCarloScorer: the value of every step prefix, from fresh completions of the policy in training (VinePPO)."""
+"""LiveMonteCarloScorer values every step prefix by fresh completions of the policy in training (VinePPO)."""
 
 import logging
 import math
@@ -22,30 +22,30 @@ from rlhf_prm.rl.trl_seam import prompt_ids, reads_images, tokenizer_of
 logger = logging.getLogger(__name__)
 PrefixKey = tuple[tuple[int, ...], tuple[int, ...], str]  # tokens of the prompt, of the completion so far; gold answer
 KNOWN_PREFIXES = 1_000_000
-ALONE = "expected a policy that writes alone: what goes on from a prefix is sampled without tools and environments"
+ALONE = "expected a policy that writes alone: completions of a prefix are sampled without tools and environments"
 
 
 @dataclass
 class LiveValueStats:
-    """What a live scorer has done since it was made, on this rank."""
+    """Running totals of a live scorer since it was made, on this rank."""
 
     calls: int = 0
-    prefixes: int = 0  # sampled from
-    duplicates: int = 0  # prefixes that an equal one in the same call spared the sampling
+    prefixes: int = 0  # that were completed
+    duplicates: int = 0  # prefixes equal to another one of the same call
     completions: int = 0
     tokens: int = 0  # sampled
     unscored_steps: int = 0  # past max_steps, over budget, or of rollouts that the verifier cannot judge: NaN
-    cache_hits: int = 0  # prefixes that an earlier call of the same update has sampled from
-    over_budget: int = 0  # prefixes that the budget did not pay for
+    cache_hits: int = 0  # prefixes that an earlier call of the same update has completed
+    over_budget: int = 0  # prefixes left out because of the budget
 
 
 @dataclass(frozen=True)
 class PolicyAccess:
-    """What a live scorer needs of the policy in training and of what judges it.
+    """The policy in training, its verifier and its settings, as a live scorer needs them.
 
     ``prompt_ids`` gives the tokens of prompts as the policy reads them; ``seed`` a new seed for every call;
-    ``training`` tells whether the rollouts at hand are trained on, ``update`` which update it is (None: each call is
-    one): values hold for one update, as the policy moves on, and so does the budget.
+    ``training`` says whether the present rollouts are trained on, ``update`` which update it is (None: each call is
+    one). Values and the budget hold for one update, because the policy then changes.
     """
 
     sampler: PrefixSampler
@@ -58,34 +58,34 @@ class PolicyAccess:
 
 
 class LiveMonteCarloScorer:
-    """Step scores that are Monte-Carlo values of the policy that is being trained: V_k, as in VinePPO (2410.01679).
+    """Step scores that are Monte Carlo values V_k of the policy in training, as in VinePPO (arXiv 2410.01679).
 
     V_k is the share of ``num_completions`` fresh completions from the end of step k that the verifier finds correct.
-    The last step has the verdict on the rollout itself. A rollout that cannot be judged (no gold answer, a bad one)
-    has NaN everywhere, and nothing is sampled for it. Equal prefixes are sampled once. A completion that the verifier
+    The last step has the verdict on the rollout itself. A rollout without a usable gold answer
+    has NaN everywhere, and nothing is sampled for it. Equal prefixes are completed once. A completion that the verifier
     cannot judge is left out of the mean.
 
-    The trainer that it is given to attaches it to its policy. It then samples as the trainer does, with transformers'
+    The trainer attaches it to its policy. It then samples as the trainer does, with transformers'
     ``generate``, up to ``max_completion_length`` tokens of prefix and continuation together.
 
     Args:
         num_completions: K, completions per prefix.
-        max_steps: only the ends of the first so many steps are sampled from, later steps but the last have NaN;
+        max_steps: how many first steps are valued; later ones have NaN, except the last;
             None = all.
-        batch_size: most completions that ``generate`` samples together.
+        batch_size: the most completions that ``generate`` samples together.
         budget_completions, budget_tokens: the most that may be sampled for one update, over all ranks; None = no limit.
-            A prefix is sampled from if all its completions fit, each counted with the most tokens it may have; those of
-            early steps come first. The others have NaN, and are counted in ``stats.over_budget``.
-        sampler: samples in place of ``generate``: a ``Generator`` that is the policy in training and follows its
-            weights. Its temperature and length are its own.
-        in_evaluation: sample in held-out evaluations too, where values are only logged; otherwise all steps but the
-            last have NaN there.
+            A prefix is completed if all its completions fit, each counted with the most tokens it may have; those of
+            early steps come first. The others have NaN and are counted in ``stats.over_budget``.
+        sampler: used in place of ``generate``: a ``Generator`` that is the policy in training and follows its
+            weights. It has its own temperature and length.
+        in_evaluation: whether to sample in held-out evaluations too, where values are only logged; if not, all steps
+            but the last have NaN there.
 
     Raises:
-        ValueError: a number below 1, a sampler that cannot generate.
+        ValueError: a number is below 1, or the sampler cannot generate.
     """
 
-    costly = True  # a run that learns from outcomes alone should not be given it
+    costly = True  # a run that learns from outcomes alone does without it
 
     def __init__(
         self,
@@ -121,8 +121,8 @@ class LiveMonteCarloScorer:
         """Takes the policy, the verifier and the sampling settings of a GRPO or PPO trainer.
 
         Raises:
-            ValueError: no verifier, no gold answer in the training data, a policy that reads images or uses
-                tools, no ``max_completion_length``.
+            ValueError: there is no verifier, gold answer or ``max_completion_length``, or the policy reads images or
+                uses tools.
         """
         verifier = trainer.scoring.verifier
         if verifier is None:
@@ -152,11 +152,11 @@ class LiveMonteCarloScorer:
         self._budget = self.budget.share(trainer.accelerator.num_processes)
 
     def detach(self) -> None:
-        """Lets go of the policy; until it is attached again there is nothing to sample from."""
+        """Release the policy; it must be attached again before the next scores."""
         self.policy = None
 
     def score(self, problems: list[str], steps: list[list[str]]) -> list[list[float]]:
-        """Not to be had: a value needs the rollout's tokens and gold answer (``score_rollouts``)."""
+        """Always raises: a value needs the rollout's tokens and gold answer (``score_rollouts``)."""
         raise ValueError(
             "live Monte-Carlo values: got texts of steps, expected rollouts of the policy in training; they exist in a "
             "GRPO or PPO run only (use a PRM to score texts)"
@@ -186,7 +186,7 @@ class LiveMonteCarloScorer:
     def _prefixes(
         self, rollouts: list[PolicyRollout]
     ) -> tuple[dict[PrefixKey, Prefix], dict[tuple[int, int], PrefixKey]]:
-        """The different prefixes; and (rollout, step) → which of them."""
+        """The distinct prefixes, and a mapping from (rollout, step) to its prefix."""
         wanted: dict[PrefixKey, Prefix] = {}
         index: dict[tuple[int, int], PrefixKey] = {}
         judged = [row for row, rollout in enumerate(rollouts) if not math.isnan(rollout.verdict)]
@@ -202,7 +202,7 @@ class LiveMonteCarloScorer:
         return wanted, index
 
     def _known_or_sampled(self, wanted: dict[PrefixKey, Prefix]) -> dict[PrefixKey, float]:
-        """The value of every prefix; NaN where it is not paid for."""
+        """The value of every prefix; NaN where the budget does not allow it."""
         update = self.policy.update()
         if update is None or update != self._update:
             self._update, self.known, self._spent = update, VerdictCache(KNOWN_PREFIXES), {"calls": 0, "tokens": 0}
@@ -218,7 +218,7 @@ class LiveMonteCarloScorer:
         return {key: math.nan if value is None else value for key, value in values.items()}
 
     def _paid(self, prefixes: dict[PrefixKey, Prefix]) -> list[PrefixKey]:
-        """Those that the budget of this update allows, the shortest first; all of them, as they come, without one."""
+        """The prefixes that this update's budget allows, shortest first; without a budget all, in their order."""
         if self._budget == Budget():
             return list(prefixes)
         paid = []
@@ -248,7 +248,7 @@ class LiveMonteCarloScorer:
 
 
 class _SeedsOfUpdates:
-    """A seed for every call: of the run's seed, the update, the rank, and how many calls the update has had."""
+    """A seed for every call, from the run's seed, the update, the rank and the update's number of calls so far."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer, self.update, self.calls = trainer, -1, 0
@@ -261,7 +261,7 @@ class _SeedsOfUpdates:
 
 
 def refuse_without_gold(dataset: Any) -> None:
-    """Raises a ValueError where a training set that can be looked through has no gold answer: no value is known."""
+    """Raise a ValueError if a training set (not a stream) has no gold answer, so that no value could be measured."""
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "column_names"):
         return
     if all(gold_text(gold) is None for gold in dataset["solution"]):

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
-SAFE_LEARNING_RATE = 1e-4  # from here on most weights of a language model move at every step, in bfloat16 too
+SAFE_LEARNING_RATE = 1e-4  # at or above it most weights of a language model change at every step, in bfloat16 too
 
 
 def has_master_weights(args: TrainingArguments) -> bool:
@@ -32,11 +32,11 @@ def refuse_low_precision(dtype: torch.dtype | str | None, args: TrainingArgument
     """Raise where weights of ``dtype`` would be trained by steps that round away.
 
     Args:
-        dtype: of the trained weights, as torch's or by name; "auto" and None say nothing and pass.
+        dtype: of the trained weights, as torch's or by name; "auto" and None are unknown and pass.
         learning_rate: 0 trains nothing and passes.
 
     Raises:
-        ValueError: bfloat16 or float16 without float32 masters, at a learning rate below 1e-4.
+        ValueError: bfloat16 or float16 weights without float32 master weights, at a learning rate below 1e-4.
     """
     dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype not in LOW_PRECISION or not 0 < learning_rate < SAFE_LEARNING_RATE or has_master_weights(args):
@@ -53,7 +53,7 @@ def refuse_low_precision(dtype: torch.dtype | str | None, args: TrainingArgument
 def check_master_weights(model: nn.Module, args: TrainingArguments, learning_rate: float) -> None:
     """``refuse_low_precision`` for the weights of ``model`` that are trained.
 
-    A quantized model's adapters are a warning and not an error: TRL keeps them in bfloat16, and nothing turns that off.
+    A quantized model's adapters only give a warning: TRL keeps them in bfloat16, and no setting changes that.
 
     Raises:
         ValueError: as ``refuse_low_precision``.
@@ -72,7 +72,7 @@ def check_master_weights(model: nn.Module, args: TrainingArguments, learning_rat
 
 
 def refuse_other_precision(args: TrainingArguments) -> None:
-    """Raise where DeepSpeed was launched in a precision that the settings do not ask for; elsewhere warn.
+    """Raise if DeepSpeed was launched in a precision that the settings do not ask for; without DeepSpeed, warn.
 
     DeepSpeed would refuse it too, but only once the models are loaded. Without DeepSpeed transformers follows the
     launch file.
@@ -92,11 +92,11 @@ def refuse_other_precision(args: TrainingArguments) -> None:
 
 
 def one_dtype_for_zero3(model: nn.Module) -> None:
-    """Casts what ZeRO-3 has not partitioned yet to the dtype of what it partitioned while it was loaded.
+    """Cast parameters that ZeRO-3 has not partitioned yet to the dtype of those it partitioned during loading.
 
     A value head or an adapter is made after the weights of the checkpoint, in float32. ZeRO-3 puts all that it trains
-    into one buffer, but casts nothing where a part is partitioned already. The optimizer steps float32 copies of all
-    of it. Does nothing where nothing is partitioned.
+    into one buffer, but casts nothing once a part is partitioned. The optimizer steps float32 copies of all
+    of it. If nothing is partitioned, this does nothing.
     """
     partitioned = {p.dtype for p in model.parameters() if hasattr(p, "ds_id") and p.is_floating_point()}
     if len(partitioned) != 1:

@@ -1,4 +1,4 @@
-"""Where outcomes come from: a verifier as a reward function of TRL's, and what reward functions may read."""
+"""Where outcomes come from: the verifier as a TRL reward function, and the completions that reward functions read."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from rlhf_prm.rl.turns import CutRollout, Told
 
 
 class VerifierReward:
-    """The verifier's rewards as a TRL reward function; the trainer has collected them when TRL asks."""
+    """The verifier's rewards as a TRL reward function; the trainer has already collected them when TRL calls it."""
 
     __name__ = "verifier"
 
@@ -19,9 +19,9 @@ class VerifierReward:
 
 
 def readable(completions: list, told: list[Told], cut: list[CutRollout], *, with_tools: bool) -> list:
-    """The completions that reward functions read: where a ``rollout_func`` marks tokens as others', the last turn.
+    """The completions that reward functions read: with a ``rollout_func`` that masks tokens, only the last turn.
 
-    TRL decodes all tokens of it into one text, in which an environment could write the answer. With tools the
+    TRL decodes all its tokens into one text, into which an environment could write the answer. With tools the
     completions are messages, which say who wrote them.
     """
     if with_tools or all(one.policy_mask is None for one in told):
@@ -33,8 +33,8 @@ def readable(completions: list, told: list[Told], cut: list[CutRollout], *, with
 
 
 def check_sources(method: StepAdvantages, scores: list, verifier, reward_funcs: list, acts: bool) -> None:
-    """Raises a ValueError where a method lacks scores, or where nothing pays for the outcome."""
+    """Raise a ValueError if the method lacks scores, or if there is no source of the outcome."""
     if not scores and method.reads_scores:
         raise ValueError(f"method {method.name!r} needs step scores: pass step_scorer=load_prm(…), or method='outcome'")
-    if verifier is None and not reward_funcs and not acts:  # TRL sees whether an environment pays
+    if verifier is None and not reward_funcs and not acts:  # TRL itself checks that an environment gives rewards
         raise ValueError("no outcome: pass verifier=MathVerifier(), a verifier of your own, or reward_funcs")

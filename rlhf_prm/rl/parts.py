@@ -1,4 +1,4 @@
-"""Who reads which part of a reasoning model's completion: the verifier, the scorer, and credit."""
+"""Which part of a reasoning model's completion the verifier and the scorer read, and which part earns credit."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,12 +16,12 @@ from rlhf_prm.thinking import Thinking, check_part
 
 @dataclass(frozen=True)
 class Reading:
-    """What each one reads: "all", "thinking" or "answer".
+    """The part that each one reads: "all", "thinking" or "answer".
 
-    ``credit`` says whose tokens earn process credit; those of the other part have their outcome-only advantage.
+    ``credit`` is the part whose tokens earn process credit; the other part has its outcome-only advantage.
 
     Raises:
-        ValueError: an unknown part, or a part where thinking is not told apart.
+        ValueError: a part is unknown, or thinking and answer are not distinguished (no ``thinking``).
     """
 
     thinking: Thinking | None = None
@@ -35,8 +35,7 @@ class Reading:
             check_part(which, f"{name}_reads")
             if which != "all" and self.thinking is None:
                 raise ValueError(
-                    f"{name}_reads: got {which!r}, but thinking is not told from answers; set think_tags, mostly to "
-                    "['<think>', '</think>']"
+                    f"{name}_reads: got {which!r} without think_tags; set them, mostly to ['<think>', '</think>']"
                 )
 
     def sources(self, tokenizer: Any, scorer: Any, verifier: Verifier | None) -> tuple[Any, Verifier | None]:
@@ -57,20 +56,20 @@ class Reading:
         if getattr(verifier, "in_thought", None):
             raise ValueError(
                 f"verifier_reads: got {self.verifier!r} beside a verifier with in_thought=True, expected one: "
-                "what it is shown has no tags by which it could tell"
+                "the part it is shown has no tags in it"
             )
         return PartVerifier(verifier, self.verifier, self.thinking)
 
     def check_tokenizer(self, tokenizer: Any) -> None:
-        """Raises a ValueError where the tags do not survive decoding, so that no part would ever be found."""
+        """Raise a ValueError if the tags do not survive decoding, so that no part would ever be found."""
         if self.thinking is None:
             return
         for tag in (self.thinking.begin, self.thinking.end):
             ids = tokenizer(tag, add_special_tokens=False)["input_ids"]
             if tag not in tokenizer.decode(ids, skip_special_tokens=True):
                 raise ValueError(
-                    f"think_tags: {tag!r} is a special token of the policy's tokenizer, or none of its texts, and is "
-                    "left out where completions are decoded; add it as an ordinary one: "
+                    f"think_tags: {tag!r} is a special token of the policy's tokenizer, or not in its vocabulary, and "
+                    "is lost when completions are decoded; add it as an ordinary token: "
                     f"tokenizer.add_tokens([{tag!r}], special_tokens=False)"
                 )
 
@@ -90,9 +89,9 @@ def credited_steps(rows: list[ScoredRollout]) -> Bool[Tensor, "B K"] | None:
 
 
 class PartVerifier:
-    """As ``verifier``, which reads one part of each completion, without the tags. Without an answer it reads nothing.
+    """A verifier that reads one part of each completion, without the tags; it reads "" if there is no answer.
 
-    Everything else is the verifier's own.
+    Everything else is passed on to ``verifier``.
     """
 
     def __init__(self, verifier: Verifier, which: str, thinking: Thinking) -> None:
@@ -103,7 +102,7 @@ class PartVerifier:
         return self.verifier.verify(self._parts(completions), solutions)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "verifier":  # not yet set: while it is unpickled
+        if name == "verifier":  # it is not set yet while this object is unpickled
             raise AttributeError(name)
         own = getattr(self.verifier, name)
         if name != "submit":

@@ -1,4 +1,4 @@
-"""Further completions of the policy in training, from token ids: by transformers' ``generate`` or a sampler given."""
+"""Completes prefixes (token ids) with the policy in training: by transformers' ``generate`` or a given sampler."""
 
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ class Continuation(NamedTuple):
 
 @runtime_checkable
 class PrefixSampler(Protocol):
-    """Anything that continues prefixes. All ranks call it equally often, also with no prefixes."""
+    """Anything that continues prefixes. All ranks call it equally often, if need be without prefixes."""
 
     def continuations(self, prefixes: Sequence[Prefix], n: int, seed: int) -> list[list[Continuation]]:
         """``n`` continuations of every prefix."""
@@ -47,11 +47,11 @@ class PrefixSampler(Protocol):
 
 
 class GeneratorSampler:
-    """Continuations from a ``Generator``, which has to be the policy in training.
+    """Continuations from a ``Generator``, which must be the policy in training.
 
-    Its temperature and length are its own. One that has ``reads_ids`` or ``generate_ids`` (the toy world's
-    ``PolicySampler``) is given the policy's token ids, and what it says past a prefix's limit is cut off; any other is
-    given text: the prompt, messages rendered by the tokenizer's template, and behind it what the policy has written.
+    It has its own temperature and length. One that has ``reads_ids`` or ``generate_ids`` (the toy world's
+    ``PolicySampler``) is given the policy's token ids, and its output past a prefix's limit is cut off; any other is
+    given text: the prompt (messages are rendered by the tokenizer's template), then what the policy has written.
 
     Args:
         template_arguments: keywords for the tokenizer's ``apply_chat_template``.
@@ -113,12 +113,12 @@ class GeneratorSampler:
 class TrainerSampler:
     """Continuations from the trainer's policy as it is now, sampled as its rollouts are, by transformers' ``generate``.
 
-    The rows of a call are those of prefixes of like length. Ranks agree on the number of calls first: under ZeRO-3
-    and FSDP every forward needs all of them, so those with less to do make up the difference with a dummy. Random
-    numbers and the modes of the modules are afterwards what they were.
+    A call has prefixes of similar length. Ranks agree on the number of calls first: under ZeRO-3
+    and FSDP every forward needs all ranks, so those with less work make dummy calls. Random
+    states and the train/eval modes of the modules are restored afterwards.
 
     Args:
-        trainer: TRL's GRPO trainer or one of its kind.
+        trainer: TRL's GRPO trainer or a subclass.
         rows: most completions sampled together (at least those of one prefix).
     """
 
@@ -184,7 +184,7 @@ class TrainerSampler:
         return [up_to_the_end(row, self.trainer.eos_token_ids) for row in sampled[:, width:].tolist()]
 
     def _generation_config(self, max_new_tokens: int, n: int) -> GenerationConfig:
-        """The one that TRL samples rollouts with; it keeps none where vLLM samples them."""
+        """The configuration that TRL samples rollouts with; TRL has none when vLLM samples them."""
         args, tokenizer = self.trainer.args, tokenizer_of(self.trainer)
         settings = {
             "do_sample": True,
@@ -198,7 +198,7 @@ class TrainerSampler:
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": self.trainer.eos_token_ids,
         }
-        settings |= {} if self.trainer.use_vllm else args.generation_kwargs or {}  # vLLM's are of other names
+        settings |= {} if self.trainer.use_vllm else args.generation_kwargs or {}  # vLLM's have other names
         own = {"max_new_tokens": max_new_tokens, "num_return_sequences": n}
         return GenerationConfig(**settings | own, disable_compile=True)
 

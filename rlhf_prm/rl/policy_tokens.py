@@ -1,7 +1,7 @@
-"""Values of the policy's own tokens, taken out of rows that tools and environments have written to, and put back.
+"""Moves the policy's own tokens to the front of rows that tools and environments wrote in, and back again.
 
-Letters: B = rollouts, T = tokens of a completion. Returns, GAE and steps run over the policy's tokens alone: the token
-after the last one before a tool result is the first one behind it.
+Letters: B = rollouts, T = tokens of a completion. Returns, GAE and steps run over the policy's tokens only: the token
+before a tool result is followed by the first one after it.
 """
 
 from collections.abc import Mapping
@@ -13,22 +13,22 @@ from torch import Tensor
 
 
 def policy_tokens(inputs: Mapping[str, Any]) -> Bool[Tensor, "B T"]:
-    """True = a token that the policy wrote and that counts, of TRL's inputs of a loss."""
+    """True = a token that the policy wrote and that counts in the loss, from the inputs of TRL's loss."""
     mask = inputs["completion_mask"]
     return (mask * inputs["tool_mask"] if "tool_mask" in inputs else mask).bool()
 
 
 def compacted(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """The values at True, moved to the front of their row in order; 0 behind them.
+    """The values at True, moved to the front of their row in order; 0 after them.
 
-    Of a row whose True cells come first nothing moves.
+    A row whose True cells come first stays as it is.
     """
     order = (~mask).int().argsort(dim=1, stable=True)
     return torch.where(in_front(mask), values.gather(1, order), 0)
 
 
 def in_front(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-    """As many True as in each row of ``mask``, at its front: the mask of ``compacted``."""
+    """The mask of ``compacted``: each row has as many True as in ``mask``, all at its front."""
     return torch.arange(mask.shape[1], device=mask.device) < mask.sum(1, keepdim=True)
 
 

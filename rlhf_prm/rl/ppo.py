@@ -112,7 +112,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
     # Rewards and advantages
 
     def _process_rewards(self, rollouts: StepRollouts, rows: slice) -> Float[Tensor, "B K"]:
-        """The weighted, shaped step scores of these rows, without what padding holds."""
+        """The weighted, shaped step scores of these rows; 0 in the padding."""
         mask = rollouts.step_mask[rows]
         weight = self.args.process_weight * self.process_scale
         if not weight or self._shaping is None:
@@ -125,7 +125,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         """(B, K) mean advantage of each step over all ranks, and (B, T) token advantages of this one.
 
         All of it is computed on the policy's own tokens, moved together: the value after the last token before a tool
-        result is that of the first token behind it, and the tokens of tools have no advantage, no value and no return.
+        result is that of the first token after it, and the tokens of tools have no advantage, value or return.
         Leaves ``old_values`` and ``returns`` in ``output`` for the value loss.
         """
         own, lengths = policy_tokens(output), rollouts.token_counts[local]
@@ -236,7 +236,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
 
     @staticmethod
     def _check_shaping(args: ProcessPPOConfig) -> None:
-        """One call on made-up scores: a mistake shows now and not after the first generation."""
+        """Call the shaping once on made-up scores, so that a mistake shows before the first generation."""
         scores, mask = torch.tensor([[0.9, 0.2], [0.4, 0.0]]), torch.tensor([[True, True], [True, False]])
         keywords = {name: scheduled(value, 0) for name, value in args.shaping_kwargs.items()}
         try:
@@ -289,7 +289,7 @@ def _held(factor, updates: int, update: int) -> float:
 
 
 def _trunk_of(model, args: ProcessPPOConfig, step_scorer):
-    """The critic's own trunk and the checkpoint it came from; (None, None) when it uses the policy's."""
+    """The critic's own trunk and the checkpoint it came from; (None, None) if it uses the policy's trunk."""
     if args.critic != "own":
         return None, None
     source = args.critic_init

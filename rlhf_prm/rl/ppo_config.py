@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from rlhf_prm.rl.config import ProcessGRPOConfig
 
-TOKEN_SCORES = "token_scores"  # in place of a shaping: each token is paid what a token scorer says of it
+TOKEN_SCORES = "token_scores"  # in place of a shaping: the reward of a token is its token score
 TRUNKS = ("own", "shared", "detached")
 
 
@@ -21,20 +21,20 @@ class ProcessPPOConfig(ProcessGRPOConfig):
 
     Args:
         shaping: a name in ``reward.SHAPINGS``, or the dotted path of ``shaping(step_scores, step_mask, **keywords)``.
-            The default's sum from step k on is the score of step k: being longer earns nothing. "token_scores": every
-            token is paid what a token scorer says of it, times process_weight, in place of shaped step scores.
+            The default's sum from step k on is the score of step k, so longer rollouts earn nothing. "token_scores":
+            the process reward of a token is its token score times process_weight, in place of shaped step scores.
         shaping_kwargs: its keywords; a number may be a schedule ``{start, end, updates, kind}``. On the command line:
             JSON.
-        process_weight: of the process rewards against the outcome; 0 = outcome only, and no PRM is needed.
+        process_weight: weight of the process rewards relative to the outcome; 0 = outcome only, without a PRM.
         gamma, lam: GAE's γ and λ, per token.
         whiten_advantages: to mean 0 and standard deviation 1 over all tokens of all ranks.
-        critic: "own" = a trunk of its own; "shared" = the policy's trunk, which the value loss then trains too;
+        critic: "own" = a separate trunk; "shared" = the policy's trunk, which the value loss then trains too;
             "detached" = the policy's trunk, the value loss trains the head only.
         critic_init: with "own": "policy", "prm" (the step scorer's checkpoint), or a name or folder.
         critic_learning_rate: of the critic; a shared trunk keeps ``learning_rate``.
-        critic_warmup: so many first updates with the policy's learning rate at 0.
-        value_weight: of the value loss. A critic of its own hardly feels it (Adam divides it out again), but the norm
-            that ``max_grad_norm`` clips is that of both models together.
+        critic_warmup: the number of first updates in which only the critic is trained.
+        value_weight: weight of the value loss. It hardly matters to a separate critic (Adam divides it out), but the
+            norm that ``max_grad_norm`` clips is that of both models together.
         value_clip: ε of the value clipping around the old values; None = none.
 
     ``num_generations`` may be 1. ``method`` and ``method_kwargs`` belong to GRPO and are refused.

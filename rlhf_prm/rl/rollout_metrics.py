@@ -18,10 +18,10 @@ def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_adva
     """Metric name → value over the whole batch; NaN where there is nothing to measure.
 
     ``process/step_score/mean`` is over steps, ``process/step_score/min`` the mean over rollouts of the lowest;
-    ``process/auroc`` ranks the rollouts that have a score by their lowest one against the verdicts (the outcomes where
-    nobody verifies); ``advantage/frac_zero`` is the share of rollouts that teach nothing. ``verifier/<status>_frac``
-    are left out where nobody verifies. ``process/turn_score/mean`` and ``process/tool_results/mean`` (runs of tokens
-    that tools or environments wrote, per rollout) are there where there are any.
+    ``process/auroc`` compares the lowest score of each scored rollout with its verdict (with its outcome if
+    there is no verifier); ``advantage/frac_zero`` is the share of rollouts whose advantages are all 0.
+    ``verifier/<status>_frac`` needs a verifier. ``process/turn_score/mean`` and ``process/tool_results/mean`` (runs of
+    tokens that tools or environments wrote, per rollout) are logged if there are any.
     """
     scores = [[score for score in row.scores if not math.isnan(score)] for row in rows]
     lowest = torch.tensor([min(row) if row else math.nan for row in scores], device=rollouts.step_scores.device)
@@ -55,7 +55,7 @@ def rollout_metrics(rollouts: StepRollouts, rows: list[ScoredRollout], step_adva
 
 
 def scorer_metrics(growth: dict[str, float]) -> dict[str, float]:
-    """Metric name → value of what this rank's scorer has done for a batch; ``growth`` is that of its running totals."""
+    """Metric name → value of this rank's scorer for a batch; ``growth`` is the increase of its running totals."""
     names = ("forwards", "completions", "tokens", "duplicates")
     return {f"prm/{name}": growth[name] for name in names if name in growth} | judge_metrics(growth)
 
@@ -63,7 +63,7 @@ def scorer_metrics(growth: dict[str, float]) -> dict[str, float]:
 def process_auroc(rollouts: StepRollouts, among: Bool[Tensor, " B"] | None = None) -> float:
     """AUROC of a rollout's lowest step score against its verdict; NaN if all are right or all wrong.
 
-    A solution is as right as its worst step: the lowest score is what the verdict should agree with.
+    A solution is only as good as its worst step, so the lowest score should agree with the verdict.
 
     Args:
         among: the rollouts that count, of the scorable ones; None = all of them.

@@ -1,4 +1,4 @@
-"""From sampled completions to scored rollouts: the verifier runs in its workers while the PRM scores."""
+"""Turns sampled completions into scored rollouts; the verifier runs in its workers while the PRM scores."""
 
 import math
 import time
@@ -21,12 +21,12 @@ from rlhf_prm.step_data import FreshRollout
 from rlhf_prm.steps import StepSplitter
 
 UNLABELLED = "unlabelled"  # there is no gold answer to verify against
-UNVERIFIED = "unverified"  # there is no verifier: the outcome is what the reward functions pay
+UNVERIFIED = "unverified"  # there is no verifier: the outcome comes from the reward functions
 
 
 @dataclass(frozen=True)
 class ScoredRollout:
-    """One rollout with everything that was said about it.
+    """One rollout with its scores and its verdict.
 
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
     where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``; ``problem`` is what the PRM
@@ -35,7 +35,7 @@ class ScoredRollout:
 
     Where tools or environments wrote too: ``turn_of_step`` is the turn of every step (empty: there is one turn),
     ``tool_results`` are (number of steps before it, text), ``turn_scores`` has one score per turn, ``state_keys`` the
-    state that an environment told before each turn.
+    state that an environment reported before each turn.
 
     ``credited`` are the steps that earn process credit (None = all); ``has_text`` is False where only the numbers have
     come from another rank.
@@ -69,15 +69,15 @@ class ScoredRollout:
 
     @property
     def fresh(self) -> FreshRollout:
-        """The rollout without what was said about it but the verdict, for whoever labels its steps.
+        """The rollout with its verdict and without its scores, for a labeller of its steps.
 
         Raises:
-            ValueError: tools or environments wrote in it, which whoever labels steps does not read.
+            ValueError: tools or environments wrote in it; labellers do not read their text.
         """
         if self.tool_results:
             raise ValueError(
-                "labels of steps: got a rollout with tool results, expected one that the policy wrote alone: whoever "
-                "labels the steps would not see what the tools said"
+                "labels of steps: got a rollout with tool results, expected one that the policy wrote alone: a "
+                "labeller of steps would not see the tool results"
             )
         problem = self.prompt if self.problem is None else self.problem
         given = self.prompt if self.given is None else self.given
@@ -85,7 +85,7 @@ class ScoredRollout:
 
     @property
     def verdict(self) -> float:
-        """1.0 = correct, 0.0 = incorrect, NaN = the verifier cannot tell: no gold, a bad gold, a deadline it passed."""
+        """1.0 = correct, 0.0 = incorrect, NaN = undecided: the gold answer is missing or unusable, or time ran out."""
         return verdict_value(self.reward, self.status)
 
 
@@ -96,16 +96,16 @@ class RolloutScoring:
         splitter: cuts completions into steps.
         tokenizer: the policy's, for the token counts of the steps.
         step_scorer: a scorer of any of the kinds in ``scorers``; None gives every step NaN. One that has
-            ``submit(problems, steps)`` scores beside other work: the ``result()`` of what it returns is waited for at
+            ``submit(problems, steps)`` scores in the background: the ``result()`` of what it returns is waited for at
             the very end.
         verifier: gives the verdicts; None leaves every rollout unverified. Its ``submit`` is used where it has one.
-        turn_scores: whose scores of turns are merged into those of the steps; None = nobody's.
+        turn_scores: where turn scores come from and how they are merged into the step scores; None = there are none.
 
-    After a call ``seconds`` holds the time spent waiting for the PRM ("prm") and, besides, for the verifier
-    ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` what a PRM of ours counted meanwhile; ``learnt``
-    what a scorer that learns along told.
+    After a call ``seconds`` holds the time spent waiting for the PRM ("prm"), then for the verifier
+    ("verifier"), and cutting into steps ("steps"); ``scorer_stats`` the increase of the scorer's counts; ``learnt``
+    the metrics of a scorer that is trained along with the policy.
 
-    Whoever has a policy tells ``of_tokens`` how to ask it, which token scorers need.
+    For token scorers, the trainer sets on ``of_tokens`` how to query the policy.
     """
 
     def __init__(
@@ -137,10 +137,10 @@ class RolloutScoring:
         """Scored rollouts.
 
         Args:
-            policy_prompts: what the policy was given where ``prompts`` are not.
-            learning: the policy is trained on these, and a scorer that learns along learns from them.
-            told: which tokens are the policy's, and what tools said; None = all of them, and nothing.
-            reports: what the environments say of the turns.
+            policy_prompts: what the policy was given, if that is not ``prompts``.
+            learning: whether the policy is trained on these rollouts; then a ``LearningScorer`` is, too.
+            told: which tokens are the policy's, and the tool results; None = all tokens are the policy's.
+            reports: the environments' rewards and states of the turns.
         """
         started = self.start(prompts, problems, solutions, completion_ids, policy_prompts, learning, told, reports)
         return started.scored(started.verified())
@@ -156,13 +156,13 @@ class RolloutScoring:
         told: Sequence[Told] | None = None,
         reports: Sequence[Reported] | None = None,
     ) -> "StartedScoring":
-        """The same, begun: the verifier and a scorer with ``submit`` are at work when this returns."""
+        """Start a call: the verifier and a scorer with ``submit`` work in the background when this returns."""
         return StartedScoring(
             self, prompts, problems, solutions, completion_ids, policy_prompts, learning, told, reports
         )
 
     def counted(self) -> dict[str, float]:
-        """The scorer's running totals, where it keeps them."""
+        """The scorer's running totals, if it keeps any."""
         stats = getattr(self.step_scorer, "stats", None)
         return dict(vars(stats)) if stats is not None else {}
 
@@ -176,7 +176,7 @@ class StartedScoring:
     """The scoring of one batch under way: ``verified`` waits for the verdicts, then ``scored`` for the step scores.
 
     Args:
-        scoring: whose parts are used, and where the seconds, the scorer's stats and what it learnt are left.
+        scoring: supplies the parts, and receives the seconds, the scorer's counts and its training metrics.
         prompts, problems, solutions, completion_ids, policy_prompts, learning, told, reports: as ``RolloutScoring``'s
             call. ``scores`` may be set before ``verified``, where another has asked the scorer.
     """
@@ -258,7 +258,7 @@ class StartedScoring:
         ]
 
     def scored(self, rows: list[ScoredRollout]) -> list[ScoredRollout]:
-        """The rows with their step scores, and those of their turns and tokens where there are any."""
+        """The rows with their step scores, and with turn and token scores if there are any."""
         if self._pending is not None:
             self.scores = self.timed("prm", self._pending.result)
         if self.scores is not None:
@@ -293,7 +293,7 @@ class StartedScoring:
         return result
 
     def _scores_by_tokens(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
-        """The token scores are kept; the step scores are made of them."""
+        """Step scores computed from token scores, which are kept."""
         scoring = self.scoring
         self._tokens, scoring.learnt = scoring.of_tokens(scoring.step_scorer, rollouts, self.learning)
         return [step_scores(row, ends) for row, ends in zip(self._tokens, self.lengths, strict=True)]
@@ -324,23 +324,23 @@ class StartedScoring:
 
 
 def verdict_value(reward: float | None, status: str) -> float:
-    """1.0 = correct, 0.0 = incorrect, NaN = the verifier cannot tell."""
+    """1.0 = correct, 0.0 = incorrect, NaN = undecided."""
     judged = reward is not None and not math.isnan(reward)
     return float(status == "correct") if judged else math.nan
 
 
 def check_statuses(statuses: Sequence[str]) -> None:
-    """Raises a ValueError where one is not of ``reward.verifier.STATUSES``: a verdict nobody could read."""
+    """Raise a ValueError if a status is not in ``reward.verifier.STATUSES``."""
     for status in statuses:
         if status not in STATUSES:
             raise ValueError(f"verifier: status: got {status!r}, expected one of {', '.join(STATUSES)}")
 
 
 def with_statuses(rows: list[ScoredRollout], statuses: Sequence[str]) -> list[ScoredRollout]:
-    """The rows with the statuses that a reward function has found.
+    """The rows with the statuses that a reward function has reported.
 
     Raises:
-        ValueError: not one status of the known ones for each row.
+        ValueError: there is not exactly one known status for each row.
     """
     if len(statuses) != len(rows):
         raise ValueError(
@@ -359,8 +359,8 @@ def step_rollouts(
 ) -> StepRollouts:
     """The rows of whole groups as padded tensors on the device of ``outcome_rewards``.
 
-    Steps the PRM could not score are filled by ``reward.filled_scores``. Rows without a verifier have no verdicts, and
-    those of a step scorer no token scores.
+    Steps the PRM could not score are filled by ``reward.filled_scores``. Without a verifier there are no verdicts, and
+    without a token scorer no token scores.
     """
     width = max(len(row.steps) for row in rows)
 
@@ -388,7 +388,7 @@ def step_rollouts(
 
 
 def _state_keys(rows: list[ScoredRollout], width: int, device: torch.device) -> Int[Tensor, "B K"] | None:
-    """A number for every state that was told before a turn, at the turn's first step; −1 elsewhere. None: none told."""
+    """A number for every state reported before a turn, at the turn's first step; −1 elsewhere. None: no reports."""
     if all(row.state_keys is None for row in rows):
         return None
     numbers: dict[str, int] = {}

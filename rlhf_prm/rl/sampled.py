@@ -1,4 +1,4 @@
-"""Completions of the policy in training for rows of a data set, as in training, and nothing else."""
+"""Samples completions of the policy in training for rows of a dataset, without scoring or training."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from rlhf_prm.rl.turns import Told, told_by_trl
 
 
 class Sampled(BaseException):
-    """TRL has sampled, and that was all that was wanted. Not an error, and nobody may take it for one of theirs."""
+    """Ends TRL's call once it has sampled. It is not an `Exception`, so that no handler takes it for an error."""
 
     def __init__(self, output: tuple) -> None:
         super().__init__()
@@ -15,9 +15,9 @@ class Sampled(BaseException):
 
 
 def sampled(trainer: Any, rows: list[dict[str, Any]]) -> list[tuple[list[int], Told]]:
-    """(token ids, whose they are) of one completion of every row; tools and environments work as in training.
+    """(token ids, who wrote them) of one completion of every row; tools and environments work as in training.
 
-    Nothing is scored, verified or paid. TRL draws and resets environments, and collects their tools, on its way to the
+    Nothing is scored or verified. TRL draws and resets environments, and collects their tools, on its way to the
     generation. A policy with tools is therefore sent that way, which ends with the generation.
     """
     if trainer.tools:

@@ -1,16 +1,16 @@
-"""Who scores: what a trainer asks of a PRM, a judge, live values, an implicit PRM or a teacher.
+"""The protocols of scorers: what a trainer needs of a PRM, a judge, live values, an implicit PRM or a teacher.
 
 A scorer has one of ``score`` (texts → a score per step, ``rlhf_prm.prm.StepScorer``), ``score_rollouts`` (rollouts →
-a score per step) or ``score_tokens`` (rollouts → a score per token). Beside it, each where it makes sense:
+a score per step) or ``score_tokens`` (rollouts → a score per token). It may also have:
 
-- ``update``: it learns along, on every batch that is trained on (``LearningScorer``);
-- ``submit(problems, steps)``, beside ``score``: it works in the background, as a judge does; the ``result()`` of what
-  is returned is the scores, and is waited for at the very end of the scoring;
+- ``update``: it is trained too, on every batch that the policy is trained on (``LearningScorer``);
+- ``submit(problems, steps)``, beside ``score``: it works in the background, as a judge does; it returns an object whose
+  ``result()`` gives the scores and is called at the very end of the scoring;
 - ``attach(trainer)``: called once, when a trainer has been built; ``detach()``: called when its run has ended, so that
   the trainer's memory is free for the next run;
 - ``stats``: an object of running totals; ``forwards``, ``completions``, ``tokens`` and ``duplicates`` are logged, and a
   judge's counts (``judges.stats``);
-- ``costly``: True = a run that learns from outcomes alone should not be given it. Token scorers never are.
+- ``costly``: True = a run that learns from outcomes alone does without it, as it always does without token scorers.
 
 All ranks call each of them equally often.
 
@@ -34,7 +34,7 @@ class PolicyRollout:
 
     ``prompt`` is the text or the messages that the policy was given; ``lengths`` are tokens per step and sum to those
     of ``completion_ids``; ``solution`` is the gold answer; ``verdict`` is as ``ScoredRollout.verdict``. A token scorer
-    also gets ``prompt_ids``, the prompt as the policy read it, and where it has ``needs_log_probs`` the policy's own
+    also gets ``prompt_ids``, the prompt as the policy read it, and, if it has ``needs_log_probs``, the policy's own
     ``log_probs`` of the completion's tokens, under the weights that sampled them.
 
     ``policy_mask`` is 1 at the tokens that the policy wrote, 0 at those of tools and environments; None = all are its
@@ -53,9 +53,9 @@ class PolicyRollout:
 
 @runtime_checkable
 class RolloutScorer(Protocol):
-    """A step scorer that needs more of a rollout than its text: this method is called in place of ``score``.
+    """A step scorer that needs more of a rollout than its text; ``score_rollouts`` is called in place of ``score``.
 
-    The verifier is waited for first. Where it keeps ``stats``, ``stats.tokens`` are those it had the policy sample.
+    It is called after the verifier has finished. If it keeps ``stats``, ``stats.tokens`` counts the tokens it sampled.
     """
 
     def score_rollouts(self, rollouts: list[PolicyRollout]) -> list[list[float]]:
@@ -65,15 +65,15 @@ class RolloutScorer(Protocol):
 
 @runtime_checkable
 class TokenScorer(Protocol):
-    """A scorer of the policy's own tokens, mostly a log-ratio of two models. The verifier is waited for first.
+    """A scorer of the policy's own tokens, mostly by a log-ratio of two models, called after the verifier has finished.
 
-    Its step scores are made of it: σ(Σ of the token scores up to the end of the step).
+    Its step scores are σ(Σ of the token scores up to the end of the step).
     """
 
     def score_tokens(self, rollouts: list[PolicyRollout]) -> list[Tensor]:
         """For each rollout one score per token of the completion, (T_i,) float32 on the CPU; NaN = not scored.
 
-        Those of tokens that the policy did not write are dropped.
+        Scores of tokens that the policy did not write are dropped.
         """
         ...
 
@@ -83,18 +83,18 @@ Scorer = StepScorer | RolloutScorer | TokenScorer
 
 @runtime_checkable
 class LearningScorer(Protocol):
-    """A scorer that learns along. ``learns`` is ``before``: update, then score; or ``after``: score, then update."""
+    """A scorer that is trained too. ``learns``: "before" = it is updated, then it scores; "after" = the reverse."""
 
     learns: str
 
     def update(self, rollouts: list[PolicyRollout]) -> dict[str, float]:
-        """Learn from a batch of this rank's rollouts that the policy is trained on; numbers to log."""
+        """Train on this rank's rollouts of a batch that the policy is trained on; returns numbers to log."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint has to hold, equal on all ranks."""
+        """The state that a checkpoint has to hold, equal on all ranks."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from it."""
+        """Restore that state."""
         ...

@@ -1,7 +1,7 @@
-"""Groups are scored as they finish: a batch is sampled some groups at a time, and what is there is scored meanwhile.
+"""Scores groups as they finish: a batch is sampled some groups at a time, and finished ones are scored meanwhile.
 
-The verifier's workers, a judge and a PRM behind a server work beside the policy that samples. A PRM in this process
-would only take turns with it on the same device, and scores everything at the end, in its own micro-batches.
+The verifier's workers, a judge and a PRM behind a server work while the policy samples. A PRM in this process
+would compete with it for the same device, so it scores everything at the end, in its own micro-batches.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class ScoringInParts:
 
 
 def sampled_in_parts(sample: Callable[[slice], tuple], rows: int, size: int, begun: Begun) -> tuple[list, list | None]:
-    """Completions and log-probabilities of all rows, sampled ``size`` at a time; ``begun`` is told of each part.
+    """Completions and log-probabilities of all rows, sampled ``size`` at a time; ``begun`` is called with each part.
 
     Args:
         sample: rows → (their completions, their log-probabilities or None).
@@ -65,13 +65,13 @@ def sampled_in_parts(sample: Callable[[slice], tuple], rows: int, size: int, beg
 
 
 def parts_of(rows: int, size: int) -> Iterator[slice]:
-    """Slices of at most so many rows."""
+    """Slices of at most ``size`` rows."""
     for first in range(0, rows, size):
         yield slice(first, min(first + size, rows))
 
 
 def check_parts(trainer: Any, scorer: Any) -> None:
-    """Whether the trainer's batches can be sampled ``args.groups_at_once`` groups at a time.
+    """Check that the trainer's batches can be sampled ``args.groups_at_once`` groups at a time.
 
     Raises:
         ValueError: they cannot.
@@ -83,7 +83,7 @@ def check_parts(trainer: Any, scorer: Any) -> None:
         raise ValueError(f"{named}, expected 0 for a policy with tools, environments, images or a rollout_func")
     if hasattr(scorer, "score_tokens") or hasattr(scorer, "score_rollouts"):
         raise ValueError(
-            f"{named} with step_scorer {type(scorer).__name__}, expected 0: it asks the policy itself, which samples"
+            f"{named} with step_scorer {type(scorer).__name__}, expected 0: it needs the policy, which is sampling"
         )
     of_rank = args.per_device_train_batch_size * args.steps_per_generation
     if of_rank % args.num_generations:

@@ -1,4 +1,4 @@
-"""A configured method: resolved, checked before any long work, scheduled, scaled against outcome-only, remembering."""
+"""A configured method: it is looked up, checked early, scheduled, scaled towards outcome-only, and keeps its memory."""
 
 import inspect
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ class StepAdvantages:
     """Turns ``StepRollouts`` into step advantages by one configured method.
 
     A method may carry numbers from batch to batch, explicitly: it has an attribute ``initial_memory``, a function of no
-    arguments that gives named float32 tensors, and is called as ``method(rollouts, memory, **keywords)`` to give
-    ``(advantages, new_memory)``, with the same names and shapes. What it is given is a copy. All ranks see the same
+    arguments that returns named float32 tensors, and is called as ``method(rollouts, memory, **keywords)`` to return
+    ``(advantages, new_memory)``, with the same names and shapes. It is given a copy. All ranks see the same
     rollouts, so their memories are equal.
 
     Args:
@@ -26,11 +26,11 @@ class StepAdvantages:
         keywords: the method's keywords; numbers may be schedules (``reward.scheduled``).
 
     Attributes:
-        per_token: the method reads token scores and gives (B, T), as those with an attribute ``per_token`` do.
+        per_token: whether the method reads token scores and gives (B, T); such methods have an attribute ``per_token``.
         memory: what the method remembers of the training batches so far; empty for a method without a memory.
 
     Raises:
-        ValueError: an unknown method, a keyword it does not take, a malformed schedule, or a method of one's own that
+        ValueError: an unknown method, a keyword it does not take, a malformed schedule, or a user's method that
             does not return finite (B, K) (``per_token``: (B, T)), or a memory unlike its initial one.
     """
 
@@ -55,9 +55,9 @@ class StepAdvantages:
         """Advantages at optimizer update ``update``: (B, K), or (B, T) where ``per_token``.
 
         ``process_scale`` s in [0, 1] shrinks what the method adds to outcome-only:
-        A = A_outcome + s·(A_method − A_outcome); 1 is the method untouched.
+        A = A_outcome + s·(A_method − A_outcome); with s = 1 the method is unchanged.
         ``credited``: the steps that the method may credit; the others have their outcome-only advantage. None = all.
-        ``remember=False``: the method uses its memory, and what it would remember of these rollouts is dropped.
+        ``remember=False``: the method uses its memory but does not update it.
         """
         advantages, memory = self._called(rollouts, self.memory, update)
         if remember:
@@ -85,7 +85,7 @@ class StepAdvantages:
         return {name: value.detach().cpu().clone() for name, value in self.memory.items()}
 
     def load_state_dict(self, memory: Memory) -> None:
-        """Go on from this memory.
+        """Restore this memory.
 
         Raises:
             ValueError: it is not the memory of this method.
@@ -141,9 +141,9 @@ class StepAdvantages:
                 raise ValueError(f"method_kwargs: method {self.name!r} has no keyword {name!r}; its keywords: {takes}")
 
     def _try(self) -> None:
-        """One call on four made-up rollouts: a mistake shows now and not after the first generation.
+        """Call the method on four made-up rollouts, so that a mistake shows before the first generation.
 
-        Nothing of it is remembered.
+        The memory stays as it is.
         """
         rollouts = StepRollouts(
             step_scores=torch.tensor([[0.9, 0.2], [0.8, 0.7], [0.4, 0.0], [0.6, 0.5]]),

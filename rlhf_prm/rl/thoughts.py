@@ -1,4 +1,4 @@
-"""Whether completions begin inside a thought: what a verifier must know of the prompts, and a trainer can see."""
+"""Finds out from the prompts whether completions begin inside a thought, which the verifier must know."""
 
 import warnings
 from typing import Any
@@ -12,10 +12,10 @@ OPENED = "<think>"
 
 
 def tell_of_thoughts(verifier: Any, trainer: Any) -> None:
-    """Sets ``verifier.in_thought`` where its user has not and the first training prompt ends in an open ``<think>``.
+    """Set ``verifier.in_thought`` if its user has not and the first training prompt ends in an open ``<think>``.
 
     A completion that was cut off before ``</think>`` would otherwise be read as an answer. A verifier without that
-    attribute is left alone; one that was told False is warned about.
+    attribute is left alone; if the user set it to False, a warning is given.
     """
     if not hasattr(verifier, "in_thought") or not opens_thought(trainer):
         return
@@ -24,15 +24,15 @@ def tell_of_thoughts(verifier: Any, trainer: Any) -> None:
     elif not verifier.in_thought:
         warnings.warn(
             f"verifier: got in_thought=False, but the prompts end in {OPENED}: a completion that is cut off inside its "
-            "thought is read as an answer; leave in_thought out, or say True",
+            "thought is read as an answer; leave in_thought out, or set it to True",
             stacklevel=3,
         )
 
 
 def refuse_unopened(thinking: Thinking | None, trainer: Any) -> None:
-    """Raises a ValueError where prompts open the thought and ``think_opened`` does not say so.
+    """Raise a ValueError if prompts open the thought but ``think_opened`` is False.
 
-    A completion that is cut off inside its thought would be an answer throughout.
+    A completion that is cut off inside its thought would otherwise count as all answer.
     """
     if thinking is not None and not thinking.opened and thinking.begin == OPENED and opens_thought(trainer):
         raise ValueError(f"think_opened: got False, but the prompts end in {OPENED}; set think_opened: true")
@@ -41,7 +41,7 @@ def refuse_unopened(thinking: Thinking | None, trainer: Any) -> None:
 def opens_thought(trainer: Any) -> bool:
     """Whether the first training prompt, as the policy reads it, ends in ``<think>``.
 
-    False for a stream, for images, and where an environment tells the prompt.
+    False for a stream, for images, and if an environment supplies the prompt.
     """
     rows = trainer.train_dataset
     if not hasattr(rows, "__len__") or not len(rows) or reads_images(trainer):

@@ -1,4 +1,4 @@
-"""A budget of generated tokens: runs of different methods are compared at equal cost."""
+"""A budget of generated tokens, so that runs of different methods can be compared at equal cost."""
 
 import logging
 from pathlib import Path
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 class TokenBudget(TrainerCallback):
     """Logs ``generated_tokens``, all completion tokens so far, and ends the training once they reach ``budget``.
 
-    Every batch generated for training counts, on all ranks, and what live Monte-Carlo values sampled to score it;
-    held-out evaluations do not. The count is part of a
-    checkpoint (``token_budget.json``), and a resumed run goes on from it.
+    Every batch generated for training counts, on all ranks, with the tokens that live Monte Carlo values sampled for
+    it; held-out evaluations do not. The count is part of a checkpoint (``token_budget.json``), from which a resumed run
+    continues.
 
     Args:
         trainer: a ``ProcessGRPOTrainer``; may be set later as ``callback.trainer``.
@@ -36,7 +36,7 @@ class TokenBudget(TrainerCallback):
         self._batches = UpdateBatches()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Go on counting where the checkpoint was that training resumes from."""
+        """Continue the count of the checkpoint that training resumes from."""
         self.tokens = 0
         if not state.global_step:
             return
@@ -57,13 +57,13 @@ class TokenBudget(TrainerCallback):
         self._batches.look(self.trainer)
         for batch in self._batches.taken():
             self.tokens += int(batch.rollouts.token_counts.sum()) + batch.scorer_tokens
-        # TRL logs the mean of a metric's list: the newest count stands there alone.
+        # TRL logs the mean of a metric's list, so the list holds the newest count only.
         metrics_of(self.trainer, "train")["generated_tokens"][:] = [self.tokens]
         if self.budget is not None and self.tokens >= self.budget:
             control.should_training_stop = True
 
     def on_save(self, args, state, control, **kwargs):
-        """Leave the count in the checkpoint."""
+        """Save the count in the checkpoint."""
         if self.trainer.accelerator.is_main_process:
             write_json(self._file(state), {"tokens": self.tokens})
 

@@ -1,4 +1,4 @@
-"""Scores of the policy's own tokens: what a token scorer is given, when it learns, and what its scores say of steps."""
+"""Calls a token scorer: what it is given, when it is updated, and how its scores become step scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,12 +12,12 @@ from rlhf_prm.rl.scorers import PolicyRollout
 
 
 class TokenScoring:
-    """Asks a token scorer, and lets it learn before or after.
+    """Calls a token scorer, and updates it before or after if it is trained too.
 
     Attributes:
         prompt_ids: prompts → the ids that the policy reads.
-        log_probs: prompt ids, completion ids → the policy's log-probabilities of the latter, (T_i,) each. Whoever has a
-            policy sets the two.
+        log_probs: prompt ids, completion ids → the policy's log-probabilities of the latter, (T_i,) each. The trainer
+            sets both.
     """
 
     def __init__(self) -> None:
@@ -27,13 +27,13 @@ class TokenScoring:
     def __call__(
         self, scorer: Any, rollouts: list[PolicyRollout], learning: bool
     ) -> tuple[list[Tensor], dict[str, float]]:
-        """The scores of the policy's own tokens of every rollout, and what a scorer that learns along told.
+        """The scores of the policy's own tokens of every rollout, and the metrics of a scorer that is trained too.
 
         Args:
-            learning: the policy is trained on these rollouts.
+            learning: whether the policy is trained on these rollouts.
 
         Raises:
-            ValueError: no policy to ask, or not one score per token.
+            ValueError: ``prompt_ids`` and ``log_probs`` are not set, or there is not one score per token.
         """
         rollouts = self._with_ids(scorer, rollouts)
         learnt: dict[str, float] = {}
@@ -49,7 +49,7 @@ class TokenScoring:
         return [_of_the_policy(row, one.policy_mask) for row, one in zip(scores, rollouts, strict=True)], learnt
 
     def _with_ids(self, scorer: Any, rollouts: list[PolicyRollout]) -> list[PolicyRollout]:
-        """The rollouts with what a token scorer needs of the policy."""
+        """The rollouts with the prompt ids and, if needed, the log-probabilities of the policy."""
         if self.prompt_ids is None:
             raise ValueError("token scorer: got no policy, expected a trainer that sets prompt_ids and log_probs")
         prompts = self.prompt_ids([rollout.prompt for rollout in rollouts])
@@ -68,13 +68,13 @@ def _of_the_policy(scores: Tensor, policy_mask: list[int] | None) -> Tensor:
 
 
 def step_scores(token_scores: Tensor, lengths: list[int]) -> list[float]:
-    """σ(Σ of the token scores up to the end of each step); NaN from the first token on that was not scored."""
+    """σ(Σ of the token scores up to the end of each step); NaN once a token is unscored."""
     sums = torch.cat([torch.zeros(1, dtype=torch.float64), token_scores.double().cumsum(0)])
     return sums[torch.tensor(lengths).cumsum(0)].sigmoid().tolist()
 
 
 def token_table(rows: Sequence[Tensor | None], device: torch.device) -> Float[Tensor, "B T"] | None:
-    """Token scores, padded with 0. One without a score has 0 too, so it neither pays nor costs. None without any."""
+    """Token scores, padded with 0. An unscored token has 0 too, so it has no effect. None if there are none."""
     if rows[0] is None:
         return None
     scores = [row.nan_to_num(nan=0.0) for row in rows]

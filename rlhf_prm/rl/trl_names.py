@@ -26,13 +26,13 @@ SEAM = (
     # TRL's GRPO trainer: what ProcessGRPOTrainer overrides
     PrivateName(
         *(_GRPO, "_calculate_rewards", "overridden"),
-        reason="the one call between sampling and advantages that has the texts: steps, scores and verdicts come here",
+        reason="the only call between sampling and advantages that has the texts: here they are split and scored",
         breaks="nothing is split, scored or verified",
     ),
     PrivateName(
         *(_GRPO, "_generate_and_score_completions", "overridden"),
-        reason="its output holds the advantages, which we replace by those of tokens",
-        breaks="training goes on with TRL's advantages of whole completions",
+        reason="its output holds the advantages, which we replace by token advantages",
+        breaks="training uses TRL's advantages of whole completions",
     ),
     PrivateName(
         *(_GRPO, "_compute_loss", "overridden"),
@@ -84,7 +84,7 @@ SEAM = (
     ),
     PrivateName(
         *(_GRPO, "_tokenize_prompts", "used"),
-        reason="live values go on from the prompt's tokens as the policy reads them",
+        reason="live values continue from the prompt's tokens as the policy reads them",
         breaks="no live Monte-Carlo values",
     ),
     PrivateName(
@@ -95,9 +95,14 @@ SEAM = (
     ),
     PrivateName(
         *(_GRPO, "_generate_single_turn", "overridden"),
-        reason="the one place that is passed before every turn of the policy: environments are asked what the last one "
-        "has earned",
+        reason="it is called before every turn of the policy: environments are asked what the last one has earned",
         breaks="no turn rewards and no state keys of environments",
+    ),
+    PrivateName(
+        *(_GRPO, "_tool_call_loop", "overridden"),
+        reason="the turns behind the first, of which ranks have different numbers: with sharded weights, or a vLLM "
+        "that they share, those that are done have to take part in the turns of the others",
+        breaks="under ZeRO-3, FSDP or a shared vLLM, ranks with fewer turns are waited for without end",
     ),
     PrivateName(
         *(_GRPO, "_env_tools", "used"),
@@ -121,8 +126,8 @@ SEAM = (
     ),
     PrivateName(
         *(_GRPO, "_buffered_inputs", "used"),
-        reason="rollouts that wait to be trained on; a rollback throws them away",
-        breaks="the weights that are back train on rollouts of the rejected ones",
+        reason="rollouts that wait to be trained on; a rollback discards them",
+        breaks="after a rollback the restored weights train on rollouts of the rejected ones",
     ),
     PrivateName(
         *(_GRPO, "_last_loaded_step", "used"),
@@ -131,19 +136,19 @@ SEAM = (
     ),
     PrivateName(
         *("trl.generation.vllm_generation.VLLMGeneration", "_iter_named_params", "used"),
-        reason="the weights sent to vLLM, of which the critic is none",
+        reason="the weights sent to vLLM, which must not include the critic's",
         breaks="vLLM refuses the critic's weights, so no PPO with vLLM",
     ),
     PrivateName(
         *("trl.trainer.utils", "_use_triton", "used"),
-        reason="TRL's fused head asks it whether to score the completions alone, which it does not do on a CPU",
+        reason="TRL's fused head checks with it whether to score only completions, which it does not do on a CPU",
         breaks="on a CPU the head projects prompts and padding too, at several times the cost",
     ),
     PrivateName(
         *("trl.trainer.grpo_trainer", "gather_object", "used"),
         reason="TRL gathers every prompt and completion for its table, one after the other and before anything else "
         "that it gathers as objects",
-        breaks="every process holds all texts of all; or something else is shortened",
+        breaks="every process holds the texts of all processes, or something else is shortened",
     ),
     # TRL's experimental AsyncGRPO
     PrivateName(
@@ -159,22 +164,22 @@ SEAM = (
     # transformers' trainer
     PrivateName(
         *(_TRAINER, "_save_checkpoint", "overridden"),
-        reason="what a method remembers belongs to a checkpoint; a run that loses its PRM server saves one at once",
-        breaks="a resumed method has forgotten; updates are lost with the server",
+        reason="a method's memory belongs in a checkpoint; a run that loses its PRM server saves one at once",
+        breaks="a resumed method starts without its memory; updates are lost with the server",
     ),
     PrivateName(
         *(_TRAINER, "_load_optimizer_and_scheduler", "overridden"),
-        reason="the one place that is passed on resuming under every backend",
-        breaks="a resumed method has forgotten",
+        reason="every backend calls it when it resumes",
+        breaks="a resumed method starts without its memory",
     ),
     PrivateName(
         *(_TRAINER, "_save", "overridden"),
         reason="the policy's checkpoint holds no critic; the critic has a file beside it",
-        breaks="policies with a critic inside, which nobody can load",
+        breaks="saved policies contain a critic and cannot be loaded",
     ),
     PrivateName(
         *(_TRAINER, "_load_from_checkpoint", "overridden"),
-        reason="brings the critic back from its file",
+        reason="loads the critic from its file",
         breaks="PPO resumes with a new critic",
     ),
     PrivateName(
@@ -190,7 +195,7 @@ SEAM = (
     PrivateName(
         *(_TRAINER, "_get_train_sampler", "overridden"),
         reason="batch_rebalance shuffles by a seed of its own, the same in every run",
-        breaks="all PRM training runs see one order of rows",
+        breaks="all PRM training runs see the same order of rows",
     ),
     PrivateName(
         *(_TRAINER, "_get_output_dir", "used"),
@@ -200,7 +205,7 @@ SEAM = (
     PrivateName(
         *(_TRAINER, "_eval_dataloaders", "used"),
         reason="with persistent workers it keeps the loader of the first data set evaluated for all others",
-        breaks="an evaluation on the way decides which rows the next evaluation reads",
+        breaks="one evaluation decides which rows the next evaluation reads",
     ),
     PrivateName(
         *(_TRAINER, "_loss_shifts_labels", "used"),

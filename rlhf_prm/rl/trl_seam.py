@@ -1,10 +1,10 @@
-"""Every private name of TRL, transformers, accelerate and torch that the trainers touch: here, and nowhere else.
+"""The only file that touches private names of TRL, transformers, accelerate and torch.
 
-Private names move without notice. ``trl_names.SEAM`` lists each with the reason why we need it and what breaks without
-it; a contract test holds the list against the installed libraries, and against the rest of our code, which may use
+Private names change without notice. ``trl_names.SEAM`` lists each, why we need it and what breaks without
+it; a contract test compares the list with the installed libraries, and with the rest of our code, which may use
 none.
 
-A private method is overridden in the trainer class itself, where Python wants it (``kind="overridden"``). Everything
+A private method is overridden in the trainer class itself, as Python requires (``kind="overridden"``). Everything
 else goes through the functions below (``kind="used"``): what we read, set, or replace for the length of a call.
 """
 
@@ -32,13 +32,13 @@ def metrics_of(trainer: Any, mode: str) -> dict[str, list[float]]:
 
 
 def tables_of(trainer: Any) -> dict[str, Any]:
-    """The columns of the completions table; those that are not TRL's lie in ``["extra"]``."""
+    """The columns of the completions table; those that are not TRL's are in ``["extra"]``."""
     return trainer._logs
 
 
 @contextmanager
 def evaluation_logs_kept(trainer: Any) -> Iterator[None]:
-    """What waits to be logged of an evaluation, and the completions table, are afterwards what they were."""
+    """Restore afterwards the completions table and the evaluation metrics that are not logged yet."""
     metrics, kept, tables = trainer._metrics, _copied(trainer._metrics["eval"]), _copied(trainer._logs)
     try:
         yield
@@ -55,7 +55,7 @@ def _copied(containers: Any) -> Any:
 
 
 def reported_by_rewards(trainer: Any) -> tuple[dict[str, list], dict[str, list]]:
-    """(columns, metrics) that reward functions have reported for this batch; removing one takes it over."""
+    """(columns, metrics) that reward functions have reported for this batch; an entry removed here is not logged."""
     return trainer._pending_extra_logs, trainer._pending_metrics
 
 
@@ -64,7 +64,7 @@ def reported_by_rewards(trainer: Any) -> tuple[dict[str, list], dict[str, list]]
 
 @contextmanager
 def texts_shortened(shorter: Callable[[list[Any]], list[Any]]) -> Iterator[None]:
-    """Within it TRL gathers its prompts and completions as ``shorter`` leaves them.
+    """Inside the context TRL gathers its prompts and completions after ``shorter`` was applied to them.
 
     These are the first two lists that ``_generate_and_score_completions`` gathers as objects by the name of its own
     module; ``tests/rl/test_parts.py`` holds that.
@@ -82,7 +82,7 @@ def texts_shortened(shorter: Callable[[list[Any]], list[Any]]) -> Iterator[None]
 
 
 def tokenizer_of(trainer: Any) -> Any:
-    """The policy's tokenizer, also where the processing class is a processor of images and text."""
+    """The policy's tokenizer, also if the processing class is a processor of images and text."""
     return trainer._tokenizer
 
 
@@ -102,19 +102,19 @@ def generate(trainer: Any, prompts: list[Any]) -> tuple:
 
 
 def generate_and_score(trainer: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """TRL's way from rows of a data set to inputs of a loss; it draws environments before it generates."""
+    """TRL's inputs of a loss from rows of a dataset; it draws environments before it generates."""
     return trainer._generate_and_score_completions(rows)
 
 
 def kinds_of_environments(trainer: Any) -> list[Any]:
-    """One instance of every kind of environment; empty where there are none."""
+    """One instance of every kind of environment; empty if there are none."""
     return [pool[0] for pool in trainer._environment_pool.values()] if trainer.environment_factories else []
 
 
 def hide_from_policy(trainer: Any, names: Collection[str]) -> None:
-    """These methods of environments are no tools: neither offered to the policy nor called for it.
+    """Keep these methods of environments from being tools: they are neither offered to the policy nor called for it.
 
-    To be called once the trainer is built, and before each generation, for which TRL collects the tools anew.
+    Call it once the trainer is built, and before each generation, because TRL then collects the tools again.
     """
     if not trainer.environment_factories:
         return
@@ -127,12 +127,12 @@ def hide_from_policy(trainer: Any, names: Collection[str]) -> None:
 
 
 def whole_parameters(trainer: Any) -> AbstractContextManager:
-    """Within it FSDP's parameters are whole, as ``generate`` needs them; of no effect elsewhere."""
+    """Inside the context FSDP's parameters are whole, as ``generate`` needs them; without FSDP it has no effect."""
     return trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False)
 
 
 def forget_rollouts(trainer: Any) -> None:
-    """Make TRL sample anew, with the weights that the trainer has now.
+    """Make TRL sample again, with the weights that the trainer has now.
 
     It keeps a generation batch for several micro-batches, and vLLM's copy of the weights until the update's number
     changes: an evaluation may have just made that copy.
@@ -143,7 +143,7 @@ def forget_rollouts(trainer: Any) -> None:
 
 @contextmanager
 def vllm_update_kept(trainer: Any) -> Iterator[None]:
-    """The update whose weights vLLM has is afterwards what it was, so that weights that are put back are sent again."""
+    """Restore afterwards the record of which update's weights vLLM has, so that restored weights are sent again."""
     kept = getattr(trainer, "_last_loaded_step", None)  # without vLLM there is none
     try:
         yield
@@ -153,7 +153,7 @@ def vllm_update_kept(trainer: Any) -> Iterator[None]:
 
 
 def send_to_vllm_only(generation: Any, is_sent: Callable[[str], bool]) -> None:
-    """From now on ``trainer.vllm_generation`` gets only the weights whose names pass; TRL has no setting for that."""
+    """Send ``trainer.vllm_generation`` only the weights whose names pass from now on; TRL has no setting for it."""
     everything = generation._iter_named_params
 
     def chosen():
@@ -177,9 +177,9 @@ def token_log_probs(
 
 @contextmanager
 def after_forward(trainer: Any, then: Callable[[Tensor], None]) -> Iterator[None]:
-    """Within it ``then`` is called with the (B, T) log-probabilities right behind TRL's forward of the policy.
+    """Inside the context ``then`` is called with the (B, T) log-probabilities right after TRL's forward of the policy.
 
-    TRL's loss reads the old log-probabilities after it, so they can be replaced here by some that depend on it.
+    TRL's loss reads the old log-probabilities later, so they can be replaced here by ones that depend on the forward.
     """
     name = "_get_per_token_logps_and_entropies"
     own, forward = vars(trainer).get(name), getattr(trainer, name)
@@ -201,10 +201,10 @@ def after_forward(trainer: Any, then: Callable[[Tensor], None]) -> Iterator[None
 
 @contextmanager
 def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
-    """Within it TRL's loss reads ``value`` for a setting of the trainer; afterwards it is what it was.
+    """Inside the context TRL's loss reads ``value`` for a setting of the trainer, which is restored afterwards.
 
-    TRL's ``_compute_loss`` takes them from the trainer. PPO has its KL in the reward: with ``beta`` at 0 the loss adds
-    no second one; outside, ``beta`` has to stay, as TRL asks the reference model only where it is not 0.
+    TRL's ``_compute_loss`` takes settings from the trainer. PPO has its KL in the reward: with ``beta`` at 0 the loss
+    adds no second one; outside, ``beta`` has to stay, as TRL asks the reference model only where it is not 0.
     """
     before = getattr(trainer, name)
     setattr(trainer, name, value)
@@ -215,14 +215,14 @@ def loss_setting(trainer: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def use_rollout_loop(worker: Any, loop: type) -> None:
-    """The process of this AsyncGRPO rollout worker runs ``loop`` when it is started."""
+    """Make the process of this AsyncGRPO rollout worker run ``loop`` when it is started."""
     worker._loop_cls = loop
 
 
 def pack_token_advantages() -> None:
-    """From now on AsyncGRPO packs an advantage per token for samples that have ``tokens``; others as before.
+    """Make AsyncGRPO pack an advantage per token for samples that have ``tokens``; others stay as before.
 
-    Its packing repeats one number for each token that a sample trains, in their order.
+    TRL's packing repeats one number for each trained token of a sample, in order.
     """
     from trl.experimental.async_grpo.packing import TreeRow
 
@@ -245,10 +245,10 @@ def pack_token_advantages() -> None:
 
 @contextmanager
 def completions_only_head(vocabulary: int) -> Iterator[None]:
-    """Within it TRL's fused head projects on a CPU, too, only the tokens that are scored.
+    """Inside the context TRL's fused head projects only the tokens that are scored, on a CPU too.
 
-    Only this module's name is replaced: TRL's kernels ask one of their own, and go on without Triton on a CPU. A small
-    ``vocabulary`` is left to TRL: nothing is saved there, and sums over fewer rows round otherwise in the last bit.
+    Only this module's name is replaced: TRL's kernels use their own and still run without Triton on a CPU. A small
+    ``vocabulary`` is left to TRL: it saves nothing, and sums over fewer rows differ in the last bit.
     """
     theirs = utils._use_triton
     if vocabulary >= HEAD_PAYS_FROM:
@@ -274,7 +274,7 @@ def save_checkpoint(trainer: Any) -> None:
 
 @contextmanager
 def eval_loaders_kept(trainer: Any) -> Iterator[None]:
-    """Evaluation loaders that persist are put away, and are afterwards those of before."""
+    """Set persistent evaluation loaders aside, and restore them afterwards."""
     kept = vars(trainer).pop("_eval_dataloaders", None)
     try:
         yield
@@ -285,7 +285,7 @@ def eval_loaders_kept(trainer: Any) -> Iterator[None]:
 
 
 def count_labels_unshifted(trainer: Any) -> None:
-    """The trainer divides its loss by the number of labels as they are, and not of those that a next token has."""
+    """Make the trainer divide its loss by the number of unshifted labels, not of those shifted by one token."""
     trainer._loss_shifts_labels = False
 
 
@@ -295,5 +295,5 @@ def prepared(trainer: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def tell_rates(scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
-    """Make ``get_last_lr`` say what the optimizer's groups have; for who has changed them outside ``step``."""
+    """Make ``get_last_lr`` return the rates of the optimizer's groups after they were changed outside ``step``."""
     scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]

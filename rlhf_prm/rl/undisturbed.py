@@ -1,4 +1,4 @@
-"""Measuring the policy in the middle of its training without a trace in the training."""
+"""Measures the policy in the middle of its training without an effect on the training."""
 
 import random
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from rlhf_prm.rl.trl_seam import eval_loaders_kept, evaluation_logs_kept, vllm_u
 
 @contextmanager
 def training_undisturbed(trainer: Any) -> Iterator[None]:
-    """Inside, the policy may generate and be evaluated; afterwards training goes on as if it had not been.
+    """Inside, the policy may generate and be evaluated; afterwards training continues as if nothing had happened.
 
     ``trainer.evaluate()`` between two updates otherwise cancels the log and the evaluation that are due, leaves the
     model in eval mode (in which TRL files the training's metrics under "eval"), pushes the training rollouts out of the
-    completions table, replaces ``last_rollouts``, calls callbacks that count evaluations (early stopping, say), and
-    draws from the random numbers that training and resuming rely on. All of that is put back, also after an error. No
-    callback is called and nothing is logged inside: log what you want to keep with ``log_row``.
+    completions table, replaces ``last_rollouts``, calls callbacks that count evaluations (such as early stopping), and
+    draws from the random numbers that training and resuming rely on. All of that is restored, also after an error. No
+    callback is called and nothing is logged inside; use ``log_row`` for what should be logged.
     """
     with ExitStack() as stack:
         stack.enter_context(random_numbers_kept())
@@ -34,14 +34,14 @@ def training_undisturbed(trainer: Any) -> Iterator[None]:
 
 
 def log_row(trainer: Any, row: dict[str, float]) -> None:
-    """Logs a row of its own at the present update; what training has collected for its next row stays collected."""
+    """Log a separate row at the present update; metrics collected for training's next row are kept."""
     with _control_kept(trainer):
         Trainer.log(trainer, row)
 
 
 @contextmanager
 def random_numbers_kept() -> Iterator[None]:
-    """Python's, numpy's and torch's random numbers, those of this process's device too."""
+    """Restore afterwards the random states of Python, numpy and torch, including this process's device."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
@@ -54,7 +54,7 @@ def random_numbers_kept() -> Iterator[None]:
 
 @contextmanager
 def _control_kept(trainer: Any) -> Iterator[None]:
-    """``should_log`` and its like; transformers clears them at every log and evaluation."""
+    """Restore ``should_log`` and similar flags afterwards; transformers clears them at every log and evaluation."""
     control, flags = trainer.control, dict(vars(trainer.control))
     try:
         yield
@@ -65,7 +65,7 @@ def _control_kept(trainer: Any) -> Iterator[None]:
 
 @contextmanager
 def modes_kept(trainer: Any) -> Iterator[None]:
-    """Train or eval mode of every module, and of an optimizer that has modes (a schedule-free one)."""
+    """Restore afterwards the train or eval mode of every module, and of an optimizer with modes (schedule-free)."""
     wrapped = getattr(trainer, "model_wrapped", None)
     modules = [*trainer.model.modules(), *(wrapped.modules() if isinstance(wrapped, torch.nn.Module) else ())]
     modes, training = [(module, module.training) for module in modules], trainer.model.training
@@ -80,7 +80,7 @@ def modes_kept(trainer: Any) -> Iterator[None]:
 
 @contextmanager
 def _logs_kept(trainer: Any) -> Iterator[None]:
-    """What training has logged, and its newest rollouts; no callback is called meanwhile."""
+    """Restore the collected metrics and the newest rollouts of training afterwards; no callback is called inside."""
     handler, state = trainer.callback_handler, trainer.state
     kept = {name: getattr(trainer, name) for name in ("last_rollouts", "log_completions") if hasattr(trainer, name)}
     callbacks, loader, logged = handler.callbacks, handler.eval_dataloader, len(state.log_history)

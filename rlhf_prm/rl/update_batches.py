@@ -1,4 +1,4 @@
-"""A scored generation batch; and all since the last update, for callbacks that count or measure rollouts."""
+"""A scored generation batch, and all batches since the last update, for callbacks that count or measure rollouts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -31,8 +31,8 @@ class ScoredBatch:
 class UpdateBatches:
     """The training batches generated since they were last taken: none, one, or several.
 
-    Several where ``steps_per_generation`` is below ``gradient_accumulation_steps``; none where one generation serves
-    several updates. A trainer generates at most once between two substeps, so a callback that calls ``look`` in
+    There are several if ``steps_per_generation`` is below ``gradient_accumulation_steps``, and none if one generation
+    serves several updates. A trainer generates at most once between two substeps, so a callback that calls ``look`` in
     ``on_substep_end`` and in ``on_step_end`` sees every batch once.
     """
 
@@ -48,13 +48,13 @@ class UpdateBatches:
             self._batches.append(batch)
 
     def taken(self) -> list[Any]:
-        """The batches kept; they are forgotten here."""
+        """The batches kept so far; afterwards none are kept."""
         batches, self._batches = self._batches, []
         return batches
 
 
 def joined(rollouts: Sequence[StepRollouts]) -> StepRollouts:
-    """Batches of whole groups as one, padded to the longest rollout."""
+    """Batches of whole groups joined into one, padded to the longest rollout."""
     joint = {}
     for name in (field.name for field in fields(StepRollouts)):
         parts = [getattr(batch, name) for batch in rollouts]

@@ -1,1 +1,1 @@
-"""What every training recipe shares: its arguments, where its parts come from, and what a run leaves behind."""
+"""Code shared by the training recipes: arguments, sources of the parts, the run itself, and its folder."""

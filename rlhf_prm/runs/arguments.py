@@ -15,14 +15,14 @@ from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
 from rlhf_prm.rl.master_weights import refuse_other_precision
 from rlhf_prm.settings import json_mapping, read_mapping
 
-OF_ONES_OWN = ("dataset", "model_name_or_path", "train_data")  # arguments that leave the embedded toy world
+OF_ONES_OWN = ("dataset", "model_name_or_path", "train_data")  # with one of these arguments the toy world is not used
 WORLDS = ("toyworld", "word_problems")
 NO_BASELINE = ("", "none", "null")
 
 
 @dataclass
 class RecipeArguments:
-    """Where policy data, PRM and verifier come from, and what a run is compared with.
+    """The sources of data, PRM and verifier, and the runs to compare with.
 
     Without a dataset the recipe runs the embedded toy world: policy, problems and PRM are built locally.
 
@@ -47,11 +47,11 @@ class RecipeArguments:
     dataset: str | None = field(default=None, metadata={"help": "Hub name or local .jsonl/.parquet/.csv of problems."})
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
     dataset_split: str = field(default="train", metadata={"help": "Split to train on."})
-    dataset_limit: int | None = field(default=None, metadata={"help": "Train on the first so many problems only."})
+    dataset_limit: int | None = field(default=None, metadata={"help": "Number of training problems, from the first."})
     eval_dataset: str | None = field(default=None, metadata={"help": "Held-out problems, for before and after."})
     eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
     eval_limit: int | None = field(
-        default=None, metadata={"help": "Evaluate on the first so many problems (toy world: 2048)."}
+        default=None, metadata={"help": "Number of evaluation problems, from the first (toy world: 2048)."}
     )
     columns: dict[str, Any] | str | None = field(
         default=None, metadata={"help": 'JSON, our column → theirs: \'{"prompt": "question", "solution": "answer"}\'.'}
@@ -82,7 +82,7 @@ class RecipeArguments:
     prm_refresh: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "JSON: the PRM goes on learning on the policy's rollouts every so many updates (docs/refresh.md): "
+            "help": "JSON: the PRM is trained on the policy's rollouts at intervals of updates (docs/refresh.md): "
             '\'{"every": 20, "rows": 512, "labels": "judge", "model": "…", "endpoint": "http://…/v1"}\'.'
         },
     )
@@ -95,8 +95,8 @@ class RecipeArguments:
         default=False,
         metadata={"help": "Toy world: also train the run's method on exact step labels, the best any PRM could do."},
     )
-    eval_every: int = field(default=0, metadata={"help": "Updates between evaluations on the way; 0 = none."})
-    eval_every_limit: int = field(default=256, metadata={"help": "Problems for each evaluation on the way."})
+    eval_every: int = field(default=0, metadata={"help": "Updates between evaluations during training; 0 = none."})
+    eval_every_limit: int = field(default=256, metadata={"help": "Problems of each evaluation during training."})
     check_prm: bool = field(
         default=False, metadata={"help": "Toy world, one process: measure and audit the PRM on held-out problems too."}
     )
@@ -107,7 +107,7 @@ class RecipeArguments:
         default=None, metadata={"help": "JSON of further keywords of HackGuard."}
     )
     token_budget: int | None = field(
-        default=None, metadata={"help": "End the training after so many generated tokens, live values' included."}
+        default=None, metadata={"help": "End training after this many generated tokens, those of live values included."}
     )
 
     def __post_init__(self) -> None:
@@ -125,15 +125,16 @@ class RecipeArguments:
             raise ValueError(f"eval_every: got {self.eval_every}, expected 0 (never) or a number of updates")
 
 
-def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
+def parse(dataclasses: Sequence[type], default_config: Path | None = None) -> tuple[Any, ...]:
     """The dataclasses from the command line over ``--config file.yaml``.
 
-    Without ``--config`` the recipe runs the embedded toy world with ``default_config``; but where an argument names a
-    model or data of one's own, the defaults are those of the trainers: the toy world's settings suit nothing else.
-    Standard output says which of the three it was.
+    Without ``--config`` the recipe runs the embedded toy world with ``default_config``; but if an argument names a
+    model or data, the defaults are those of the trainers, because the toy world's settings suit nothing else.
+    A recipe without a ``default_config`` has no toy world.
+    Standard output says which of the three applies.
 
     Raises:
-        ValueError: no such file, keys and values nobody knows, or another precision than DeepSpeed was launched in.
+        ValueError: the file is missing, keys or values are unknown, or DeepSpeed was launched in another precision.
     """
     prepare_cpu_ranks()
     arguments = [part for argument in sys.argv[1:] for part in _separated(argument)]
@@ -143,7 +144,7 @@ def parse(dataclasses: Sequence[type], default_config: Path) -> tuple[Any, ...]:
     if path is not None:
         read_mapping(path)  # the parser's own errors would not say which file
     parser = TrlParser(dataclasses, allow_abbrev=False)
-    parser.print_usage = lambda file=None: None  # two hundred arguments would bury the error
+    parser.print_usage = lambda file=None: None  # the usage of two hundred arguments would hide the error
     *parsed, unknown_keys, unknown = parser.parse_args_and_config(
         arguments, return_remaining_strings=True, separate_remaining_strings=True
     )
@@ -163,7 +164,7 @@ def _separated(argument: str) -> list[str]:
     return ["--config", argument.removeprefix("--config=")] if argument.startswith("--config=") else [argument]
 
 
-def _configuration(arguments: Sequence[str], default_config: Path) -> tuple[Path | None, str]:
+def _configuration(arguments: Sequence[str], default_config: Path | None) -> tuple[Path | None, str]:
     """The YAML file in use, if any, and how to call it."""
     names = {
         argument.split("=")[0].lstrip("-").replace("-", "_") for argument in arguments if argument.startswith("--")
@@ -175,6 +176,8 @@ def _configuration(arguments: Sequence[str], default_config: Path) -> tuple[Path
         return Path(given[0]), f"{given[0]} and the command line"
     if own := sorted(names.intersection(OF_ONES_OWN)):
         return None, f"the trainers' defaults and the command line (--{own[0]} without --config)"
+    if default_config is None:
+        raise ValueError(f"--config: got none, and none of --{', --'.join(OF_ONES_OWN)}; expected a file of settings")
     return default_config, f"{default_config}, of the embedded toy world, and the command line"
 
 

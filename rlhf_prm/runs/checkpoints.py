@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from."""
+"""Finds the checkpoint that a run resumes from."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def checkpoint_to_resume(config: Any, required: bool = True) -> str | None:
-    """The checkpoint to go on from: the one named, or the newest whole one of the folder for ``true``.
+    """The checkpoint to resume from: the one named, or for ``true`` the newest complete one of the folder.
 
     Raises:
         ValueError: resuming was asked for, is ``required``, and there is nothing to resume from.
@@ -31,12 +31,12 @@ def checkpoint_to_resume(config: Any, required: bool = True) -> str | None:
 
 
 def _newest_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: transformers writes the trainer's state last."""
+    """The newest complete checkpoint: transformers writes the trainer's state last."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
     for path in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
         try:
             json.loads((path / TRAINER_STATE_NAME).read_text())
             return str(path)
         except (OSError, json.JSONDecodeError):
-            logger.warning("%s was not written to its end; resuming from the one before", path)
+            logger.warning("%s is incomplete; resuming from the one before", path)
     return None

@@ -1,4 +1,4 @@
-"""Errors that a user can mend end a recipe with one line instead of a traceback."""
+"""Errors that a user can correct end a recipe with one line instead of a traceback."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ _NO_SPACE_LEFT = 1 << 20  # bytes; below that a disk counts as full
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Bad input, and files and models that are not there or cannot be read or written, end the program."""
+    """Inside the context, bad input, and missing or unusable files and models, end the program with one line."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -28,7 +28,7 @@ def user_errors() -> Iterator[None]:
 
 @contextmanager
 def loading(argument: str, name: str | os.PathLike) -> Iterator[None]:
-    """What keeps a model, tokenizer or data set from being loaded, told with the argument that names it.
+    """Report a failure to load a model, tokenizer or dataset together with the argument that names it.
 
     Raises:
         ValueError: in place of the library's own errors, which name no argument.
@@ -43,7 +43,7 @@ def loading(argument: str, name: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(folder: str | os.PathLike) -> Iterator[None]:
-    """A run that can no longer write its folder ends with one line; anything else is raised as it is.
+    """If a run can no longer write its folder, end it with one line; other errors are raised unchanged.
 
     A full disk shows as an ``OSError`` of ours, as a ``RuntimeError`` of torch and as a ``SafetensorError``.
     """
@@ -55,17 +55,17 @@ def disk_errors(folder: str | os.PathLike) -> Iterator[None]:
             raise
         end_with(
             ValueError(
-                f"output_dir: cannot write to {folder} any more ({reason}); make room, then go on from the newest "
-                "whole checkpoint, if there is one, with --resume_from_checkpoint true"
+                f"output_dir: cannot write to {folder} any more ({reason}); make room, then resume from the newest "
+                "complete checkpoint, if there is one, with --resume_from_checkpoint true"
             )
         )
 
 
 def ready_folder(folder: str | os.PathLike, argument: str = "output_dir") -> Path:
-    """The folder, made if need be, in which a file can be written.
+    """Create the folder if needed, and check that files can be written in it.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: they cannot.
     """
     path = Path(folder)
     try:
@@ -79,10 +79,10 @@ def ready_folder(folder: str | os.PathLike, argument: str = "output_dir") -> Pat
 
 
 def end_with(error: Exception) -> NoReturn:
-    """Ends the program with status 1 and the error as one line, which a launcher is told too.
+    """End the program with status 1 and the error as one line, which a launcher gets too.
 
-    ``torchrun`` (and with it ``accelerate launch`` on several processes) prints what it is told last of all. With one
-    process ``accelerate launch`` prints a traceback of its own after the line, which only its ``--quiet`` leaves out.
+    ``torchrun`` (and with it ``accelerate launch`` on several processes) prints that line last. With one
+    process ``accelerate launch`` prints its own traceback after the line, which only its ``--quiet`` suppresses.
     """
     line = f"error: {_one_line(error)}"
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
@@ -93,7 +93,7 @@ def end_with(error: Exception) -> NoReturn:
 
 
 def _one_line(error: Exception) -> str:
-    """The message without line breaks; of a library's several paragraphs the first."""
+    """The message without line breaks; of several paragraphs, the first."""
     message = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.errno is None:
         message = message.strip().split("\n\n")[0].split("\nIf this is a private repository")[0]

@@ -16,10 +16,10 @@ NOTHING = {"accuracy": None, "process_accuracy": None}
 
 
 def held_out_accuracy(trainer, sources: Sources, limit: int | None = None) -> dict[str, float | None]:
-    """{"accuracy", "process_accuracy"} of the trainer's policy; None where there is nothing to measure it on.
+    """{"accuracy", "process_accuracy"} of the trainer's policy; None if there are no problems to measure it on.
 
-    The toy world checks every step of its own; on other problems accuracy is the verifier's mean reward over
-    ``eval_dataset`` and process accuracy is unknown. Training goes on as if nothing had been measured.
+    The toy world checks every step itself; on other problems accuracy is the verifier's mean reward over
+    ``eval_dataset`` and process accuracy is unknown. Training is not affected.
     """
     with training_undisturbed(trainer):
         if sources.evaluate is not None:
@@ -35,9 +35,9 @@ def held_out_accuracy(trainer, sources: Sources, limit: int | None = None) -> di
 
 
 def verified_accuracy(trainer, dataset: Dataset) -> float | None:
-    """The verifier's mean reward over ``num_generations_eval`` samples of every problem; None where none has a gold.
+    """The verifier's mean reward over ``num_generations_eval`` samples per problem; None without any gold answer.
 
-    Samples and verifies, nothing else: the PRM, the reference model and the loss are not asked. Every problem counts
+    It only samples and verifies: the PRM, the reference model and the loss are not used. Every problem counts
     once on any number of ranks, whatever the batch size. Call it inside ``training_undisturbed``.
     """
     samples, accelerator = trainer.num_generations_eval, trainer.accelerator
@@ -48,7 +48,7 @@ def verified_accuracy(trainer, dataset: Dataset) -> float | None:
     for first in range(0, len(rows), share * accelerator.num_processes):
         mine = first + share * accelerator.process_index
         batch = rows[mine : mine + share]
-        # All ranks generate together, the same number of rollouts: who has too few repeats the first row.
+        # All ranks generate the same number of rollouts together: a rank with too few repeats the first row.
         rewards += gather_object(_rewards(trainer, batch + [rows[0]] * (share - len(batch)))[: len(batch)])
     known = [reward for reward in rewards if reward is not None]
     return sum(known) / len(known) if known else None
@@ -69,20 +69,20 @@ def _rewards(trainer, rows: list[dict[str, Any]]) -> list[float | None]:
 
 
 class EvaluateOnTheWay(TrainerCallback):
-    """Logs eval/accuracy and eval/process_accuracy after every ``every``-th update, as a row of their own.
+    """Logs eval/accuracy and eval/process_accuracy after every ``every``-th update, in a separate row.
 
-    A row of their own, because TRL averages what one row collects over the updates since the last.
+    The row is separate because TRL averages the metrics of a row over the updates since the last one.
     """
 
     def __init__(self, sources: Sources, every: int, limit: int) -> None:
         self.sources, self.every, self.limit = sources, every, limit
-        self.trainer: Any = None  # set by whoever builds the trainer: callbacks do not see it
+        self.trainer: Any = None  # set by the code that builds the trainer: callbacks do not see it
         self._newest: tuple[int, dict[str, float | None]] | None = None
 
     def measured(self) -> dict[str, float | None]:
-        """``held_out_accuracy`` after the present update, measured once however often it is asked for.
+        """``held_out_accuracy`` after the present update, measured once and then cached.
 
-        Asked again it would be the same: the same weights, and the random numbers are put back.
+        Measuring again would give the same: the weights are the same, and the random state is restored.
         """
         update = self.trainer.state.global_step
         if self._newest is None or self._newest[0] != update:

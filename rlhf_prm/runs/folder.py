@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics.jsonl, summary.json, a table on the terminal and report.html."""
+"""The output of a run: metrics.jsonl, summary.json, a table on the terminal and report.html."""
 
 import importlib.metadata
 import json
@@ -13,12 +13,12 @@ from transformers import TrainerCallback
 from rlhf_prm.files import read_json_lines, write_json, write_json_lines
 
 _PACKAGES = ("rlhf-prm", "torch", "trl", "transformers", "accelerate", "datasets", "deepspeed", "vllm", "sympy")
-BESIDE = ("baseline", "ceiling")  # the runs that one is compared with, as their folders and keys are called
-UNFINISHED = "unfinished"  # the key of a summary that says what of the run is still to come
+BESIDE = ("baseline", "ceiling")  # the runs to compare with; these are their folders and keys
+UNFINISHED = "unfinished"  # the key of a summary that lists the parts of the run still to come
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything a result depends on, and the hardware it ran on."""
+    """Versions of all libraries that a result depends on, and the hardware."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log of a trainer to ``metrics.jsonl`` as {"step", …}; resuming drops what will be logged again."""
+    """Appends every log of a trainer to ``metrics.jsonl`` as {"step", …}; resuming drops rows to be logged again."""
 
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder) / "metrics.jsonl"
@@ -49,7 +49,7 @@ class MetricsFile(TrainerCallback):
 
 
 def write_summary(folder: str | Path, summary: dict[str, Any]) -> Path:
-    """``summary.json``, whole or not at all."""
+    """Write ``summary.json`` atomically."""
     path = Path(folder) / "summary.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, summary, default=_plain)
@@ -57,7 +57,7 @@ def write_summary(folder: str | Path, summary: dict[str, Any]) -> Path:
 
 
 def result_table(summary: dict[str, Any]) -> str:
-    """The before → after table of a run, baseline and ceiling beside it, what is known of the PRM above it."""
+    """The before → after table of a run with its baseline and ceiling, under a line on the PRM."""
     rows = {summary["method"]: summary}
     rows |= {f"{summary[name]['method']} ({name})": summary[name] for name in BESIDE if summary.get(name)}
     lines = []

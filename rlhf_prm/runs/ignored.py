@@ -1,4 +1,4 @@
-"""Settings of a recipe that have no effect beside the others: said, so that nobody believes in them."""
+"""Finds settings of a recipe that have no effect beside the others, to warn about them."""
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
@@ -7,7 +7,7 @@ from typing import Any
 from rlhf_prm.runs.arguments import RecipeArguments
 
 Condition = Callable[[RecipeArguments], bool]
-# Names, what they need, whether it is there.
+# Names, what they need, whether that is given.
 _NEEDS: tuple[tuple[tuple[str, ...], str, Condition], ...] = (
     (
         ("dataset_config", "dataset_split", "dataset_limit", "chat", "system_prompt", "verifier", "verifier_kwargs"),
@@ -44,7 +44,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Condition], ...] = (
 
 
 def without_effect(recipe: RecipeArguments) -> list[str]:
-    """A sentence for every setting that was changed and changes nothing."""
+    """A sentence for every setting that was changed but has no effect."""
     changed = {field.name for field in fields(recipe) if _given(getattr(recipe, field.name), field)}
     return [
         f"{name}: {getattr(recipe, name)!r} has no effect; it needs {what}"
@@ -55,6 +55,6 @@ def without_effect(recipe: RecipeArguments) -> list[str]:
 
 
 def _given(value: Any, field: Field) -> bool:
-    """Whether it was changed; where no mapping was given the arguments hold an empty one, not None."""
+    """Whether the setting was changed; a mapping that was not given is an empty one, not None."""
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return value != default and not (default is None and value == {})

@@ -1,4 +1,4 @@
-"""``rlhf-prm label decomposed|mutations``: steps labelled by small questions to a judge, or by tests and mutants."""
+"""``rlhf-prm label decomposed|mutations`` labels steps by small questions to a judge, or by mutants and tests."""
 
 import argparse
 import json
@@ -25,15 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     decomposed.add_argument("--verdicts", type=Path, help="also write each solution with the answers to all questions")
     decomposed.add_argument(
-        "--together", action="store_true", help="one row for each solution, right where all answers are, and no marks"
+        "--together",
+        action="store_true",
+        help="one row per solution, without marks: right if all answers are",
     )
     decomposed.add_argument("--attempts", type=positive, default=2, help="tries of a question (2)")
     add_separator(decomposed)
-    text = "label lines of programs: what a killed mutant changes is wrong, what stands before it is right"
+    text = "label lines of programs: the line that a killed mutant changes is wrong, the lines before it are right"
     mutations = kinds.add_parser("mutations", help=text, description=text)
     source = mutations.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", type=Path, help="JSONL of problem, code, tests (a text, or a list of assertions)")
-    source.add_argument("--toy", type=positive, metavar="N", help="N programs of the toy Python world in its place")
+    source.add_argument("--toy", type=positive, metavar="N", help="N programs of the toy Python world, not --input")
     mutations.add_argument("--most", type=positive, default=4, help="killed mutants of a program (4)")
     mutations.add_argument("--timeout", type=float, default=5.0, help="seconds a program may take with its tests (5)")
     mutations.add_argument("--workers", type=positive, default=4, help="programs run at once (4)")

@@ -1,4 +1,4 @@
-"""What a run beside its baseline and its ceiling means, in plain sentences."""
+"""Explains the result of a run beside its baseline and its ceiling, in plain sentences."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ ERRORS = 2.0  # standard errors that a difference must have to count
 def meaning(summary: dict[str, Any]) -> list[str]:
     """One or two sentences on a run, its outcome-only baseline and, where it was trained, the ceiling.
 
-    A difference counts when it is above two standard errors of two independent shares of ``eval_problems``; one run
-    differs from another of the same settings by more than that, so the last sentence says what is left open.
+    A difference counts if it is above two standard errors of two independent shares of ``eval_problems``. One run
+    differs from another of the same settings by more than that, so the last sentence says so.
     """
     baseline, problems = summary.get("baseline"), summary.get("eval_problems") or 0
     if not baseline or baseline["method"] != "outcome" or not problems:
@@ -22,7 +22,9 @@ def meaning(summary: dict[str, Any]) -> list[str]:
     sentences = [_gained(own - plain, _error(own, plain, problems))]
     if top is not None:
         sentences.append(_possible(own - plain, top - plain, _error(top, plain, problems)))
-    sentences.append("This is one build and one seed: docs/dense_rewards.md has several.")
+    of_turns = (summary.get("settings") or {}).get("turn_scores")
+    page = "docs/turns.md" if of_turns else "docs/dense_rewards.md"
+    sentences.append(f"This is one build and one seed: {page} has several.")
     return sentences
 
 

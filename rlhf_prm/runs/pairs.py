@@ -1,4 +1,4 @@
-"""Where the pairs of a reward model's training come from: files of pairs, or samples with right and wrong answers."""
+"""Loads the pairs of a reward model's training: from files of pairs, or from samples with right and wrong answers."""
 
 from dataclasses import dataclass, field
 

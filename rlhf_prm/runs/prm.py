@@ -1,4 +1,4 @@
-"""Where the parts of a PRM training run come from: the embedded toy world, or step labels and a model of one's own."""
+"""Loads the parts of a PRM training run: from the embedded toy world, or from given step labels and a given model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +34,8 @@ class PRMRecipeArguments:
     eval_fraction: float = field(
         default=0.0, metadata={"help": "Without eval_data: this share of the training problems is held out."}
     )
-    train_limit: int | None = field(default=None, metadata={"help": "Train on the first so many rows only."})
-    eval_limit: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows only."})
+    train_limit: int | None = field(default=None, metadata={"help": "Number of training rows, from the first."})
+    eval_limit: int | None = field(default=None, metadata={"help": "Number of evaluation rows, from the first."})
     world_settings: str | None = field(default=None, metadata={"help": "Toy world: JSON of ToyWorldSettings."})
     stage_cache: str = field(default="runs/cache", metadata={"help": "Toy world: folder of the cached stages."})
 
@@ -61,11 +61,11 @@ class PRMSources:
 def quality(
     metrics: Mapping[str, float], *, updates: int, learning_rate: float, prefix: str = "eval", target: str = "steps"
 ) -> str:
-    """What the trained PRM is worth on held-out rows beside chance, and what to do if that is nothing.
+    """The trained PRM's quality on held-out rows compared with chance, and advice if it is no better.
 
     Args:
         metrics: of ``PRMTrainer.evaluate()``, their names beginning with ``prefix``.
-        updates, learning_rate, target: what it was trained with.
+        updates, learning_rate, target: of its training.
     """
     metrics = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
     model = "outcome model" if target == "outcome" else "PRM"
@@ -74,20 +74,20 @@ def quality(
         lines.append(
             f"WARNING: this {model} is no better than chance: {'; '.join(found)}. Do not train a policy against it. It "
             f"had {updates} updates at learning_rate {learning_rate:g}: try a third and a tenth of that rate, more "
-            "updates (max_steps, num_train_epochs; patience ends them in time), and look at the labels (their share of "
+            "updates (max_steps, num_train_epochs; patience stops early), and look at the labels (their share of "
             "right steps, and the F1 on rows labelled by another source)."
         )
     return "\n".join(lines)
 
 
 def load_prm_sources(recipe: PRMRecipeArguments, model: str | None, seed: int, target: str = "steps") -> PRMSources:
-    """The toy world where no data is named, otherwise the rows and the model that the arguments name.
+    """The toy world if no data is named, otherwise the rows and the model that the arguments name.
 
     Args:
         target: as in ``PRMConfig``; the toy world then has verdicts as labels.
 
     Raises:
-        ValueError: a file, row or model name that is not there.
+        ValueError: a file, row or model name is missing.
     """
     exact = None
     if not recipe.train_data:
@@ -121,7 +121,7 @@ def split_by_problem(rows: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
     """Rows to train on and rows held out; the last ``fraction`` of the problems is held out with all its solutions.
 
     Raises:
-        ValueError: too few problems to hold one out and keep one.
+        ValueError: there are too few problems to hold one out and keep one.
     """
     problems = list(dict.fromkeys(rows["prompt"]))
     kept = len(problems) - max(1, round(fraction * len(problems)))
@@ -150,7 +150,7 @@ def _toy_world(
     settings = build(ToyWorldSettings, given, "world_settings")
     world = build_world(settings, recipe.stage_cache, with_prm=False)
     rows = to_dataset(list(read_rows(world.stages["labels"].path / "rows.jsonl")))
-    if target == "outcome":  # verdicts are exact: the held-out rows say all there is
+    if target == "outcome":  # verdicts are exact, so held-out rows are enough
         return rows, None, model or str(world.policy_path)
     held_out = world.held_out_solutions(recipe.eval_limit or 400)
     held_out_rows = to_dataset([{name: row[name] for name in COLUMNS} for row in held_out])

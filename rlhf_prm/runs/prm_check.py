@@ -1,4 +1,4 @@
-"""Is the PRM better than chance on this policy? Measured once, on the first rollouts that training generates anyway."""
+"""Checks once whether the PRM is better than chance on this policy, on the first rollouts of training."""
 
 import math
 from typing import Any
@@ -13,23 +13,23 @@ from rlhf_prm.rl.rollout_scoring import ScoredRollout
 from rlhf_prm.rl.trl_seam import metrics_of
 from rlhf_prm.rl.update_batches import UpdateBatches
 
-ENOUGH = 64  # verified rollouts in groups with right and wrong answers: only those say how well a PRM ranks
-AT_MOST = 512  # verified rollouts to wait for them
+ENOUGH = 64  # verified rollouts in groups with right and wrong answers, on which a PRM's ranking can be measured
+AT_MOST = 512  # verified rollouts after which the check is made anyway
 
 
 class PRMCheck(TrainerCallback):
-    """Logs ``prm/auroc_within`` once and prints a warning where the PRM ranks a group's rollouts like a coin.
+    """Logs ``prm/auroc_within`` once, and prints a warning if the PRM ranks a group's rollouts no better than chance.
 
     The verified rollouts of the first updates are collected, with the scores that they were trained with, until
-    ``ENOUGH`` of them lie in mixed groups, or there are ``AT_MOST``. Nothing is generated or scored for it, and a run
-    that ends before is not judged. ``prm/auroc_within`` is the AUROC within groups of a rollout's lowest step score.
+    ``ENOUGH`` of them are in mixed groups, or there are ``AT_MOST``. Nothing is generated or scored for it, and a run
+    that ends earlier is not checked. ``prm/auroc_within`` is the AUROC within groups of a rollout's lowest step score.
 
     Args:
         trainer: a ``ProcessGRPOTrainer``; may be set later, before training starts.
         enough, at_most: rollouts, see above.
 
     Attributes:
-        warning: what was printed; None where nothing was.
+        warning: the warning that was printed; None if there was none.
     """
 
     def __init__(self, trainer: Any = None, *, enough: int = ENOUGH, at_most: int = AT_MOST) -> None:
@@ -40,7 +40,7 @@ class PRMCheck(TrainerCallback):
         self._done = False
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """A run that goes on was measured at its start; without groups there is nothing to compare."""
+        """Switch off for a resumed run, which was checked at its start, and without groups to compare in."""
         self._done = state.global_step > 0 or self.trainer.num_generations < 2
 
     def on_substep_end(self, args, state, control, **kwargs):
@@ -49,7 +49,7 @@ class PRMCheck(TrainerCallback):
             self._batches.look(self.trainer)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Collect; measure when there is enough."""
+        """Collect rollouts, and measure once there are enough."""
         if self._done:
             return
         self._batches.look(self.trainer)
@@ -70,11 +70,11 @@ class PRMCheck(TrainerCallback):
 
 
 def verified_groups(rows: list[ScoredRollout], num_generations: int) -> list[SampledProblem]:
-    """The groups of a batch as checked and scored samples.
+    """The groups of a batch as verified and scored samples.
 
-    Left out are rollouts without a verdict, empty ones, whose score is of no text, and what both leave alone. Those
-    whose text has stayed on another rank are in, with empty steps: they were scored and verified there like all
-    others, and what is measured here reads numbers only.
+    Rollouts without a verdict, empty rollouts, and groups in which then only one is left are left out. Rollouts
+    whose text has stayed on another rank are included, with empty steps: they were scored and verified there like
+    all others, and only numbers are measured here.
     """
     groups = []
     for first in range(0, len(rows), num_generations):

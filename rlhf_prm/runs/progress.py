@@ -1,4 +1,4 @@
-"""One progress line for a run instead of a page of numbers per update: those are in metrics.jsonl."""
+"""One progress line for a run. The numbers of every update are in metrics.jsonl."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ class ProgressLine(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """Ends the line; whatever is printed next stands below it."""
+        """End the line, so that further output begins below it."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
@@ -49,9 +49,9 @@ class ProgressLine(TrainerCallback):
 
 @contextmanager
 def one_line(trainer: Any, label: str) -> Iterator[None]:
-    """Puts a ``ProgressLine`` in the place of transformers' own progress and printing callbacks.
+    """Inside the context a ``ProgressLine`` replaces transformers' own progress and printing callbacks.
 
-    The line is closed when training ends by an error too, so that the error stands last.
+    The line is closed after an error too, so that the error comes last.
     """
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)

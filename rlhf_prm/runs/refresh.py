@@ -1,4 +1,4 @@
-"""``prm_refresh``: the PRM of a run learns along. Collects the trainer's rollouts, and calls ``PRMRefresher``."""
+"""``prm_refresh`` trains the PRM during a run: it collects the trainer's rollouts and calls ``PRMRefresher``."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +25,10 @@ FOLDER = "prm_refresh"  # in the run's folder: labelled rows, versions of the we
 
 
 def check_refresh(recipe: RecipeArguments, config: Any) -> None:
-    """Everything about ``prm_refresh`` that settings alone can tell.
+    """Check everything about ``prm_refresh`` that the settings alone determine.
 
     Raises:
-        ValueError: a key or value it does not know, labels that lack their model, a PRM that cannot go on learning.
+        ValueError: a key or value is unknown, labels lack their model, or the PRM cannot be trained.
     """
     if not recipe.prm_refresh:
         return
@@ -40,29 +40,29 @@ def check_refresh(recipe: RecipeArguments, config: Any) -> None:
         or kind_of(recipe.prm)
         or (recipe.prm is None and recipe.dataset is not None)
     ):
-        raise ValueError(f"prm_refresh: got prm {recipe.prm!r}, expected a PRM with weights, which can go on learning")
+        raise ValueError(f"prm_refresh: got prm {recipe.prm!r}, expected a PRM with weights that can be trained")
     if recipe.prm_placement not in ("replicate", "offload"):
         raise ValueError(
             f"prm_refresh: got prm_placement {recipe.prm_placement!r}, expected replicate or offload; a PRM behind a "
             "server is refreshed by hand: stop the run, label its rollouts (rlhf-prm annotate), train the PRM on old "
-            "and new rows (recipes/train_prm.py), serve the new folder, go on with --resume_from_checkpoint true"
+            "and new rows (recipes/train_prm.py), serve the new folder, continue with --resume_from_checkpoint true"
         )
     check_options(settings, options, in_toy_world=recipe.dataset is None)
 
 
 class RefreshPRM(TrainerCallback):
-    """Every so many updates the PRM is refreshed on the rollouts of the policy in training (see ``PRMRefresher``).
+    """Refreshes the PRM on the rollouts of the policy in training, at intervals of updates (see ``PRMRefresher``).
 
-    Logged as ``prm_refresh/…`` in the row of that update; labelled rows, versions of the weights and a log lie in the
-    run's folder under ``prm_refresh/``, and at the end the PRM as it is then under ``prm_refresh/prm``, for families
-    whose PRM is a body with a head of two labels. A checkpoint holds what is needed to go on.
+    It logs ``prm_refresh/…`` in the row of that update. Labelled rows, versions of the weights and a log are in the
+    run's folder under ``prm_refresh/``, and at the end the final PRM is under ``prm_refresh/prm``, for families
+    whose PRM is a body with a head of two labels. A checkpoint holds what is needed to resume.
 
     Args:
         given: ``prm_refresh`` of the recipe.
         trainer: a ``ProcessGRPOTrainer`` or ``ProcessPPOTrainer``; set later, before training starts.
 
     Raises:
-        ValueError: a PRM that cannot go on learning, a model that cannot be asked.
+        ValueError: the PRM cannot be trained, or a model for labels is not available.
     """
 
     def __init__(self, given: Mapping[str, Any], sources: Sources, trainer: Any = None) -> None:
@@ -82,7 +82,7 @@ class RefreshPRM(TrainerCallback):
         return Path(self.trainer.args.output_dir)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Everything is built now that there is a policy; or the PRM of the checkpoint comes back."""
+        """Build everything, now that there is a policy, and restore the PRM of the checkpoint if there is one."""
         trainer = self.trainer
         self.refresher = PRMRefresher(
             trainer.scoring.step_scorer,
@@ -106,7 +106,7 @@ class RefreshPRM(TrainerCallback):
         self._batches.look(self.trainer)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Collect; refresh when it is time, but not after the last update."""
+        """Collect rollouts, and refresh when it is due, but not after the last update."""
         self._batches.look(self.trainer)
         for batch in self._batches.taken():
             self.refresher.collect([row.fresh for row in batch.rows if row.has_text])
@@ -117,26 +117,26 @@ class RefreshPRM(TrainerCallback):
                     logged[f"prm_refresh/{name}"].append(float(value))
 
     def on_save(self, args, state, control, **kwargs):
-        """Leave what is needed to go on in the checkpoint."""
+        """Save in the checkpoint what is needed to resume."""
         if state.is_world_process_zero:
             saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
             write_json(saved, self.refresher.state())
 
     def on_train_end(self, args, state, control, **kwargs):
-        """The PRM as it is now, for others to load."""
+        """Export the final PRM."""
         if state.is_world_process_zero and self.refresher.version:
             scorer = self.refresher.scorer
             self.refresher.versions.export(self.folder / FOLDER / "prm", scorer.texts.tokenizer)
 
 
 def learnt_so_far(scorer: Any) -> dict[str, Any] | None:
-    """The state of a scorer that learns along by itself; None for others."""
+    """The state of a scorer that is trained along with the policy; None for others."""
     return scorer.state_dict() if hasattr(scorer, "update") else None
 
 
 @dataclass(frozen=True)
 class Taught:
-    """What a run has taught its scorer: ``put`` makes the scorer the ``first`` or the ``newest`` of it."""
+    """The states of a scorer before and after a run; ``put`` loads the ``first`` or the ``newest`` into the scorer."""
 
     put: Callable[[Any], Any]
     first: Any
@@ -144,7 +144,7 @@ class Taught:
 
 
 def taught(trainer: Any, scorer: Any, first: Mapping[str, Any] | None) -> Taught | None:
-    """What the run of this trainer has taught the scorer; it does not hold the trainer. None where that is nothing.
+    """The scorer's states before and after this trainer's run, without a reference to the trainer; None if unchanged.
 
     Args:
         first: ``learnt_so_far`` before the run.
@@ -159,7 +159,7 @@ def taught(trainer: Any, scorer: Any, first: Mapping[str, Any] | None) -> Taught
 
 @contextmanager
 def first_prm(taught: Taught | None) -> Iterator[None]:
-    """Inside, the scorer is what it was before the run: what a run is compared with starts there too."""
+    """Inside the context the scorer is in its state before the run, from which the runs to compare with start too."""
     if taught is None:
         yield
         return
@@ -171,10 +171,10 @@ def first_prm(taught: Taught | None) -> Iterator[None]:
 
 
 def first_rows(options: Mapping[str, Any], sources: Sources) -> list[dict[str, Any]]:
-    """The rows that the PRM was first trained on, where they are known.
+    """The rows that the PRM was first trained on, if they are known.
 
     Raises:
-        ValueError: a file that is not there, or rows that are not stepwise ones.
+        ValueError: a file is missing, or its rows are not stepwise ones.
     """
     own = sources.world is not None and sources.world.prm_path is not None
     if own and "train_rows" not in options:

@@ -1,4 +1,4 @@
-"""Who labels the rollouts of a run whose PRM learns along: models of one's own, the toy world, the policy itself."""
+"""Builds the labeller of a PRM refresh: the user's models, the toy world, or the policy itself."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -25,7 +25,8 @@ from rlhf_prm.runs.sources import Sources
 from rlhf_prm.step_data import FreshRollout
 
 SETTINGS = tuple(field.name for field in fields(RefreshSettings))
-# Of labels by models of one's own. `model` and `endpoint` are short for those of `judge`, or of `completer` with `mc`.
+# Keys of labels by the user's models. `model` and `endpoint` are short for those of `judge`, or with `mc` of
+# `completer`.
 OPTIONS = (
     "model",
     "endpoint",
@@ -42,7 +43,7 @@ CONCURRENCY = 128
 
 
 def check_options(settings: RefreshSettings, options: Mapping[str, Any], in_toy_world: bool) -> None:
-    """Raises a ValueError for a key that nobody knows, and for labels that lack their model."""
+    """Raise a ValueError for an unknown key, and for labels that lack their model."""
     if not in_toy_world or OF_MODELS & set(options):
         own_models(settings.labels, options)
         return
@@ -54,7 +55,7 @@ def check_options(settings: RefreshSettings, options: Mapping[str, Any], in_toy_
 
 
 def split_settings(given: Mapping[str, Any]) -> tuple[RefreshSettings, dict[str, Any]]:
-    """The refresh's settings, and the rest: those of who labels.
+    """The refresh's settings, and the remaining ones, which are the labeller's.
 
     Raises:
         ValueError: a value out of range.
@@ -67,11 +68,11 @@ def split_settings(given: Mapping[str, Any]) -> tuple[RefreshSettings, dict[str,
 
 
 def labeller_of(settings: RefreshSettings, options: Mapping[str, Any], sources: Sources, trainer: Any) -> Labeller:
-    """Who labels this run's rollouts.
+    """The labeller of this run's rollouts.
 
     Raises:
-        ValueError: an unknown key, a model that cannot be asked, completions of the policy in training on several
-            ranks.
+        ValueError: a key is unknown, a model is not available, or completions of the policy in training are asked for
+            on several ranks.
     """
     rest = {name: value for name, value in options.items() if name != "train_rows"}
     if sources.world is not None and not OF_MODELS & set(rest):
@@ -106,7 +107,7 @@ def labeller_of(settings: RefreshSettings, options: Mapping[str, Any], sources: 
 
 
 def _estimates(completer: GeneratorConfig | None, options: Mapping[str, Any], trainer: Any) -> MonteCarloLabeller:
-    """By a model of one's own, or by the policy in training."""
+    """Monte Carlo labels by the user's model, or by the policy in training."""
     splitter = trainer.scoring.splitter
     how = MonteCarloSettings(
         options.get("num_completions", 8), options.get("threshold", 0.0), separator=splitter.separator
@@ -119,16 +120,16 @@ def _estimates(completer: GeneratorConfig | None, options: Mapping[str, Any], tr
 
 
 def own_models(labels: str, options: Mapping[str, Any]) -> tuple[GeneratorConfig | None, GeneratorConfig | None]:
-    """(judge, completer), None where there is none.
+    """(judge, completer), each None if there is none.
 
     Raises:
-        ValueError: an unknown key, labels of the toy world, no model that judges.
+        ValueError: a key is unknown, the labels are the toy world's, or there is no judge model.
     """
     if unknown := sorted(set(options) - set(OPTIONS)):
         known = ", ".join((*SETTINGS, *OPTIONS))
         raise ValueError(f"prm_refresh: got the key {unknown[0]!r}, expected some of {known}")
     if labels in ("gold", "confirmed"):
-        raise ValueError(f"prm_refresh labels: got {labels!r}, which the toy world alone has")
+        raise ValueError(f"prm_refresh labels: got {labels!r}, which only the toy world has")
     short = {"model": options.get("model"), "endpoints": _listed(options.get("endpoint"))}
     short = {name: value for name, value in short.items() if value}
     judge, completer = dict(options.get("judge") or {}), dict(options.get("completer") or {})
@@ -136,7 +137,7 @@ def own_models(labels: str, options: Mapping[str, Any]) -> tuple[GeneratorConfig
         judge, completer = (judge, {**short, **completer}) if labels == "mc" else ({**short, **judge}, completer)
     if labels in ("judge", "consensus") and "model" not in judge:
         raise ValueError(
-            f"prm_refresh labels {labels!r}: got no model that judges, expected model (and endpoint), or "
+            f"prm_refresh labels {labels!r}: got no judge model, expected model (and endpoint), or "
             'judge: {"model": …, "endpoints": […]}'
         )
     return _model("judge", judge), _model("completer", completer)
@@ -172,7 +173,7 @@ def _rendered(tokenizer: Any, rollout: FreshRollout) -> str:
 
 
 class _MadeWhenAsked:
-    """A labeller that is made when labels are first wanted: one rank labels, and the others load no model for it."""
+    """A labeller that is built when it is first used, so that ranks that do not label load no model."""
 
     def __init__(self, make: Callable[[], Labeller]) -> None:
         self.make = make

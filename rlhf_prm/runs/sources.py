@@ -1,4 +1,4 @@
-"""Where the parts of an RL run come from: one of the two laboratories, or models and data of one's own."""
+"""Loads the parts of an RL run: from one of the two laboratories, or from given models and data."""
 
 import inspect
 import warnings
@@ -28,23 +28,23 @@ from rlhf_prm.runs.token_scorers import kind_of, token_scorer
 from rlhf_prm.settings import build
 from rlhf_prm.tokenizer_checks import saved_tokenizer
 
-TINY_RANDOM = "tiny-random"  # a policy or PRM made on the spot, for smoke tests without a download
+TINY_RANDOM = "tiny-random"  # a small random policy or PRM, for smoke tests without a download
 ORACLE = "oracle"  # in place of a PRM: the world's exact step labels
-LIVE_VALUES = "vine"  # no PRM: Monte-Carlo values of the policy in training
-TOY_JUDGE = f"{PREFIX}toy"  # the world's fallible judge, in place of a model that judges
+LIVE_VALUES = "vine"  # in place of a PRM: Monte Carlo values of the policy in training
+TOY_JUDGE = f"{PREFIX}toy"  # the world's fallible judge, in place of a judge model
 VERIFIERS: dict[str, Callable[..., Verifier]] = {"math": MathVerifier}
 
 
 @dataclass
 class Sources:
-    """Everything a trainer needs.
+    """The parts of a run that a trainer needs.
 
     ``policy_path`` loads a fresh policy with ``policy()``, so that a baseline starts from the same weights.
-    ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None where the
-    trainer evaluates on ``eval_dataset`` itself. ``seconds`` are those spent building; ``eval_problems`` is how many
-    held-out problems an evaluation without a limit is over. Where steps can be checked exactly, ``check_prm(page)``
+    ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None if the
+    trainer evaluates on ``eval_dataset`` itself. ``seconds`` is the time spent building; ``eval_problems`` is how many
+    held-out problems an evaluation without a limit uses. If steps can be checked exactly, ``check_prm(page)``
     measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels; ``world`` is the toy
-    world, where it is one. ``prepare`` is called on every fresh policy.
+    world, if it is used. ``prepare`` is called on every fresh policy.
     """
 
     policy_path: str
@@ -74,17 +74,17 @@ class Sources:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the verifier's workers, where it has any."""
+        """End the verifier's workers, if it has any."""
         close = getattr(self.verifier, "close", None)
         if close:
             close()
 
 
 def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sources:
-    """The toy world where no dataset is named, otherwise the models and data the arguments name.
+    """The toy world if no dataset is named, otherwise the models and data the arguments name.
 
     Raises:
-        ValueError: a model, dataset, column or verifier that is not there; raised before anything long starts.
+        ValueError: a model, dataset, column or verifier is missing; raised before anything long starts.
     """
     for sentence in without_effect(recipe):
         warnings.warn(sentence, stacklevel=2)
@@ -238,7 +238,7 @@ def _judge(name: str, keywords: dict[str, Any], **given: Any) -> JudgeScorer:
 
 
 def _check_judge(recipe: RecipeArguments) -> None:
-    """What the arguments tell, before a policy is made or loaded."""
+    """Check a judge's arguments, before a policy is made or loaded."""
     _refuse_settings_of_a_prm(recipe, "which writes its verdicts")
     toy = recipe.prm == TOY_JUDGE
     if toy and recipe.dataset is not None:
@@ -331,7 +331,7 @@ def _live_values(recipe: RecipeArguments) -> LiveMonteCarloScorer:
 
 
 def _check_live_values(recipe: RecipeArguments) -> None:
-    """What the arguments tell, before a model is made or loaded."""
+    """Check the arguments of live values, before a model is made or loaded."""
     _live_values(recipe)
     for name, given, default in (
         ("prm_family", recipe.prm_family, "auto"),
@@ -368,7 +368,7 @@ def _verifier(recipe: RecipeArguments) -> Verifier:
 
 
 def _refuse_outcome_baseline(recipe: RecipeArguments) -> None:
-    """Called where no training problem has a gold answer; the baseline would fail after the whole main run."""
+    """Raise if no training problem has a gold answer; otherwise the baseline would fail after the whole main run."""
     if recipe.baseline == "outcome":
         raise ValueError(
             f"baseline: got {recipe.baseline!r} for training problems without a gold answer (gold_fraction "

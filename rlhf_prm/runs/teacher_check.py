@@ -1,4 +1,4 @@
-"""How far apart are teacher and student? Measured before the first update, on completions of a few prompts."""
+"""Measures the distance between teacher and student before the first update, on completions of a few prompts."""
 
 import math
 from itertools import islice
@@ -13,7 +13,7 @@ from rlhf_prm.rl.sampled import sampled
 from rlhf_prm.rl.scorers import PolicyRollout
 from rlhf_prm.rl.undisturbed import log_row, training_undisturbed
 
-FAR = 1.0  # nats per token: on most tokens the teacher would have written something else
+FAR = 1.0  # nats per token: beyond it the teacher would have written something else on most tokens
 PROMPTS = 16
 
 
@@ -24,7 +24,7 @@ class TeacherCheck(TrainerCallback):
         trainer: a ``ProcessGRPOTrainer`` or its kind; set later, before training starts.
 
     Attributes:
-        told: what was printed; None before.
+        told: the printed text; None before.
     """
 
     def __init__(self, trainer: Any = None, prompts: int = PROMPTS) -> None:
@@ -32,7 +32,7 @@ class TeacherCheck(TrainerCallback):
         self.told: str | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """A run that goes on was measured at its start."""
+        """Measure, unless the run is resumed: then it was measured at its start."""
         if state.global_step:
             return
         trainer, scoring = self.trainer, self.trainer.scoring

@@ -15,7 +15,7 @@ from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
 
 KINDS = ("teacher", "implicit", "self")
-ON_THE_POLICY = "policy"  # implicit: the adapter lies beside the policy's own
+ON_THE_POLICY = "policy"  # implicit: a second adapter beside the policy's own
 OF_LOADING = tuple(
     name for name in inspect.signature(load_token_model).parameters if name not in ("name_or_path", "placement")
 )
@@ -23,7 +23,7 @@ OF_LEARNING = tuple(field.name for field in fields(ImplicitSettings))
 
 
 def kind_of(prm: str | None) -> str | None:
-    """Which of ``KINDS`` an argument ``--prm`` asks for; None for a PRM of steps."""
+    """Which of ``KINDS`` an argument ``--prm`` names; None for a PRM of steps."""
     kind = (prm or "").partition(":")[0]
     return kind if kind in KINDS else None
 
@@ -32,11 +32,11 @@ def token_scorer(recipe: RecipeArguments, policy_path: str, tokenizer: Any, prom
     """The scorer that ``--prm`` names.
 
     Args:
-        policy_path: where the policy starts: the reference of ``implicit`` and ``self``.
-        tokenizer: the policy's; ``prompt``: one of its prompts, which a teacher must read alike.
+        policy_path: the policy's starting checkpoint, which is the reference of ``implicit`` and ``self``.
+        tokenizer: the policy's; ``prompt``: one of its prompts, which a teacher must encode the same way.
 
     Raises:
-        ValueError: a keyword it does not take, a model that is not there or reads other ids.
+        ValueError: a keyword is unknown, or a model is missing or has another tokenizer.
     """
     kind, _, name = recipe.prm.partition(":")
     if recipe.prm_family != "auto":

@@ -1,4 +1,4 @@
-"""What a policy may act with in a recipe: tools and environments by name, or the embedded tool world."""
+"""Tools and environments of a policy in a recipe, by name, or the embedded tool world."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ NOTHING = float("nan")
 
 @dataclass
 class ToolArguments:
-    """What the policy may act with.
+    """The tools or the environment of the policy.
 
     Raises:
         ValueError: both tools and an environment beside no dataset, or a malformed mapping.
@@ -66,7 +66,7 @@ class ToolArguments:
             tool = PythonTool(**self.tool_kwargs)
         except TypeError as error:
             raise ValueError(f"tool_kwargs: {error}") from error
-        tool.execute("")  # refuses now what this machine does not protect from, and not at the policy's first call
+        tool.execute("")  # raises now if the machine lacks a required protection
         return tool.python
 
 
@@ -107,9 +107,14 @@ def tool_world(recipe: RecipeArguments, seed: int) -> tuple[Sources, dict[str, A
     return sources, {"rollout_func": partial(world_rollouts, world=world), "reward_funcs": [price]}
 
 
-def price_of_calls(calls: list[int], price: float, **_: Any) -> list[float]:
-    """What the calls of each rollout cost: a reward function of TRL's."""
-    return [-price * count for count in calls]
+def price_of_calls(
+    completions: list[str], solution: list[str], calls: list[int], price: float, **_: Any
+) -> list[float]:
+    """What the calls of right answers cost (``ToolWorldSettings.outcome``): a reward function of TRL's."""
+    from rlhf_prm.toyworld.verifier import final_answer
+
+    rows = zip(completions, solution, calls, strict=True)
+    return [-price * count if final_answer(text) == gold else 0.0 for text, gold, count in rows]
 
 
 def world_rollouts(prompts: list[str], trainer: Any, *, world: Any) -> dict[str, Any]:

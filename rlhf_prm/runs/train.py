@@ -1,4 +1,4 @@
-"""One RL run from its parts to its folder: before, train, after, the baseline on the same seed, the summary."""
+"""One RL run: evaluate, train, evaluate again, run the baseline on the same seed, write the summary."""
 
 import copy
 import time
@@ -35,14 +35,14 @@ BuildTrainer = Callable[[Any, list, Sources], Any]  # (config, callbacks, source
 
 
 def check_settings(recipe: RecipeArguments, config: Any) -> Any:
-    """Everything that settings alone can tell, before a model is loaded.
+    """Check everything that the settings alone determine, before a model is loaded.
 
     Returns:
-        The baseline's config, None where no baseline is wanted.
+        The baseline's config, or None without a baseline.
 
     Raises:
-        ValueError: an unknown method, of the run or of its baseline, or a keyword it does not take; a guard or a budget
-            that cannot be; nothing to resume from; a folder that cannot be written.
+        ValueError: the method of the run or of its baseline, or a keyword, is unknown; a guard or a budget is invalid;
+            there is nothing to resume from; a folder cannot be written.
     """
     StepAdvantages(config.method, config.method_kwargs)
     _guard(recipe)
@@ -65,11 +65,11 @@ def _baseline(method: str, config: Any) -> Any:
 
 
 def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, build_trainer: BuildTrainer) -> dict:
-    """Trains ``config`` and beside it, from the same weights and seed, what it is to be compared with.
+    """Train ``config`` and, from the same weights and seed, the runs to compare it with.
 
-    ``recipe.baseline`` names a method; ``recipe.ceiling`` asks for the run's own method on exact step labels. Leaves in
+    ``recipe.baseline`` names a method; ``recipe.ceiling`` asks for the run's own method on exact step labels. Writes to
     ``config.output_dir``: summary.json, metrics.jsonl, completions/, policy/, report.html, and baseline/ and ceiling/
-    alike. The summary is there, marked as unfinished, before another run begins.
+    in the same form. The summary is written, marked as unfinished, before another run begins.
 
     Returns:
         The summary.
@@ -101,9 +101,9 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
 def _beside(
     recipe: RecipeArguments, config: Any, baseline: Any | None, sources: Sources
 ) -> Iterator[tuple[str, Any, Sources]]:
-    """(name, config, sources) of the runs that this one is compared with."""
+    """(name, config, sources) of the runs to compare with."""
     if baseline is not None:
-        # Outcome-only asks no scorer, and would pay for verdicts, live values or token scores that it does not use.
+        # An outcome-only run needs no scorer; verdicts, live values or token scores would be computed for nothing.
         asked = sources.step_scorer
         costly = getattr(asked, "costly", False) or hasattr(asked, "score_tokens")
         wasted = baseline.learns_from_outcome_only and costly
@@ -122,14 +122,14 @@ def _one_run(
     seconds: dict[str, float],
     beside: tuple[str, dict[str, float | None]] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]], Taught | None]:
-    """Builds a trainer, trains it, and lets go of it, so that the next one has the memory to itself.
+    """Build a trainer, train it, and release it, so that the next one has all the memory.
 
     Args:
-        beside: of a run that the main one is compared with: its name, and the accuracies before training, which are the
+        beside: for a run to compare with, its name, and the accuracies before training, which are the
             main run's, as both start from the same weights.
 
     Returns:
-        The accuracies before; each before and after; what a main run has taught its scorer.
+        The accuracies before; each before and after; the scorer's states before and after a main run.
     """
     with user_errors():  # when a run is resumed, the one beside it may not have begun
         trainer, checkpoint = _built(recipe, config, sources, build_trainer, is_beside=beside is not None)
@@ -158,7 +158,7 @@ def _built(
     build_trainer: BuildTrainer,
     is_beside: bool = False,
 ) -> tuple[Any, str | None]:
-    """A trainer with everything that watches it, and the checkpoint it is to resume from."""
+    """A trainer with its callbacks, and the checkpoint to resume from."""
     on_the_way = EvaluateOnTheWay(sources, recipe.eval_every, recipe.eval_every_limit)
     tokens, guard = TokenBudget(budget=recipe.token_budget), _guard(recipe)
     checkpoint = checkpoint_to_resume(config, required=not is_beside)
@@ -180,7 +180,7 @@ def _built(
 def _trained(
     trainer: Any, checkpoint: str | None, sources: Sources, seconds: dict[str, float], label: str, before: dict
 ) -> dict[str, dict[str, float | None]]:
-    """Trains, evaluates and saves; each held-out measure before and after."""
+    """Train, evaluate and save; returns each held-out measure before and after."""
     with _timed(seconds, f"train {label}"), checkpoint_when_server_is_lost(trainer), one_line(trainer, label):
         trainer.train(resume_from_checkpoint=checkpoint)
     with _timed(seconds, "evaluate"):
@@ -199,7 +199,7 @@ def _circumstances(recipe: RecipeArguments, config: Any, sources: Sources, secon
 
 
 def _leave(folder: Path, summary: dict[str, Any]) -> Path:
-    """Writes the summary, and the page that shows it."""
+    """Write the summary, and the page that shows it."""
     write_summary(folder, summary)
     return write_report(folder)
 
@@ -213,7 +213,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 @contextmanager
 def checkpoint_when_server_is_lost(trainer: Any) -> Iterator[None]:
-    """A PRM server or judge that stays away ends the run, but not the updates that are done: they are saved, to be
+    """If a PRM server or judge is lost, end the run but save its finished updates, so that it can be
     resumed. So are the judge's verdicts that came before."""
     try:
         yield
@@ -222,7 +222,7 @@ def checkpoint_when_server_is_lost(trainer: Any) -> Iterator[None]:
         if done:
             save_checkpoint(trainer)
             trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
-        kept = f"update {done} is saved; go on with --resume_from_checkpoint true" if done else "no update was done"
+        kept = f"update {done} is saved; resume with --resume_from_checkpoint true" if done else "no update was done"
         end_with(ValueError(f"{error}; {kept}"))
 
 

@@ -1,4 +1,4 @@
-"""A Python interpreter as a tool: programs that a model wrote run in a process of their own and can hurt nobody.
+"""A Python interpreter as a tool: programs that a model wrote run in an isolated process.
 
 from rlhf_prm.sandbox import PythonTool
 tool = PythonTool(seconds=5)

@@ -1,4 +1,4 @@
-"""What a machine grants: each protection is tried out, not looked up."""
+"""Finds the protections that a machine grants, by trying each of them."""
 
 from functools import cache
 
@@ -12,6 +12,6 @@ PROTECTIONS = {
 @cache
 def granted_protections() -> dict[str, str]:
     """Every name of ``PROTECTIONS``, with "" where it is granted, and otherwise with the reason why it is not."""
-    from rlhf_prm.sandbox.python_tool import PythonTool  # here, as the tool asks this module for the names
+    from rlhf_prm.sandbox.python_tool import PythonTool  # not at the top: the tool imports the names from this module
 
     return PythonTool(required=(), seconds=10).check()

@@ -1,4 +1,4 @@
-"""PythonTool: runs a program that a model wrote, and gives back what it printed or what went wrong."""
+"""PythonTool runs a program that a model wrote, and returns its output or what went wrong."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from rlhf_prm.sandbox.protections import PROTECTIONS
 WARDEN = Path(__file__).with_name("warden.py")
 MIB = 2**20
 GRACE = 5.0  # seconds that starting an interpreter may take on a busy machine, beside the program's own
-UNUSED_USERS = 0x10000000, 0x6FFFFFFF  # ids that no account has; a program of root's gets one of its own
+UNUSED_USERS = 0x10000000, 0x6FFFFFFF  # ids that no account has; a program started by root runs under one of them
 STATES = ("done", "error", "timeout", "died", "output")
 
 
@@ -41,19 +41,19 @@ class Execution:
 class PythonTool:
     """A tool for TRL's ``tools`` or an environment: ``python(code)`` runs a program and returns what it printed.
 
-    Every call is a new process with no memory of the others. What it is kept from, and what not: ``docs/sandbox.md``.
+    Every call is a new process with no memory of the others. ``docs/sandbox.md`` says what it is kept from.
 
     Args:
         seconds: wall time of a program.
         memory: bytes of address space of each of its processes.
-        processes: it may have at once.
+        processes: the most processes that it may have at once.
         disk: bytes of all its files together; they are gone when it ends.
         max_output: characters the policy is shown.
         required: the protections (``PROTECTIONS``) without which nothing runs.
 
     Raises:
-        ValueError: a limit that is none, an unknown protection, or (at the first call, and by ``check``) a required one
-            that this machine does not grant.
+        ValueError: a limit is invalid, a protection is unknown, or (at the first call, and by ``check``) a required one
+            is not granted by this machine.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class PythonTool:
                 state, data = self._watched(process, code.encode("utf-8", "replace"), start)
                 seconds = time.monotonic() - start
             finally:
-                process.kill()  # and with it everything in its namespaces
+                process.kill()  # everything in its namespaces ends with it
                 process.wait()
                 for pipe in (process.stdin, process.stdout):
                     if pipe is not None:
@@ -143,14 +143,14 @@ class PythonTool:
         return Execution(state, data.decode("utf-8", "replace"), seconds), missing
 
     def _watched(self, process: "subprocess.Popen[bytes]", code: bytes, start: float) -> tuple[str, bytes]:
-        """Feeds the program and reads what it writes, until it has ended or has to be."""
+        """Send the program and read its output, until it has ended or is ended."""
         assert process.stdin is not None and process.stdout is not None  # both are pipes
         feed, out, data = process.stdin.fileno(), process.stdout.fileno(), b""
         os.set_blocking(feed, False)
         sent, open_ends = 0, selectors.DefaultSelector()  # not select(): a trainer has many descriptors
         open_ends.register(out, selectors.EVENT_READ)
         open_ends.register(feed, selectors.EVENT_WRITE)
-        # The sandbox's own first process counts the program's seconds; this holds where that does not come to it.
+        # The sandbox's first process counts the program's seconds; this limit applies if it does not get to that.
         deadline = start + self._seconds + GRACE
         with open_ends:
             while out in open_ends.get_map():
@@ -196,7 +196,7 @@ class PythonTool:
 
 
 def _sent(feed: int, code: bytes, sent: int) -> int:
-    """How much of the program has been sent, after a further piece; all of it where nobody reads it any more."""
+    """How much of the program has been sent after a further piece; all of it if the reader has gone."""
     try:
         return sent + (os.write(feed, code[sent : sent + 65536]) if sent < len(code) else 0)
     except BrokenPipeError:

@@ -1,8 +1,8 @@
-"""Runs one program of a model's. A script of the standard library alone, started in a fresh interpreter.
+"""Runs one program that a model wrote. This script uses only the standard library, in a fresh interpreter.
 
-Three processes. The *warden* is the trainer's child; it enters new namespaces and forks the *init*, process 1 of the
-new process namespace: when it ends, or the warden does, the kernel ends everything in there. The init shows its child,
-the *runner*, a file system of its own, and the runner gives up all rights, takes the limits on, and runs the program.
+There are three processes. The *warden* is the trainer's child; it enters new namespaces and forks the *init*, process 1
+of the new process namespace: when it ends, or the warden does, the kernel ends everything in there. The init gives its
+child, the *runner*, a separate file system; the runner drops all rights, sets the limits, and runs the program.
 
 Settings come as JSON in the first argument, the program through standard input. The last line that the warden itself
 writes, to descriptor 3, is a JSON object: which protections it has, and why others are missing.
@@ -24,7 +24,7 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 WORK = "/sandbox"
-REPORT = 3  # the descriptor that the protections are told on
+REPORT = 3  # the descriptor on which the protections are reported
 
 
 def libc():
@@ -43,7 +43,7 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 
 def enter_namespaces() -> dict[str, str]:
-    """New namespaces for this process's children. Returns what was not granted, with the reason."""
+    """Enter new namespaces for this process's children. Returns what was not granted, with the reason."""
     missing = {}
     uid, gid = os.getuid(), os.getgid()
     needs_user = uid != 0
@@ -64,7 +64,7 @@ def enter_namespaces() -> dict[str, str]:
 
 
 def show_only(root: str, visible: list[str], disk: int) -> None:
-    """A root that holds the system's libraries and the interpreter, read-only, and a folder to work in."""
+    """Enter a root with the system's libraries and the interpreter, read-only, and a folder to work in."""
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, f"size={disk},nr_inodes=4096,mode=755")
     for path in (*SYSTEM, *visible):
@@ -99,7 +99,7 @@ def _bind(path: str, target: str) -> None:
 
 
 def give_up_rights(uid: int | None) -> None:
-    """No group, no capability, no way to get any; as root, another user as well."""
+    """Drop all groups and capabilities, with no way to regain any; as root, also switch to another user."""
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -110,7 +110,7 @@ def give_up_rights(uid: int | None) -> None:
 
 
 def limit(settings: dict) -> None:
-    """Memory, processor time, processes, files."""
+    """Set the limits of memory, processor time, processes and files."""
     seconds = int(settings["seconds"]) + 1
     for kind, value in (
         (resource.RLIMIT_AS, settings["memory"]),
@@ -133,7 +133,7 @@ def run_program(program: str, settings: dict, uid: int | None) -> None:
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as handle:
             handle.write("1000")  # memory runs out here first
         give_up_rights(uid)
-        libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # for where there is no process namespace that ends it
+        libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # needed if there is no process namespace that ends it
         limit(settings)
         sys.path[:] = settings["path"]
         sys.argv = ["program.py"]

@@ -1,5 +1,5 @@
-"""The toy world's small questions: is a step right in its calculation, its inference, its use of the givens? And a toy
-judge that is better at some of them than at others."""
+"""The toy world's small questions: whether a step's calculation, inference and use of the givens are right;
+and a toy judge that is better at some of them than at others."""
 
 import random
 import re
@@ -13,13 +13,13 @@ from rlhf_prm.toyworld.problems import FILLERS, HEADER, SEPARATOR, ChainProblem,
 _ANSWER = re.compile(r"Answer: \\boxed\{(\d)\}")
 _PARAGRAPH = re.compile(r"<paragraph_\d+>\n(.*?)\n?</paragraph_\d+>", re.DOTALL)
 _PROBLEM = re.compile(rf"^{re.escape(HEADER)}.*$", re.MULTILINE)
-TOY_MARKS = {  # words of the toy language, which has none for the questions themselves
+TOY_MARKS = {  # words of the toy language, which has no words for the questions themselves
     name: filler + SEPARATOR for name, filler in zip(ASPECTS, FILLERS, strict=True)
 }
 
 
 def aspect_verdicts(problem: ChainProblem | str, steps: Sequence[str]) -> list[dict[str, bool]]:
-    """Whether each step is right in each respect, the steps before it taken as they stand.
+    """Whether each step is right in each respect, given the steps before it as they are.
 
     A step is right in all of them exactly where ``checker.step_verdicts`` calls it right.
     """

@@ -1,7 +1,7 @@
-"""A calculator as an environment: it tells single facts, and now and then it fails.
+"""A calculator as an environment: it answers single facts, and sometimes fails.
 
 It has the form of TRL's ``environment_factory`` (``reset``, and a public method with a docstring as a tool), and the
-two methods that this project's trainers ask besides, ``turn_rewards`` and ``state_keys``.
+two methods that this project's trainers also call, ``turn_rewards`` and ``state_keys``.
 """
 
 import math
@@ -21,7 +21,7 @@ class Calculator:
     """Answers "7 Add 3" with "0"; any other question, a whole chain or an answer in a box, with "error".
 
     Args:
-        error_share, timeout_share: of the questions that could be answered: those that are not.
+        error_share, timeout_share: shares of the answerable questions that fail with "error" or "timeout".
         seed: decides which calls fail.
 
     Raises:
@@ -62,7 +62,7 @@ class Calculator:
         answer = ERROR if facts is None else self._answer(facts)
         place = None if facts is None else self._place(facts)
         if answer in (ERROR, TIMEOUT) and place is not None:
-            self._rewards.append(math.nan)  # the right question, but of no use
+            self._rewards.append(math.nan)  # the right question, but no answer
         else:
             self._rewards.append(0.0 if place is None else 1.0)
             self._done = self._done if place is None else place + 1

@@ -1,6 +1,6 @@
-"""The exact checker of the toy world: which steps are right, and is the whole process right.
+"""The exact checker of the toy world: which steps are right, and whether the whole process is.
 
-``Checker`` is what the oracle, the judge and the labels ask of any world's.
+``Checker`` is the interface that the oracle, the judge and the labels use for any world.
 """
 
 import re
@@ -18,12 +18,12 @@ _PROBLEM = re.compile(rf"^{re.escape(HEADER)}.*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Checker:
-    """The exact checker of a world, for what is built on it: the oracle, the fallible judge, the labels.
+    """The exact checker of a world, for the oracle, the fallible judge and the labels.
 
     Args:
         verdicts: (problem, steps) → whether each step follows from the problem and the steps before it as they stand.
-        fact: step → the calculation that it states, in one form whatever the words around it; None for other steps.
-        problem_in: the question that a judge is asked → the problem in it; None where there is none of this world.
+        fact: step → the calculation that it states, in one form whatever the wording; None for other steps.
+        problem_in: a judge's question → the problem in it; None if it has none of this world.
     """
 
     verdicts: Callable[[str, Sequence[str]], list[bool]]
@@ -64,7 +64,7 @@ def step_verdicts(problem: ChainProblem | str, steps: Sequence[str]) -> list[boo
 
 
 def _operations_done(chain: tuple[tuple[str, int], ...], done: int, link: tuple[str, int]) -> int:
-    """Operations behind us after ``link``: past its next place in the chain; without such a place, one more."""
+    """How many operations are done after ``link``: up to its next place in the chain, or one more if it has none."""
     return chain.index(link, done) + 1 if link in chain[done:] else done + 1
 
 

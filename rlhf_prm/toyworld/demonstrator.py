@@ -1,4 +1,4 @@
-"""The hidden imperfect demonstrator: whom the toy policy learns from."""
+"""The hidden imperfect demonstrator, from which the toy policy learns."""
 
 import random
 
@@ -8,14 +8,14 @@ WRONG_FACTS = 0.35  # share of the 150 facts it believes wrongly ...
 SHOWN_WRONG = 0.7  # ... and how often it then shows its belief in place of the truth
 NOISE = 0.02  # a random digit as a step's result
 SLIP = 0.03  # per step: an operation skipped, or (as often) the answer given early
-FILLER = 0.2  # per step, in the filler world: a line that says nothing before it
+FILLER = 0.2  # per step, in the filler world: a line without content before it
 
 
 class Demonstrator:
     """Writes solutions with its own habitual errors.
 
     A policy that imitates it starts at about 0.3 accuracy and knows the right digit of a wrongly believed fact only as
-    the less likely one: something reinforcement learning can find.
+    the less likely one, which reinforcement learning can find.
     """
 
     def __init__(self, seed: int, filler: bool = False, wrong_facts: float = WRONG_FACTS) -> None:
@@ -25,7 +25,7 @@ class Demonstrator:
         self.filler = filler
 
     def solution(self, problem: ChainProblem, rng: random.Random) -> list[str]:
-        """The steps it shows for a problem, the answer last."""
+        """The steps of its solution of a problem, the answer last."""
         value, steps = problem.start, []
         for operation, operand in problem.chain:
             if rng.random() < SLIP:

@@ -1,4 +1,4 @@
-"""How good is a policy of the toy world? Exact accuracy of the answer and of the whole process."""
+"""Evaluates a policy of the toy world: exact accuracy of the answer and of the whole process."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from rlhf_prm.toyworld.verifier import final_answer
 
 def evaluate_completions(problems: Sequence[ChainProblem], completions: Sequence[str]) -> dict[str, float]:
     """``accuracy`` (share of right answers) and ``process_accuracy`` (share with every step right and the answer given)
-    of one completion per problem; their difference is the share of right answers by a wrong process."""
+    of one completion per problem; their difference is the share of right answers reached by a wrong process."""
     splitter = StepSplitter(SEPARATOR)
     pairs = list(zip(problems, completions, strict=True))
     right = [final_answer(text) == problem.solution for problem, text in pairs]

@@ -1,4 +1,4 @@
-"""Scorers that mislead: what a method must survive when the process reward model is worse than none."""
+"""Misleading scorers, to test methods against a process reward model that is worse than none."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ Row = Callable[[str, Sequence[str]], list[float]]
 
 
 def inverted(problem: str, steps: Sequence[str]) -> list[float]:
-    """The exact labels the wrong way round."""
+    """The exact labels, inverted."""
     return [WRONG if label else RIGHT for label in step_labels(problem, steps)]
 
 
@@ -35,7 +35,7 @@ def likes_short(problem: str, steps: Sequence[str]) -> list[float]:
 
 
 def noise(problem: str, steps: Sequence[str]) -> list[float]:
-    """A number drawn from the hash of the problem and the prefix: what a PRM of random weights is at worst."""
+    """A random number from the hash of the problem and the prefix, like a PRM with random weights at worst."""
     texts = ["\n".join([problem, *steps[: k + 1]]) for k in range(len(steps))]
     return [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32 for text in texts]
 

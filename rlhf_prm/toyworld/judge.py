@@ -1,4 +1,4 @@
-"""A fallible judge: it reads a solution in tagged paragraphs, as an LLM judge is asked to, and errs now and then."""
+"""A fallible judge: it reads a solution in tagged paragraphs, as an LLM judge does, and sometimes errs."""
 
 import random
 import re
@@ -11,7 +11,7 @@ _PARAGRAPH = re.compile(r"<paragraph_\d+>\n(.*?)\n?</paragraph_\d+>", re.DOTALL)
 
 
 class SeededAnswers(ABC):
-    """A ``Generator`` whose answers follow from the question and a random stream of its own."""
+    """A ``Generator`` whose answers depend only on the question and the seed."""
 
     def generate(
         self,
@@ -34,7 +34,7 @@ class SeededAnswers(ABC):
 class FallibleJudge(SeededAnswers):
     """A ``Generator`` that answers the judge's question in the form of arXiv 2501.07301.
 
-    It looks at one paragraph after the other, takes the ones before as they stand, and stops at the first it believes
+    It reads one paragraph after the other, takes earlier ones as they are, and stops at the first it believes
     to be wrong. Half of its errors are random. The other half is systematic: about certain lines, the same for every
     solution, it is always mistaken.
 

@@ -15,7 +15,7 @@ from rlhf_prm.toyworld.stages import Stage, StageCache
 
 ROWS = "rows.jsonl"
 EXACT = {"gold": labels.gold_labels, "outcome": labels.outcome_labels}  # from the solutions alone
-STAGE_OF = {"mc": "monte_carlo"}  # where a label source's stage is not called like it
+STAGE_OF = {"mc": "monte_carlo"}  # label sources whose stage has another name
 
 
 def label_stages(

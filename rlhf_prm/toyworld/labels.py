@@ -1,4 +1,4 @@
-"""From the policy to labelled solutions: sampled, estimated by Monte-Carlo, judged, and brought to agreement."""
+"""From the policy to labelled solutions: sampling, Monte Carlo labels, a judge's labels, and their consensus."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -51,7 +51,7 @@ def monte_carlo_labels(
 ) -> list[StepLabels | Rejection]:
     """Labels by completions from every step prefix, up to the first step without a hit.
 
-    Prefixes go to the policy as text. Its tokenizer makes of them the very ids that were sampled, whatever these are.
+    Prefixes go to the policy as text. Its tokenizer turns them into exactly the ids that were sampled.
     """
     settings = MonteCarloSettings(num_completions=num_completions, separator=SEPARATOR, seed=seed)
     tasks = (
@@ -79,12 +79,12 @@ def confirmed_labels(
     num_completions: int,
     seed: int,
 ) -> list[StepLabels | Rejection]:
-    """The judge's labels where the verifier does not contradict them, at one Monte-Carlo prefix a solution.
+    """The judge's labels that the verifier does not contradict, at the cost of one Monte Carlo prefix per solution.
 
     A first error is kept when none of ``num_completions`` completions of the steps up to and including it ends right;
     "no error" is kept when the answer is right. A judge that is always mistaken about a line is contradicted by the
-    completions that go on from there to the right answer. The consensus with Monte-Carlo labels asks for more, the same
-    first error from both, and keeps little where a policy seldom ends right even from right steps.
+    completions that continue from there to the right answer. The consensus with Monte Carlo labels needs more, the same
+    first error from both, and keeps little if a policy seldom ends right even from right steps.
     """
     flagged = [i for i, one in enumerate(judged) if isinstance(one, StepLabels) and one.first_error >= 0]
     prefixes = [

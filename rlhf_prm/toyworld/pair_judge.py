@@ -1,4 +1,4 @@
-"""The toy judge as a referee between two solutions."""
+"""The toy judge, comparing two solutions."""
 
 import random
 import re

@@ -59,7 +59,7 @@ def check_prm(
 ) -> dict[str, Any]:
     """ProcessBench's metrics, best-of-n accuracies and the audit's verdicts; the audit's page goes to ``page``.
 
-    ``texts`` are what the audit's probes write, in the world's own language.
+    ``texts`` are the texts of the audit's probes, in the world's own language.
     """
     samples = scored(checked_samples(world, problems, per_problem), scorer)
     predictions = [predicted_first_error(row) for sample in samples for row in sample.step_scores]

@@ -1,4 +1,4 @@
-"""A tiny Python world: small functions with drawn numbers in them, and tests that tell right from wrong.
+"""A tiny Python world: small functions with random numbers in them, and their tests.
 
 The programs are the code counterpart of chain arithmetic: their step labels come from mutants that the tests kill.
 """

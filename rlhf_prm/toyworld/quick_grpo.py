@@ -1,6 +1,6 @@
-"""GRPO in the toy world without a trainer around it: the same rollouts, advantages and loss, in half the time.
+"""GRPO in the toy world without TRL's trainer: the same rollouts, advantages and loss, in half the time.
 
-Studies of hundreds of runs use it; recipes and users use ``ProcessGRPOTrainer``. A test holds the two to the same
+Studies of hundreds of runs use it; recipes and users use ``ProcessGRPOTrainer``. A test checks that both have the same
 gradient on the same rollouts (``tests/toyworld/test_quick_grpo.py``).
 """
 
@@ -40,7 +40,7 @@ from rlhf_prm.toyworld.world import ToyWorld
 
 @dataclass(frozen=True)
 class Regime:
-    """How long and how fast a policy is trained; the names are GRPOConfig's where it has them.
+    """Length and speed of a policy's training; names are as in GRPOConfig if it has them.
 
     Args:
         prompts: prompts per update, each with ``num_generations`` rollouts.
@@ -72,21 +72,21 @@ def quick_grpo(
     label_options: dict[str, Any] | None = None,
     measure_every: int = 0,
 ) -> dict[str, Any]:
-    """Trains the world's policy on its verified prompts and measures it on the held-out ones.
+    """Train the world's policy on its verified prompts and measure it on the held-out ones.
 
     Every update: one generation batch, one gradient of the token mean of −A·log π (TRL's ``loss_type="bnpo"``,
     ``beta=0``), AdamW without weight decay. A ``LiveMonteCarloScorer`` is given the policy of this run.
 
     Args:
-        refresh: the PRM goes on learning on this run's rollouts (``PRMRefresher``), a copy of it: ``scorer`` stays as
+        refresh: a copy of the PRM is trained on this run's rollouts (``PRMRefresher``); ``scorer`` stays as
             it is. ``label_options`` are keywords of ``toy_labeller``.
-        measure_every: measure the scores of every so-many-th update's rollouts against exact step labels, before a
+        measure_every: updates between measurements of the rollouts' scores against exact step labels, before a
             refresh; 0 = never.
 
     Returns:
         ``accuracy`` and ``process_accuracy`` after training, ``generated_tokens``, ``seconds`` of training (without the
-        measuring), ``memory``: what a method with a memory remembers at the end, as floats; ``refreshes``: what
-        ``PRMRefresher.refresh`` told, and the ``update``; ``learnt``: the same of a scorer that learns along;
+        measuring), ``memory``: the final memory of a method that has one, as floats; ``refreshes``: the results of
+        ``PRMRefresher.refresh`` with their ``update``; ``learnt``: the same of a scorer that is trained too;
         ``scorer_quality``: ``update`` and ``quality_of`` the scores against exact labels.
     """
     regime = regime or Regime()
@@ -173,7 +173,7 @@ def quick_grpo(
 
 
 def exact_quality(scored: Sequence[ScoredRollout]) -> dict[str, float]:
-    """``quality_of`` the scores that these rollouts were trained with, against the labels of the exact checker."""
+    """``quality_of`` the scores of these rollouts, against the labels of the exact checker."""
     labels = ExactLabeller().labels([row.fresh for row in scored])
     rows = [one.row(row.prompt, row.steps) for one, row in zip(labels, scored, strict=True)]
     return quality_of([row.scores for row in scored], rows)

@@ -1,4 +1,4 @@
-"""Who labels fresh rollouts of the toy world: the fallible judge, the policy, both, or the exact checker."""
+"""Labellers of fresh rollouts of the toy world: the fallible judge, the policy, both, or the exact checker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,13 +63,13 @@ class ExactLabeller:
     """The exact checker."""
 
     def labels(self, rollouts: Sequence[FreshRollout], seed: int = 0) -> Labels:
-        """See ``Labeller``; the seed does not matter."""
+        """See ``Labeller``; the seed is not used."""
         return list(gold_labels(_rows(rollouts)))
 
 
 @dataclass(frozen=True)
 class _Confirmed:
-    """The judge, where the completions of the policy do not contradict it."""
+    """The judge's labels that the policy's completions do not contradict."""
 
     judge: Labeller
     policy: Generator | None

@@ -1,4 +1,4 @@
-"""A world's PRM: the policy's body with a new head, trained on labelled solutions until it learns no more from them."""
+"""A world's PRM: the policy's body with a new head, trained on labelled solutions until it no longer improves."""
 
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from rlhf_prm.step_data import to_dataset
 from rlhf_prm.tokenizer_checks import saved_tokenizer
 
 TRAINING = "training.json"
-MICRO_BATCH = 16  # rows of like length that go through the model together
+MICRO_BATCH = 16  # rows of similar length that go through the model together
 
 
 def train_reward_model(
@@ -38,21 +38,21 @@ def train_reward_model(
     lr_scheduler_type: str = "constant_with_warmup",
     **settings: Any,
 ) -> None:
-    """Writes a PRM that ``load_prm`` loads into ``folder``, and ``training.json``: its held-out metrics on the way.
+    """Write a PRM that ``load_prm`` loads into ``folder``, and ``training.json`` with its held-out metrics.
 
     The weights kept are those with the highest first-error F1 on rows held out of ``rows`` (the highest AUROC, where
-    right solutions are so few that F1 is noise). Their labels come from the same source as the training labels: nobody
-    has exact ones. Equal arguments give equal weights on one thread.
+    right solutions are so few that F1 is noise). Their labels come from the same source as the training labels, because
+    in practice there are no exact ones. Equal arguments give equal weights on one thread.
 
     Args:
         policy_path: the language model it starts from.
         rows: stepwise-supervision rows, one per problem.
-        updates: the most; training ends before when ``patience`` evaluations in a row, one each ``eval_every`` updates,
+        updates: the most; training ends earlier if ``patience`` evaluations in a row, one every ``eval_every`` updates,
             bring no better F1.
         held_out: share of the rows that is evaluated on and not trained on.
         loss, target: as in ``PRMConfig``.
-        metric: of the held-out rows, what decides which weights are kept; default: F1 or AUROC as above.
-        frozen_layers: the embeddings and so many of the lowest layers keep the policy's weights, if any.
+        metric: the held-out metric by which weights are kept; default: F1 or AUROC as above.
+        frozen_layers: if above 0, the embeddings and this many of the lowest layers keep the policy's weights.
         lr_scheduler_type: of the learning rate; "linear" falls to 0 at the last of ``updates``.
         settings: further ones of ``PRMConfig``.
     """
@@ -103,7 +103,7 @@ def freeze_layers(model: PreTrainedModel, layers: int) -> None:
     """Embeddings and the lowest ``layers`` layers of a decoder are not trained; 0 = all of it is.
 
     Raises:
-        ValueError: the model has not so many.
+        ValueError: the model has fewer layers.
     """
     if not layers:
         return
@@ -130,7 +130,7 @@ def _without_printed_evaluations(trainer: PRMTrainer) -> None:
 
 
 def write_history(trainer: PRMTrainer, path: Path, **facts: int | str) -> None:
-    """The updates done, the update whose weights are kept, and every evaluation on the way, as JSON."""
+    """Write the number of updates, the update whose weights are kept, and every evaluation, as JSON."""
     evaluations = [
         {"update": log["step"]} | {name.removeprefix("eval_"): log[name] for name in log if name.startswith("eval_")}
         for log in trainer.state.log_history

@@ -26,6 +26,7 @@ class PolicySampler:
     """
 
     drop_at_once = 1  # ended rows are dropped when there are so many of them
+    pads = False  # prompts of like length are sampled together, padded in front
 
     def __init__(
         self,
@@ -89,15 +90,11 @@ class PolicySampler:
         return completions
 
     def _chunks(self, lengths: list[int], at_once: int) -> list[list[int]]:
-        """Which prompts are sampled together: at most ``at_once``, all of one length."""
+        """Which prompts are sampled together: at most ``at_once``, all of one length, or of like length (``pads``)."""
         by_length = defaultdict(list)
-        for index, length in enumerate(lengths):
-            by_length[length].append(index)
-        return [
-            by_length[length][first : first + at_once]
-            for length in sorted(by_length)
-            for first in range(0, len(by_length[length]), at_once)
-        ]
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+            by_length[None if self.pads else lengths[index]].append(index)
+        return [row[first : first + at_once] for row in by_length.values() for first in range(0, len(row), at_once)]
 
     def _uniforms(self, prompts: int, n: int, seed: int | Sequence[int] | None) -> torch.Tensor:
         """The random numbers of every sample: (prompts, n, tokens), uniform in [0, 1)."""

@@ -1,10 +1,10 @@
-"""The settings of a toy world: everything that decides what is built, and nothing else."""
+"""The settings of a toy world, which determine completely what is built."""
 
 from dataclasses import asdict, dataclass, fields
 
 from rlhf_prm.toyworld.demonstrator import WRONG_FACTS
 
-LABEL_SOURCES = ("consensus", "confirmed", "mc", "judge", "gold", "outcome")  # who labels the PRM's solutions
+LABEL_SOURCES = ("consensus", "confirmed", "mc", "judge", "gold", "outcome")  # of the PRM's solutions
 
 
 @dataclass(frozen=True)
@@ -13,13 +13,13 @@ class ToyWorldSettings:
 
     Args:
         seed: decides the problems, the demonstrator's wrong facts, the policy, the judge and the PRM.
-        filler: the demonstrator now and then writes a line that says nothing. No first error ever falls on such a
-            line, so the PRM learns to like it: a world whose process reward can be hacked.
+        filler: the demonstrator sometimes writes a line without content. No first error is ever on such a
+            line, so the PRM learns to score it high: a world whose process reward can be hacked.
         long_chains: chains of 7-9 operations in place of 3-5, so that few rollouts end right: a sparse outcome.
         gold_fraction: share of the training prompts that have a gold answer; ``solution`` is None on the others.
             The PRM's own problems always have one.
-        label_source: what labels the PRM's solutions: ``consensus`` of ``mc`` (Monte-Carlo) and ``judge``, either of
-            the two alone, ``confirmed`` (the judge's, where no completion from its first error ends right), ``gold``
+        label_source: the labels of the PRM's solutions: ``consensus`` of ``mc`` (Monte Carlo) and ``judge``, either of
+            the two alone, ``confirmed`` (the judge's, if no completion from its first error ends right), ``gold``
             (the exact checker), or ``outcome``: the verdict on the answer, from which an outcome reward model learns.
         wrong_facts: share of the facts that the demonstrator believes wrongly: the policy that learns from it is right
             in about 30 % of its solutions at 0.35, and in about 60 % at 0.1.
@@ -28,12 +28,12 @@ class ToyWorldSettings:
         labelled_solutions: solutions sampled from the policy and annotated, one per problem.
         mc_completions: Monte-Carlo completions from every step prefix.
         judge_flips: share of the judge's step verdicts that are wrong, half of them at random, half systematically.
-        judge_votes: answers of the judge about every solution; the first error with most votes is taken, a tie gives no
-            label. Votes remove the random half of its errors only.
+        judge_votes: answers of the judge about every solution; the first error with the most votes is taken, a tie
+            gives no label. Votes remove the random half of its errors only.
         prm_rows: most labelled solutions the PRM is trained on (None: all that the label source keeps).
-        prm_updates, prm_batch, prm_learning_rate: training of the PRM; the updates are the most it gets.
+        prm_updates, prm_batch, prm_learning_rate: training of the PRM; the updates are an upper limit.
         prm_held_out: share of its labelled solutions that the PRM is measured on and not trained on.
-        prm_eval_every, prm_patience: it is measured each so many updates, and its training ends when so many
+        prm_eval_every, prm_patience: updates between measurements of the PRM; its training ends when ``prm_patience``
             measurements in a row bring no better first-error F1 (or AUROC, where right solutions are too few for F1).
             The best weights are kept.
     """

@@ -1,4 +1,4 @@
-"""Stages that are built once: each in a folder named by the hash of what it depends on."""
+"""A cache of stages: each is built once, in a folder named by the hash of what it depends on."""
 
 import hashlib
 import json
@@ -24,8 +24,8 @@ class Stage:
     Args:
         path: the folder that holds it.
         key: the hash of its settings and of everything upstream.
-        seconds: what building it took, however long ago that was.
-        cached: it was found, not built just now.
+        seconds: how long building it took, even if that was earlier.
+        cached: whether it was found rather than built now.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class Stage:
 class StageCache:
     """Builds stages under ``root`` and finds them again.
 
-    A stage is built in a folder of its own and moved into place when it is complete, so a process killed at any moment
+    A stage is built in a temporary folder and moved into place when it is complete, so a process killed at any moment
     leaves either the whole stage or none. Of several processes that want one stage, one builds and the others wait.
     """
 
@@ -47,7 +47,7 @@ class StageCache:
     def stage(
         self, name: str, settings: dict, build: Callable[[Path], None], upstream: tuple[Stage, ...] = ()
     ) -> Stage:
-        """The stage ``name`` for these settings, built by ``build(folder)`` if it is not there yet.
+        """The stage ``name`` for these settings, built by ``build(folder)`` if it does not exist yet.
 
         Args:
             settings: what the stage itself depends on; must be JSON.

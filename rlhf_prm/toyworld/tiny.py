@@ -1,4 +1,4 @@
-"""A random policy and a random PRM over a byte-level tokenizer: they learn nothing and let everything run offline."""
+"""A random policy and a random PRM with a byte-level tokenizer, for smoke tests without a download."""
 
 import hashlib
 from collections.abc import Sequence

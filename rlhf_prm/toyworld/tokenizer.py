@@ -1,4 +1,4 @@
-"""The toy world's tokenizer: one token per word of its little language, and text = the tokens' texts in a row."""
+"""The toy world's tokenizer: one token per word of its small language; a text is the tokens' texts joined."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Whom the policy of the tool world learns from: the imperfect demonstrator, who now and then asks a calculator."""
+"""The imperfect demonstrator of the tool world, which sometimes asks a calculator. Its policy learns from it."""
 
 import random
 
@@ -7,17 +7,21 @@ from rlhf_prm.toyworld.demonstrator import SLIP, Demonstrator
 from rlhf_prm.toyworld.problems import OPERANDS, OPERATIONS, SEPARATOR, ChainProblem, answer_line, step_line
 from rlhf_prm.toyworld.tool_turns import ASK, CALL, Environment, tool_text
 
-ASKS = 0.3  # per operation, whether it knows the fact or not
+ASKS = 0.5  # per operation, whether it knows the fact or not
 ASKS_NONSENSE = 0.05  # of its questions: about a fact that is not the one it needs
-IGNORES = 0.1  # of the answers: it writes its belief all the same
-STUFFS = 0.02  # per operation: the answer so far put into a call, which no tool can do anything with
+IGNORES = 0.1  # of the answers: it writes its own belief instead
+STUFFS = 0.02  # per operation: it puts the answer so far into a call, which is useless
 
 
 class ToolDemonstrator(Demonstrator):
-    """Writes solutions with calls; whether it asks has nothing to do with what it knows.
+    """Writes solutions with calls; whether it asks does not depend on what it knows.
 
-    So a policy that imitates it has to find out by itself what is worth a call, and not to stuff answers into calls.
+    A policy that imitates it must therefore learn when a call is worth its price, and not to put answers into calls.
     """
+
+    def __init__(self, seed: int, asks: float = ASKS) -> None:
+        super().__init__(seed)
+        self.asks = asks
 
     def conversation(
         self, problem: ChainProblem, environment: Environment, rng: random.Random
@@ -44,7 +48,7 @@ class ToolDemonstrator(Demonstrator):
     def _questions(self, value: int, operation: str, operand: int, rng: random.Random) -> list[str]:
         if rng.random() < STUFFS:
             return [answer_line(value)]
-        if rng.random() >= ASKS:
+        if rng.random() >= self.asks:
             return []
         if rng.random() < ASKS_NONSENSE:
             return [f"{rng.randrange(10)} {rng.choice(OPERATIONS)} {rng.choice(OPERANDS)}"]

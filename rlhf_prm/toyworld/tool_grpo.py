@@ -30,7 +30,7 @@ def tool_grpo(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Trains the world's policy and measures it on the held-out problems.
+    """Train the world's policy and measure it on the held-out problems.
 
     Args:
         scores: who scores turns: "none", "environment" (the calculator, its calls alone), or "oracle" (every turn,
@@ -123,7 +123,7 @@ def on_the_policys_tokens(step_advantages: Tensor, rollouts: Sequence[ToolRollou
 
 
 def _scores(problem: ChainProblem, rollout: ToolRollout, scores: str) -> list[float]:
-    """One score per turn of the policy, NaN = nobody says anything."""
+    """One score per turn of the policy, NaN = the turn is not scored."""
     if scores == "oracle":
         return exact_turn_scores(problem, rollout)
     told = rollout.environment.turn_rewards() if scores == "environment" else []

@@ -1,4 +1,4 @@
-"""The tiny sampler with a tool: where the policy calls, the answer's tokens take the place of sampled ones."""
+"""The sampler with a tool: after a call, the tokens of the tool's answer are inserted in place of sampled ones."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ class ToolSampler(PolicySampler):
 
     ``max_new_tokens`` counts the tool's tokens as well: what the model has to read.
     """
+
+    pads = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **keywords) -> None:
         super().__init__(model, tokenizer, **keywords)

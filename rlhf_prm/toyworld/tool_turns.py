@@ -1,4 +1,4 @@
-"""How calls and results are written in the tool world, and what a rollout with them consists of.
+"""The syntax of calls and results in the tool world, and the parts of a rollout with them.
 
 Ask: 7 Add 3 ?                                   (the policy; the mark ends its turn)
  Tool: 0                                         (the calculator)
@@ -10,19 +10,21 @@ import re
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from rlhf_prm.toyworld.calculator import ERROR, TIMEOUT
 from rlhf_prm.toyworld.checker import process_correct, step_labels
 from rlhf_prm.toyworld.problems import SEPARATOR, ChainProblem
 from rlhf_prm.toyworld.verifier import final_answer
 
 ASK, CALL, TOOL = "Ask: ", " ?", " Tool: "
-TOOL_WORDS = (ASK, CALL, TOOL, "error", "timeout")
+# A result is one token, mark and answer together, so that a tiny policy soon learns to copy it.
+TOOL_WORDS = (ASK, CALL, TOOL, *(f"{TOOL}{answer}" for answer in (*range(10), ERROR, TIMEOUT)))
 
 _QUESTION = re.compile(rf"{re.escape(ASK)}((?:(?!{re.escape(ASK)}).)*){re.escape(CALL)}$", re.DOTALL)
 
 
 @runtime_checkable
 class Environment(Protocol):
-    """What the tool world asks of an environment: ``Calculator`` is one."""
+    """The environment of the tool world; ``Calculator`` is one."""
 
     def calculate(self, question: str) -> str: ...
 
@@ -32,7 +34,7 @@ class Environment(Protocol):
 
 
 def called(turn: str) -> str:
-    """The question of a turn that ends with a call: what stands behind its last "Ask:", or everything."""
+    """The question of a turn that ends with a call: the text after its last "Ask:", or the whole turn."""
     found = _QUESTION.search(turn)
     return found[1] if found else turn.removesuffix(CALL)
 

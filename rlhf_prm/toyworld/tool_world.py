@@ -1,7 +1,7 @@
 """build_tool_world: chains of operations, a calculator to be asked at a price, and a policy that has seen it used.
 
-The outcome is sparse: 1 for a right answer in the policy's last turn, less the price of its calls. Every turn can be
-checked exactly (``exact_turn_scores``), and the calculator itself says something of its calls (``turn_rewards``).
+The outcome is sparse: a right answer in the policy's last turn is worth 1, less the price of its calls. Every turn can
+be checked exactly (``exact_turn_scores``), and the calculator itself says something of its calls (``turn_rewards``).
 """
 
 import os
@@ -13,17 +13,18 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rlhf_prm.toyworld.apart import build_apart, is_one_of_several
 from rlhf_prm.toyworld.calculator import Calculator
 from rlhf_prm.toyworld.policy import IGNORED, fine_tuned_policy, save_policy
 from rlhf_prm.toyworld.problems import ChainProblem, draw_splits
 from rlhf_prm.toyworld.stages import Stage, StageCache
 from rlhf_prm.toyworld.tokenizer import toy_tokenizer
-from rlhf_prm.toyworld.tool_demonstrator import ToolDemonstrator
+from rlhf_prm.toyworld.tool_demonstrator import ASKS, ToolDemonstrator
 from rlhf_prm.toyworld.tool_sampler import ToolSampler
 from rlhf_prm.toyworld.tool_turns import TOOL_WORDS, ToolRollout, exact_turn_scores, verdict
 
 POLICY_SETTINGS = (
-    *("seed", "operations", "error_share", "timeout_share", "eval_problems"),
+    *("seed", "operations", "asks", "error_share", "timeout_share", "eval_problems"),
     *("sft_updates", "sft_batch", "sft_learning_rate"),
 )
 
@@ -34,7 +35,8 @@ class ToolWorldSettings:
 
     Args:
         operations: fewest and most operations in a chain.
-        price: what a call takes off the outcome reward.
+        asks: share of the operations at which the demonstrator asks.
+        price: what a call takes off the reward of a right answer.
         error_share, timeout_share: how often the calculator fails.
         train_problems, eval_problems: prompts for reinforcement learning, and held-out ones.
         sft_updates, sft_batch, sft_learning_rate: supervised fine-tuning on demonstrations.
@@ -45,19 +47,22 @@ class ToolWorldSettings:
     """
 
     seed: int = 0
-    operations: tuple[int, int] = (2, 4)
+    operations: tuple[int, int] = (2, 3)
+    asks: float = ASKS
     price: float = 0.02
     error_share: float = 0.05
     timeout_share: float = 0.05
     train_problems: int = 4096
     eval_problems: int = 1024
-    sft_updates: int = 250
-    sft_batch: int = 64
+    sft_updates: int = 400
+    sft_batch: int = 32
     sft_learning_rate: float = 4e-3
-    max_completion_length: int = 96
+    max_completion_length: int = 64
 
     def __post_init__(self) -> None:
         Calculator(self.error_share, self.timeout_share)  # refuses shares that are none
+        if not 0.0 <= self.asks <= 1.0:
+            raise ValueError(f"asks: got {self.asks}, expected a share between 0 and 1")
         if not 1 <= self.operations[0] <= self.operations[1] or self.price < 0:
             raise ValueError(
                 f"got operations={self.operations} and price={self.price}, expected a fewest and a most of at least 1, "
@@ -74,8 +79,12 @@ class ToolWorldSettings:
         return calculator
 
     def outcome(self, problem: ChainProblem, rollout: ToolRollout) -> float:
-        """What is paid for a rollout: 1 for a right answer, less the price of its calls."""
-        return verdict(problem, rollout) - self.price * rollout.calls
+        """What is paid for a rollout: 1 for a right answer, less the price of its calls; 0 for a wrong one.
+
+        A wrong answer does not pay for its calls: in a group of wrong answers nothing but the price would tell rollouts
+        apart, and where advantages are divided by their deviation it would count as much as an answer.
+        """
+        return verdict(problem, rollout) * (1 - self.price * rollout.calls)
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,12 @@ class ToolWorld:
 
 
 def build_tool_world(settings: ToolWorldSettings, root: str | os.PathLike[str] = "runs/cache") -> ToolWorld:
-    """The world these settings describe; its policy is reused where it is under ``root`` already."""
+    """The world these settings describe; its policy is reused where it is under ``root`` already.
+
+    One of several ranks builds in a process of its own (``apart``).
+    """
+    if is_one_of_several():
+        build_apart(settings, root, "--tools")
     sizes = {
         "eval": settings.eval_problems,
         "sft": settings.sft_updates * settings.sft_batch,
@@ -127,7 +141,7 @@ def tool_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _build_policy(settings: ToolWorldSettings, problems: Sequence[ChainProblem], folder: Path) -> None:
-    tokenizer, demonstrator = tool_tokenizer(), ToolDemonstrator(settings.seed)
+    tokenizer, demonstrator = tool_tokenizer(), ToolDemonstrator(settings.seed, settings.asks)
     rng = random.Random(f"tool demonstrations {settings.seed}")
     rows = []
     for index, problem in enumerate(problems):

@@ -8,7 +8,7 @@ _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 
 
 def final_answer(text: str) -> str | None:
-    """What stands in the last box of a text; None if there is no box."""
+    """The content of the last box of a text; None if there is no box."""
     boxes = _BOXED.findall(text)
     return boxes[-1].strip() if boxes else None
 

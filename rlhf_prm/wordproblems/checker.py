@@ -1,4 +1,4 @@
-"""The exact checker of word problems: which steps are right, and is the whole process right."""
+"""The exact checker of word problems: which steps are right, and whether the whole process is."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _QUESTION = re.compile(r"\[Math Problem\]\n\n(.*?)\n\n\[Solution\]", re.DOTALL)
 
 
 def stated_calculations(step: str) -> list[tuple[Calculation, int]] | None:
-    """Every calculation in a step, and the result that the step states; None where an equals sign belongs to none."""
+    """Every calculation in a step, with its stated result; None if an equals sign belongs to no calculation."""
     found = [
         (Calculation(int(left), _WRITTEN_AS.get(sign, sign), int(right)), int(stated))
         for left, sign, right, stated in _CALCULATION.findall(step)
@@ -25,7 +25,7 @@ def step_verdicts(problem: WordProblem | str, steps: Sequence[str]) -> list[bool
     """Whether each step follows from the problem and the steps before it *as they stand*, right or wrong.
 
     A step is right when it calculates, with the right result, one or more numbers that the problem asks for, each once,
-    from numbers that the problem states or that earlier steps have reached. The order is free where the problem leaves
+    from numbers that the problem states or that earlier steps have reached. The order is free if the problem leaves
     it free. After an error the calculations that build on its result are expected with the wrong number. The answer is
     right when every calculation is done and it repeats the last result. A step that calculates nothing, and anything
     after the answer, is an error: nothing in it can be checked.
@@ -38,7 +38,7 @@ def step_verdicts(problem: WordProblem | str, steps: Sequence[str]) -> list[bool
             verdicts.append(False)
             answered = answered or bool(boxes)
             continue
-        right = all([chain.does(*one) for one in stated])  # a list: every one of them is done, after a wrong one too
+        right = all([chain.does(*one) for one in stated])  # a list, so that calculations after a wrong one count too
         if boxes:
             answered = True
             right = right and chain.finished and [box.strip() for box in boxes] == [str(chain.reached)]
@@ -63,7 +63,7 @@ class _Plan:
         return self.results.get(len(self.plan) - 1)
 
     def does(self, calculation: Calculation, stated: int) -> bool:
-        """Notes a calculation as done if it is one that comes now; whether it is, and with the right result."""
+        """Mark a calculation as done if it is expected now; returns whether it is, with the right result."""
         for index in range(len(self.plan)):
             if index not in self.results and self._expected(index) == calculation.key:
                 self.results[index] = stated
@@ -71,7 +71,7 @@ class _Plan:
         return False
 
     def _expected(self, index: int) -> tuple[int, str, int] | None:
-        """A calculation as it looks after the steps so far; None while a number that it needs is not reached."""
+        """A calculation with the numbers of the steps so far; None while a number that it needs is not reached."""
         here, (from_left, from_right) = self.plan[index], self.uses[index]
         left = here.left if from_left is None else self.results.get(from_left)
         right = here.right if from_right is None else self.results.get(from_right)

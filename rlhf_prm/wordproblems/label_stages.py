@@ -20,7 +20,7 @@ from rlhf_prm.wordproblems.problems import WordProblem
 from rlhf_prm.wordproblems.sampler import ROWS as ROWS_AT_ONCE, TextSampler, load_policy
 from rlhf_prm.wordproblems.settings import WordWorldSettings
 
-PART = 100  # solutions of which labels or samples are written together: what a killed stage loses
+PART = 100  # solutions whose labels or samples are written together; a killed stage loses at most these
 
 
 def label_stages(
@@ -47,7 +47,7 @@ def label_stages(
 
 
 def messages(problem: str) -> list[dict[str, str]]:
-    """What the policy is given."""
+    """The messages that the policy is given."""
     return [{"role": "user", "content": problem}]
 
 
@@ -56,8 +56,8 @@ def sampled_rows(
 ) -> list[dict[str, Any]]:
     """Rows of ``prompt`` (the problem), ``steps``, ``solution`` and the policy's own ``ids`` and ``prompt_ids``.
 
-    The ``per_problem`` samples of a problem are adjacent. Its random numbers depend on nothing but it and the seed; the
-    rounding of bfloat16 also depends on the rows beside it.
+    The ``per_problem`` samples of a problem are adjacent. Its random numbers depend only on it and the seed; the
+    rounding of bfloat16 also depends on the other rows of the batch.
     """
     splitter = StepSplitter(SEPARATOR)
     asked = [messages(problem.text) for problem in problems]
@@ -116,10 +116,10 @@ def _build_monte_carlo(
 
 
 def _write_in_parts(path: Path, partly: Path, items: Sequence[Any], build: Any) -> None:
-    """Rows from ``build(part, its first index)`` of ``PART`` items after the other.
+    """Write the rows of ``build(part, its first index)`` for one part of ``PART`` items after the other.
 
-    Each part is kept in ``partly`` until all are there, so a killed stage goes on behind its last one; the name of that
-    folder has to say what the parts depend on.
+    Each part is kept in ``partly`` until all are finished, so a killed stage continues after its last one; the name of
+    that folder must identify what the parts depend on.
     """
     partly.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ and a solution has a sentence per calculation, a blank line between two of them,
     The answer is \\boxed{33}.
 
 Problems to train on and held-out problems never have the same wording: a wording is a problem without its names, things
-and numbers, and its hash says on which side it is, whatever the seed.
+and numbers, and its hash decides on which side it is, whatever the seed.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Calculation:
 
     @property
     def result(self) -> int | None:
-        """What it gives; None for a division that leaves a rest."""
+        """The result; None for a division with a remainder."""
         if self.operation == "/":
             return self.left // self.right if self.right and self.left % self.right == 0 else None
         return {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}[self.operation](self.left, self.right)
@@ -58,11 +58,11 @@ class Calculation:
 
 @dataclass(frozen=True)
 class WordProblem:
-    """A problem as it is told, and what has to be calculated, in order.
+    """The text of a problem, and its calculations in order.
 
     Args:
         uses: for the left and the right number of each calculation, the index of the one whose result it is; None
-            where the text states it.
+            if the text states it.
         gold_steps: the steps of a right solution, the answer last; empty for a problem read back from its text.
     """
 
@@ -83,10 +83,10 @@ class WordProblem:
 
     @classmethod
     def parse(cls, text: str) -> "WordProblem":
-        """The problem that a text tells.
+        """The problem of a text.
 
         Raises:
-            ValueError: the text is none of these word problems.
+            ValueError: the text is not one of these word problems.
         """
         return _parsed(text.strip())
 
@@ -108,7 +108,7 @@ def _parsed(text: str) -> WordProblem:
 
 
 class _Plan:
-    """What the events so far ask to calculate; ``value`` is how many things there are, None before the first event."""
+    """The calculations of the events so far; ``value`` is how many things there are, None before the first event."""
 
     def __init__(self) -> None:
         self.calculations: list[Calculation] = []
@@ -117,7 +117,7 @@ class _Plan:
         self._source: int | None = None  # the calculation whose result the value is
 
     def add(self, event: Event, a: int, b: int | None) -> None:
-        """An event with its numbers. Nothing may follow a division that leaves a rest."""
+        """Add an event with its numbers. No event may follow a division with a remainder."""
         numbers = {"a": a, "b": b, "value": self.value}
         sources = {"a": None, "b": None, "value": self._source}
         for line in event.lines:
@@ -154,7 +154,7 @@ def _pattern(sentence: str) -> re.Pattern[str]:
 
 
 def _read(sentence: str, kind: str) -> tuple[Event, int, int | None] | None:
-    """The event that a sentence tells, and its numbers."""
+    """The event of a sentence, and its numbers."""
     for pattern, event in _patterns(kind):
         if match := pattern.fullmatch(sentence):
             found = match.groupdict()
@@ -175,7 +175,7 @@ def wording(text: str) -> str:
 
 
 def is_held_out(problem: WordProblem) -> bool:
-    """On which side a problem's wording is."""
+    """Whether a problem's wording is a held-out one."""
     digest = hashlib.sha256(problem.wording.encode()).digest()
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
@@ -209,7 +209,7 @@ def _drawn(rng: random.Random) -> WordProblem:
         plan.add(event, a, b)
         for line, calculation in zip(event.lines, plan.calculations[done:], strict=True):
             steps.append(rng.choice(line.said).format(**words, e=calculation))
-        if plan.value is None or plan.value <= 0:  # nothing sensible follows; drawn again
+        if plan.value is None or plan.value <= 0:  # no sensible event can follow: draw again
             break
     told.append(rng.choice(events[-1].questions or QUESTIONS).format(**words))
     steps.append(ANSWER.format(answer=plan.value))

@@ -15,20 +15,21 @@ from rlhf_prm.tokenizer_checks import saved_tokenizer
 from rlhf_prm.toyworld.sampler import PolicySampler
 
 ROWS = 64  # decoded together
-ATTENTION = "eager"  # the fastest for rows this short, on a CPU
+ATTENTION = "eager"  # the fastest for such short rows on a CPU
 
 
 class TextSampler(PolicySampler):
     """``PolicySampler`` for prompts of any length, on a copy of the weights in bfloat16.
 
-    Its texts are ``Sample``s, so Monte-Carlo completions go on from the policy's own tokens. Prompts of like length are
-    padded to the longest. Ended rows are dropped 16 at a time: on a CPU every new number of rows costs the preparation
-    of new matrix kernels. A model in another precision is copied at every call, so the samples are those of its weights
-    as they are then.
+    Its texts are ``Sample``s, so Monte Carlo completions continue the policy's own tokens. Prompts of similar length
+    are padded to the longest. Ended rows are dropped 16 at a time: on a CPU every new number of rows costs the
+    preparation of new matrix kernels. A model in another precision is copied at every call, so the samples are those of
+    its weights as they are then.
     """
 
     reads_ids = True
     drop_at_once = 16
+    pads = True
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = ROWS, **settings: Any
@@ -49,7 +50,7 @@ class TextSampler(PolicySampler):
         seed: int | Sequence[int] | None = None,
         stop: Sequence[str] | None = None,
     ) -> list[list[Sample]]:
-        """See ``PolicySampler``; where a stop text was cut off, the ids still have it."""
+        """See ``PolicySampler``; if a stop text was cut off, the ids still have it."""
         if not prompts:
             return []
         given = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
@@ -83,11 +84,6 @@ class TextSampler(PolicySampler):
                 )
             copy.copy_(weights[name])
 
-    def _chunks(self, lengths: list[int], at_once: int) -> list[list[int]]:
-        """At most ``at_once`` prompts, of like length."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        return [order[first : first + at_once] for first in range(0, len(order), at_once)]
-
 
 def load_policy(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A policy to sample from, in bfloat16, and its tokenizer."""
@@ -96,7 +92,7 @@ def load_policy(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def generate_fast(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Puts a ``TextSampler`` in the place of the model's ``generate``, for TRL's trainers on a CPU."""
+    """Replace the model's ``generate`` by a ``TextSampler``, for TRL's trainers on a CPU."""
     model.generate = partial(_generate, TextSampler(model, tokenizer, max_new_tokens=1))
 
 
@@ -108,7 +104,7 @@ def _generate(
     generation_config: GenerationConfig,
     **unused: Any,
 ) -> Tensor:
-    """As ``generate`` for left-padded prompts: (B, T) → (B, T + new tokens), padded behind the end.
+    """As ``generate`` for left-padded prompts: (B, T) → (B, T + new tokens), padded after the end.
 
     The random numbers come from torch's own, so a seeded run stays one.
 
@@ -130,7 +126,7 @@ def _generate(
 
 
 def _times_each(prompts: list[list[int]]) -> int:
-    """How often every prompt comes in a row: the rollouts of a group are adjacent. 1 where the groups are uneven."""
+    """How often every prompt is repeated in a row, as the rollouts of a group are adjacent; 1 if groups are uneven."""
     first = next((i for i, prompt in enumerate(prompts) if prompt != prompts[0]), len(prompts))
     groups = [prompts[i : i + first] for i in range(0, len(prompts), first)]
     even = all(len(group) == first and group.count(group[0]) == first for group in groups)

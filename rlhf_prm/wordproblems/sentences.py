@@ -1,4 +1,4 @@
-"""The English of the word problems: who owns what, and every way to say that something comes, goes or is shared.
+"""The sentences of the word problems: who owns what, and the wordings of events that add, remove or share things.
 
 In a sentence, ``{w}`` and ``{o}`` are two people, ``{things}`` what is counted, ``{boxes}`` what it lies in, ``{a}``
 and ``{b}`` numbers, ``{times}`` a factor in words. In a sentence of the solution ``{e}`` is the calculation.
@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens: ways to tell it, and the calculations it asks for.
+    """An event: its wordings, and the calculations it needs.
 
     ``questions`` replace the usual ones when it is the last event; such an event is always the last.
     """

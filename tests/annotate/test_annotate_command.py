@@ -332,7 +332,7 @@ def test_ctrl_c_keeps_what_is_written(tmp_path, problems, capsys):
     arguments += ["--concurrency", 2]
     with pytest.raises(SystemExit, match="130"):
         annotate("sample", *arguments, "--backend", "test_annotate_command.Interrupted")
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues it" in capsys.readouterr().err
     records = tmp_path / "out" / "sample-0" / "00000.jsonl"
     assert len(records.read_text().splitlines()) == 4
     assert annotate("sample", *arguments, *PLUGGED) == 0

@@ -26,7 +26,7 @@ def test_statements_are_steps():
         "        return 2",
     ]
     assert "\n".join(steps) == code.strip("\n")
-    with pytest.raises(ValueError, match="no Python program: line 1"):
+    with pytest.raises(ValueError, match="not a Python program: line 1"):
         code_steps("f = = 3")
 
 
@@ -93,4 +93,4 @@ def test_label_mutations_from_the_command_line(tmp_path, capsys):
     assert main([*arguments, "--toy", "1", "--most", "1"]) == 0
     source.write_text(json.dumps({"problem": "p", "code": "f = = 3", "tests": "x"}) + "\n")
     assert main([*arguments, "--input", str(source)]) == 2
-    assert "in.jsonl:1: no Python program" in capsys.readouterr().err
+    assert "in.jsonl:1: not a Python program" in capsys.readouterr().err

@@ -120,10 +120,11 @@ def pipeline_of(tmp_path, runner, generator="SeededGenerator"):
         "judge": {"model": "judge", **model},
         "num_responses": 3,
         "shard_size": 5,
-        "concurrency": 4,
         "verifier": "annotate_plugin.LastBoxVerifier",
         "runner": runner,
     }
+    if generator == "SlowGenerator":
+        settings["concurrency"] = 4  # so that a batch ends, and is written, in the middle of a shard
     return Pipeline(read_config(None, settings))
 
 

@@ -233,7 +233,7 @@ def test_an_endpoint_whose_tokenizer_is_here_continues_ids_otherwise_text(tmp_pa
             pipeline(tmp_path, **settings).run("monte_carlo")
     prompts = [body["prompt"] for _, body in server.bodies]
     assert prompts[0] == PREFIXES[0] and "Q\n\none three\n\n" in prompts
-    assert "step prefixes go to served as text" in caplog.text
+    assert "step prefixes are sent to served as text" in caplog.text
     for out, prefixes in (("ids", "token ids"), ("text", "own text")):
         manifest = json.loads((tmp_path / out / "monte_carlo" / "manifest.json").read_text())
         assert manifest["settings"]["prefixes"] == prefixes

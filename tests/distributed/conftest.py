@@ -18,6 +18,7 @@ from tests.tiny import tiny_policy
 
 SCRIPT, FSDP2_SCRIPT = "tests/distributed/ranks.py", "tests/distributed/fsdp2_run.py"
 TRAINED = "grpo,ppo,grpo-resume,ppo-resume,ppo-sampled,grpo-live,grpo-tokens,ppo-tokens,grpo-turns,ppo-turns"
+TRAINED += ",grpo-tools,ppo-tools"
 ROLLED_BACK = "grpo-0,grpo-2,ppo-2,lora-2,memory-2,reuse-1,guard"
 DEADLINE = 1200  # seconds; a launch takes about one minute on an idle machine
 WORLD = {"train_problems": 40, "eval_problems": 200, "labelled_solutions": 20, "mc_completions": 2}

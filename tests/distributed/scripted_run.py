@@ -5,9 +5,12 @@ import os
 import random
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from datasets import Dataset
+from trl import GRPOTrainer
 
 from rlhf_prm.prm import load_prm
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
@@ -15,6 +18,7 @@ from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
 from tests.tiny import WORDS, DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
+from tests.tiny_tools import call, tool_policy, tool_tokenizer
 
 ROLLOUTS = 8  # per update, over all ranks
 BLANK_LINE, END = WORDS.index("\n\n"), WORDS.index("<eos>")
@@ -42,7 +46,18 @@ def scripted(prompts: list[str], trainer) -> dict:
     }
 
 
-def trainer_of(algorithm: str, folder: Path, scorer=None, rollouts=scripted, dataset=None, adapter=None, **settings):
+def trainer_of(
+    algorithm: str,
+    folder: Path,
+    scorer=None,
+    rollouts=scripted,
+    dataset=None,
+    adapter=None,
+    policy=tiny_policy,
+    tokenizer=tiny_tokenizer,
+    tools=None,
+    **settings,
+):
     """A trainer of 3 updates on 8 rollouts; ``algorithm`` is "grpo" (one group that spans the ranks) or "ppo".
 
     ``rollouts=None`` samples from the policy with transformers' generate.
@@ -51,18 +66,20 @@ def trainer_of(algorithm: str, folder: Path, scorer=None, rollouts=scripted, dat
     common = dict(per_device_train_batch_size=ROLLOUTS // ranks, save_strategy="steps", save_steps=2)
     common |= {"learning_rate": 1e-2, "lr_scheduler_type": "constant"} | settings
     if algorithm == "grpo":
-        trainer_class, config = ProcessGRPOTrainer, tiny_config(folder, num_generations=ROLLOUTS, **common)
+        trainer_class = ProcessGRPOTrainer
+        config = tiny_config(folder, **({"num_generations": ROLLOUTS} | common))
     else:
         common |= dict(num_generations=1, critic_learning_rate=1e-2, lam=0.9, gamma=0.99)
         trainer_class, config = ProcessPPOTrainer, tiny_config(folder, ProcessPPOConfig, **common)
     return trainer_class(
-        model=tiny_policy(),
+        model=policy(),
         args=config,
         train_dataset=dataset or tiny_dataset(),
-        processing_class=tiny_tokenizer(),
+        processing_class=tokenizer(),
         step_scorer=scorer or HashScorer(),
         verifier=DigitVerifier(),
         rollout_func=rollouts,
+        tools=tools,
         peft_config=adapter,
     )
 
@@ -168,6 +185,60 @@ def run_with_tools(algorithm: str, folder: Path) -> dict:
     return run(algorithm, folder / f"{algorithm}-turns", rollouts=with_tools)
 
 
+def run_with_calls(algorithm: str, folder: Path) -> dict:
+    """The same with TRL's own tools and generation; the rollouts of the ranks have different numbers of turns.
+
+    Every turn is sampled, and then replaced by one that depends on the conversation alone.
+    """
+    theirs, made = GRPOTrainer._generate_single_turn, []
+
+    def scripted_turn(self, prompt_ids, *args, **kwargs):
+        config = self.generation_config
+        made.append([len(prompt_ids), config.max_new_tokens])
+        config.max_new_tokens = min(config.max_new_tokens, 4)
+        _, logprobs = theirs(self, prompt_ids, *args, **kwargs)
+        config.max_new_tokens = made[-1][1]
+        texts = [self.processing_class.decode(ids) for ids in prompt_ids]
+        return [self.processing_class(adds_up(text) + "<eos>")["input_ids"] for text in texts], logprobs
+
+    GRPOTrainer._generate_single_turn = scripted_turn
+    try:
+        groups = {"num_generations": ROLLOUTS // 2} if algorithm == "grpo" else {}  # one on each of two ranks
+        result = run(algorithm, folder / f"{algorithm}-tools", **TOOLS, **groups)
+    finally:
+        GRPOTrainer._generate_single_turn = theirs
+    return result | {"turns": made}
+
+
+def add(a: int, b: int) -> int:
+    """Adds two numbers.
+
+    Args:
+        a: one.
+        b: the other.
+    """
+    return a + b
+
+
+def adds_up(conversation: str) -> str:
+    """Every prompt has its number of turns: that of letters in it, and its answer ends them."""
+    turns = conversation.count("<t>")
+    wanted = conversation.partition("</u>")[0].count("z")
+    return f"so\n\n{call('add', a=turns, b=1)}" if turns < wanted else f"done\n\nit is {turns}"
+
+
+TOOLS: dict[str, Any] = {
+    "rollouts": None,
+    "policy": tool_policy,
+    "tokenizer": tool_tokenizer,
+    "tools": [add],
+    "dataset": Dataset.from_dict(
+        {"prompt": [[{"role": "user", "content": "z" * (i % 4)}] for i in range(8)], "solution": ["3"] * 8}
+    ),
+    "max_completion_length": 300,
+}
+
+
 def results_of(folder: Path, parts: list[str]) -> dict:
     """What each part gave on this rank."""
     results = {}
@@ -181,6 +252,8 @@ def results_of(folder: Path, parts: list[str]) -> dict:
             results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
         elif what == "tokens":
             results[part] = run_with_token_scores(algorithm, folder)
+        elif what == "tools":
+            results[part] = run_with_calls(algorithm, folder)
         elif what == "turns":
             results[part] = run_with_tools(algorithm, folder)
         elif what == "live":

@@ -11,11 +11,14 @@ from tests.distributed.conftest import DEADLINE, SCRIPT, fsdp2_config
 from tests.distributed.launch import Finished, free_port, launch, rank_results
 from tests.distributed.scripted_run import (
     run,
+    run_with_calls,
     run_with_live_values,
     run_with_prm,
     run_with_token_scores,
     run_with_tools,
 )
+
+OWN_REFERENCE = ("prm", "live", "tokens", "turns", "tools")  # the others are another way of doing "grpo" and "ppo"
 
 pytestmark = pytest.mark.timeout(DEADLINE + 300)
 
@@ -29,6 +32,7 @@ def alone(tmp_path_factory, checkpoints):
     results["grpo-live"] = run_with_live_values("grpo", folder)
     results |= {f"{a}-tokens": run_with_token_scores(a, folder) for a in ("grpo", "ppo")}
     results |= {f"{a}-turns": run_with_tools(a, folder) for a in ("grpo", "ppo")}
+    results |= {f"{a}-tools": run_with_calls(a, folder) for a in ("grpo", "ppo")}
     return folder, results
 
 
@@ -66,11 +70,17 @@ def test_two_ranks_equal_one(two_ranks, alone, config, kind, wrapper):
             check_numbers(
                 part,
                 result,
-                expected[part if part.endswith(("prm", "live", "tokens", "turns")) else part.partition("-")[0]],
+                expected[part if part.endswith(OWN_REFERENCE) else part.partition("-")[0]],
             )
     few, many = (rank["grpo-live"] for rank in ranks)
     assert few["scorer_tokens"] == many["scorer_tokens"] == few["tokens"] + many["tokens"]
     assert few["prefixes"] != many["prefixes"] and min(few["completions"], many["completions"]) > 0
+    few, many = sorted((rank["ppo-tools"]["turns"] for rank in ranks), key=lambda turns: turns.count([1, 1]))
+    own = [len(turns) - turns.count([1, 1]) for turns in (few, many)]
+    if config in ("cpu_zero3", "fsdp2"):  # every turn needs both; who has none samples one token
+        assert len(few) == len(many) and own[0] > own[1]
+    else:
+        assert [len(few), len(many)] == own and own[0] != own[1]
     if "zero" in config:
         assert {"grpo-prm", "ppo-prm"} <= ranks[0].keys()
         few, many = (rank["grpo-prm"] for rank in ranks)

@@ -102,3 +102,7 @@ def test_sampling_from_a_policy(prm_folder, policy_folder, tmp_path, capsys):
     assert evaluate("step_search", "--prm", prm_folder, *policy, *plain, "--token-budget", 20) == 0
     printed = capsys.readouterr().out
     assert "step_search" in printed and "taken_back" in printed
+    guided = ("--search", "greedy", "beam", "dvts", "--width", 2, "--candidates", 1, "--token-budget", 12)
+    assert evaluate("step_search", "--prm", prm_folder, *policy, *plain, *guided) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{method}" in printed for method in ("greedy", "beam", "dvts"))

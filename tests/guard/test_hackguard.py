@@ -235,7 +235,7 @@ def test_all_generations_of_an_update_are_measured_as_one_batch(tmp_path):
 
 def test_a_checkpoint_without_the_guards_state_is_said(tmp_path, caplog):
     MadeUpRun(tmp_path, inflating, collapsing).begin(15)
-    assert "checkpoint-15 has no hack_guard.json; the guard begins anew" in caplog.text
+    assert "checkpoint-15 has no hack_guard.json; the guard starts from scratch" in caplog.text
 
 
 def test_batches_of_the_evaluation_and_batches_seen_before_are_left_out(tmp_path):

@@ -206,7 +206,7 @@ def test_a_killed_judge_ends_the_run_which_goes_on_later_and_pays_nothing_twice(
     folder = tmp_path / "run"
     with Mortal(answer_to=in_tiny_words) as server:
         server.life = first_updates + 3
-        with pytest.raises(SystemExit, match=r"(?s)no endpoint of 'm' can be reached.*update 2 is saved; go on with"):
+        with pytest.raises(SystemExit, match=r"(?s)no endpoint of 'm' can be reached.*update 2 is saved; resume with"):
             trained(folder, server, 4)
     kept = sum(1 for _ in read_rows(folder / "judged.jsonl"))
     assert kept == first_updates + 3

@@ -271,6 +271,18 @@ def test_thinking_that_the_prm_does_not_read_costs_it_nothing():
     assert seconds_by_part(half, UNIT, ALL)["PRM"] == pytest.approx((2 * 2 * 608 + 480) * 4 * 15 / 1e6)
 
 
+def test_a_prm_of_a_short_context_reads_windows():
+    """Of 10 + 20 tokens a context of 18 leaves 8 for steps: 4 again and 4 new in each of 3 further windows of 18."""
+    plan = RunPlan(TINY, TINY, gpus=1, zero=0, rollouts=4, prompt_tokens=10, completion_tokens=20, vllm="none")
+    short = replace(plan, prm_context=18)
+    assert (plan.windowed_tokens, short.windowed_tokens, replace(plan, prm_context=30).windowed_tokens) == (30, 72, 30)
+    longer = TINY.attention_flops_per_token(18)
+    assert seconds_by_part(short, UNIT, ALL)["PRM"] == pytest.approx((2 * 2 * 608 + longer) * 4 * 72 / 1e6)
+    assert seconds_by_part(replace(plan, prm_context=64), UNIT, ALL) == seconds_by_part(plan, UNIT, ALL)
+    with pytest.raises(ValueError, match="prm_context: got 10, expected 0"):
+        replace(plan, prm_context=10)
+
+
 def test_an_asynchronous_update_takes_the_longer_side():
     beside = {"gpus": 1, "zero": 0, "vllm": "server", "prm_placement": "server", "rollouts": 4}
     plan = RunPlan(TINY, TINY, prompt_tokens=10, completion_tokens=20, asynchronous=True, **beside)

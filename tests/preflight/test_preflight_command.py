@@ -135,7 +135,7 @@ def nothing_long(monkeypatch):
         (("--model", "POLICY", "--prm", "PRM", "--dataset", "GOLDLESS"), "none of its 2 rows has a gold answer"),
         (("--model", "POLICY", "--prm", "PRM", "--dataset", "DATA", "--problem-column", "q"), "no column"),
         (("--samples", "ONE", "--prm", "PRM", "--output", "FOLDER"), "is a folder"),
-        (("--samples", "ONE", "--prm", "PRM", "--output", "FOLDER/a.json"), "need a file each"),
+        (("--samples", "ONE", "--prm", "PRM", "--output", "FOLDER/a.json"), "need separate files"),
         (("--toyworld", "{"), "expected a mapping, on a command line a JSON object"),
     ],
 )

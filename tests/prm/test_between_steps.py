@@ -32,7 +32,7 @@ def test_the_policys_separator_is_read(folder):
 
 def test_what_the_user_gave_stays_with_a_warning(folder):
     scorer = load(folder, between_steps="\n")
-    with pytest.warns(UserWarning, match=r"end at '\\n\\n', but the PRM reads '\\n' between them \(load_prm was told"):
+    with pytest.warns(UserWarning, match=r"end at '\\n\\n', but the PRM reads '\\n' between them \(set in load_prm"):
         scorer.follow_separator("\n\n")
     assert scorer.family.between_steps == "\n"
 

@@ -17,6 +17,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from rlhf_prm.prm import FAMILIES, load_prm
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.prm.texts import Texts
+from rlhf_prm.steps import StepSplitter
+from rlhf_prm.thinking import Thinking
 
 MARKS = {"tag": "<step>", "good": "+", "bad": "-"}
 CASES = {  # family: (checkpoint, slow reading, what load_prm needs to be told)
@@ -60,6 +62,20 @@ def test_reads_as_its_slow_description(folder_of, name):
     scorer = load_prm(folder, max_batch_tokens=300, **told)
     assert scorer.family.name == name
     assert_scores(scorer, problems, steps, expected)
+
+
+def test_reasonflux_reads_the_trajectory_and_the_response_in_one_conversation(folder_of):
+    """As its authors' example does: each step of the thinking has a score of its own, and so has each of the response,
+    with all the thinking in front of it."""
+    folder = folder_of("reasonflux_prm")
+    text = "<think>\nSum of two.\n\nIt is 4, wait, 5.</think>\n\nAdd them.\n\nThe answer is 5."
+    cut = StepSplitter(thinking=Thinking("<think>", "</think>")).split(text)
+    assert len(cut) == 4 and "</think>" in cut[1] and "</think>" not in cut[2]
+    scorer = load_prm(folder, family="reasonflux_prm")
+    [scores] = scorer.score([PROBLEMS[0]], [cut])
+    assert scores == pytest.approx(naive.reasonflux(folder, PROBLEMS[0], cut), abs=1e-6)
+    [response] = scorer.score([PROBLEMS[0]], [cut[2:]])  # prm_reads: answer
+    assert len(response) == 2 and response != pytest.approx(scores[2:], abs=1e-6)
 
 
 def test_implicit_reads_two_models(tmp_path):

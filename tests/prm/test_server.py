@@ -57,6 +57,26 @@ def test_scores_are_those_of_the_model_in_process(folder, model, tag_id, served)
         assert scorer.score([], []) == []
 
 
+def test_submitted_rollouts_are_scored_beside_other_work(folder, model, tag_id, served):
+    """Two batches, begun while the server answers neither; what fails is raised where the scores are waited for."""
+    problems, steps = ragged()
+    answers = threading.Event()
+
+    def held(rows):
+        assert answers.wait(20)
+        return rows
+
+    with PoolingServer(model, tag_id, tamper=held) as server:
+        scorer = served(server.url)
+        begun = [scorer.submit(problems[:2], steps[:2]), scorer.submit(problems[2:], steps[2:])]
+        assert not any(one.done() for one in begun)
+        answers.set()
+        assert [row for one in begun for row in one.result(20)] == expected(folder)
+        assert scorer.stats.rollouts == 6
+    with PoolingServer(model, tag_id, faults=[400]) as refuses, pytest.raises(ValueError, match="400"):
+        served(refuses.url).submit(problems, steps).result(20)
+
+
 def test_token_rows_are_read_at_the_step_ends(tmp_path):
     folder = prm_checkpoints.token_classification(tmp_path)
     whole = load_prm(folder).score(*ragged())

@@ -47,6 +47,18 @@ def test_the_only_label_is_at_the_last_step(model, tokenizer, tmp_path):
         )
 
 
+def test_the_verdict_at_every_step_is_learned_and_the_last_is_measured(model, tokenizer, tmp_path):
+    rows = outcome_rows(12)
+    args = config(tmp_path, target="outcome", verdict_at="every_step")
+    trainer = PRMTrainer(model, args, rows, rows, processing_class=tokenizer)
+    for row, encoded in zip(rows, trainer.train_dataset, strict=True):
+        assert encoded["step_labels"] == [
+            int(label) for label in row["labels"]
+        ]  # no step is dropped behind a wrong one
+    ended = [[label != IGNORE for label in row["step_labels"]] for row in trainer.eval_dataset]
+    assert all(row[-1] and not any(row[:-1]) for row in ended)
+
+
 def test_a_wrong_answer_keeps_all_its_steps(model, tokenizer, tmp_path):
     """A process reward model would be shown the first step only, since every label is wrong."""
     wrong = outcome_rows(40).filter(lambda row: not row["labels"][-1] and len(row["completions"]) > 2)
@@ -104,6 +116,8 @@ def test_a_process_model_has_no_note(language_model_folder, tmp_path):
     ("settings", "message"),
     [
         ({"target": "answer"}, "target: got 'answer', expected one of steps, outcome"),
+        ({"verdict_at": "every_step"}, "verdict_at every_step: expected target outcome"),
+        ({"target": "outcome", "verdict_at": "all"}, "verdict_at: got 'all', expected one of last, every_step"),
         ({"target": "outcome", "loss": "mse"}, "target outcome with loss mse: expected loss ce"),
         ({"target": "outcome", "loss": "pqm"}, "target outcome with loss pqm: expected loss ce"),
         ({"target": "outcome", "steps_after_error": "keep"}, "target outcome with steps_after_error keep"),

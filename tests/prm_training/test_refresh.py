@@ -305,7 +305,7 @@ def test_scorers_that_cannot_learn_are_refused_with_what_to_do(folder):
     server = ServerScorer(scorer.family, scorer.texts, url="http://127.0.0.1:1", model="m", context=64)
     with pytest.raises(ValueError, match=r"behind a server.*By hand: stop the run"):
         refuse_unteachable(server)
-    with pytest.raises(ValueError, match="object, which is no PRM"):
+    with pytest.raises(ValueError, match="object, which is not a PRM"):
         refuse_unteachable(object())
     scorer.placement = type("Zero3", (), {"reader": scorer.placement.reader})()
     with pytest.raises(ValueError, match="zero3, whose shards have no optimizer"):

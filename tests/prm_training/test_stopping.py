@@ -100,7 +100,7 @@ def test_the_same_seed_trains_the_same_prm_and_another_seed_another(language_mod
     ("settings", "message"),
     [
         ({"patience": -1}, "patience: got -1"),
-        ({"patience": 2}, "patience 2 needs evaluations on the way"),
+        ({"patience": 2}, "patience 2 needs evaluations and the best weights"),
         ({"seconds_budget": 0.0}, "seconds_budget: got 0.0"),
     ],
 )
@@ -112,5 +112,5 @@ def test_config_says_what_is_wrong(settings, message, tmp_path):
 def test_grouping_by_length_is_warned_of_where_length_tells_the_label(tmp_path, recwarn):
     config(tmp_path, train_sampling_strategy="group_by_length", steps_after_error="keep")
     assert not [one for one in recwarn if "group_by_length" in str(one.message)]
-    with pytest.warns(UserWarning, match="rows of like length have like labels"):
+    with pytest.warns(UserWarning, match="rows of similar length have similar labels"):
         config(tmp_path, train_sampling_strategy="group_by_length")

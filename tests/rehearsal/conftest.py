@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.rehearsal.published import gsm8k_columns, math_columns, policy_checkpoint, prm_checkpoint, step_labels
+from tests.rehearsal.published import (
+    gsm8k_columns,
+    math_columns,
+    policy_checkpoint,
+    prm_checkpoint,
+    qwen3_checkpoint,
+    step_labels,
+)
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +21,7 @@ def made(tmp_path_factory) -> dict[str, Path]:
     return {
         "policy": policy_checkpoint(folder / "policy", tied=False),
         "tied_policy": policy_checkpoint(folder / "tied_policy", tied=True),
+        "qwen3": qwen3_checkpoint(folder / "qwen3"),
         "prm": prm_checkpoint(folder / "prm"),
         "math": math_columns(folder / "math"),
         "gsm8k": gsm8k_columns(folder / "gsm8k"),

@@ -1,4 +1,5 @@
-"""Tiny random checkpoints laid out file by file as Qwen2.5-Math and its PRM are on the Hub, and data with Hub columns.
+"""Tiny random checkpoints laid out file by file as Qwen2.5-Math, its PRM and Qwen3 are on the Hub, and data with Hub
+columns.
 
 What differs from a toy checkpoint and has broken loaders before: bfloat16 weights in several files with an index, an
 embedding larger than the tokenizer, ``vocab.json`` and ``merges.txt`` beside ``tokenizer.json``, a chat template that
@@ -12,8 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import trl
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import AddedToken
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.step_data import labels_from_first_error, write_rows
@@ -30,6 +40,7 @@ CHAT_TEMPLATE = (  # a first system message replaces the template's own turn
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
+QWEN3_MARKS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 STEP_TAG = "<extra_0>"
 PADDED = 29  # rows of the embedding that no token has, as the published ones have some hundred
@@ -86,6 +97,26 @@ def policy_checkpoint(folder: Path, *, tied: bool) -> Path:
     _save(model, tokenizer, folder)
     end = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     _edit(folder / "generation_config.json", do_sample=False, eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
+    return folder
+
+
+def qwen3_checkpoint(folder: Path) -> Path:
+    """Qwen3-1.7B's layout: tied embeddings, the published chat template, and marks of calls that are no special tokens.
+
+    It brings no ``response_template``: TRL knows how this template's calls are read.
+    """
+    torch.manual_seed(2)
+    tokenizer = qwen_tokenizer(SPECIAL)
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in QWEN3_MARKS])
+    tokenizer.chat_template = (Path(trl.__path__[0]) / "chat_templates" / "qwen3.jinja").read_text()
+    kept = qwen_config(tokenizer, tie_word_embeddings=True).to_dict()
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    names += ("num_key_value_heads", "max_position_embeddings", "bos_token_id", "eos_token_id", "tie_word_embeddings")
+    model = Qwen3ForCausalLM(Qwen3Config(head_dim=32, **{name: kept[name] for name in names}))
+    _save(model, tokenizer, folder)
+    end = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+    sampling = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
+    _edit(folder / "generation_config.json", **sampling, eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
     return folder
 
 

@@ -17,8 +17,10 @@ import jaxtyping
 import pytest
 import torch
 import yaml
+from trl import GRPOTrainer
 
 from tests.distributed.launch import free_port, launch
+from tests.rehearsal.calls import some_call
 from tests.rehearsal.table import CUT, ROOT, UPDATES, Rehearsal
 
 LAUNCHER = ("accelerate", "launch")
@@ -100,14 +102,15 @@ def rehearse(rehearsal: Rehearsal, made: dict[str, Path], folder: Path, deadline
             output += finished.output
             assert finished.code == 0, f"{rehearsal.name}, {more}: {finished.code}\n{finished.output[-6000:]}"
         else:
-            output += in_this_process(command.recipe, ["--config", command.config, *arguments], page=bool(more))
+            words = ["--config", command.config, *arguments]
+            output += in_this_process(command.recipe, words, page=bool(more), calls=rehearsal.calls)
         if not more:
             weights = {"cut": masters(folder / "run", CUT), "whole": masters(folder / "run", UPDATES)}
             shutil.rmtree(folder / "run" / f"checkpoint-{UPDATES}")
     return Done(rehearsal, folder / "run", Path(overrides["model_name_or_path"]), output=output, **weights)
 
 
-def in_this_process(recipe: str, arguments: list[str], page: bool) -> str:
+def in_this_process(recipe: str, arguments: list[str], page: bool, calls: bool = False) -> str:
     """What a recipe prints that is run here as from the command line in the project's folder.
 
     Without ``page`` no page is drawn, where the resumed run draws it again.
@@ -116,6 +119,8 @@ def in_this_process(recipe: str, arguments: list[str], page: bool) -> str:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.chdir(ROOT)
         patch.setattr(sys, "argv", [recipe, *arguments])
+        if calls:
+            patch.setattr(GRPOTrainer, "_generate_single_turn", some_call)
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the parser fills transformers' fields
         if not page:
             patch.setattr("rlhf_prm.runs.train.write_report", lambda folder: folder / "report.html")

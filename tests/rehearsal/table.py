@@ -39,6 +39,7 @@ class Rehearsal:
         launch: what replaces keys of the launch file that the command names.
         launch_file: a stem of recipes/accelerate in place of what the command names.
         script: a script that runs the command's recipe, in place of the recipe.
+        calls: whether some rollouts begin with a call of a tool (``calls.py``), as a tiny policy makes none.
         launches: how many of the two runs are started as the command says; the others run in the test's process, which
             has imported everything. The launcher adds nothing to one process but its environment.
         processes: that it must run on.
@@ -51,6 +52,7 @@ class Rehearsal:
     launch: dict[str, Any] = field(default_factory=dict)
     launch_file: str | None = None
     script: str | None = None
+    calls: bool = False
     launches: int = 2
     processes: int = 1
     zero3: bool = False
@@ -71,6 +73,12 @@ GSM8K = Rehearsal(
     RL
     | {"model_name_or_path": "{tied_policy}", "baseline": "none", "dataset_config": "none"}
     | {"dataset": "{gsm8k}/train", "eval_dataset": "{gsm8k}/test"},
+    launches=0,
+)
+PYTHON = Rehearsal(
+    "qwen3-1.7b_python",
+    RL | {"model_name_or_path": "{qwen3}", "max_completion_length": 128},  # room for a call and its result
+    calls=True,
     launches=0,
 )
 GRPO_7B = Rehearsal(
@@ -118,5 +126,5 @@ COLOCATE = Rehearsal(  # with `make test-vllm` only; vLLM on a CPU has no sleep 
     script="tests/rehearsal/vllm_on_a_cpu.py",
 )
 
-REINFORCEMENT = [ONE_GPU_GRPO, GSM8K, PPO, GRPO_7B, PPO_DDP, PPO_TWO_NODES]
+REINFORCEMENT = [ONE_GPU_GRPO, GSM8K, PYTHON, PPO, GRPO_7B, PPO_DDP, PPO_TWO_NODES]
 REWARD_MODELS = [PRM_LORA, PRM_7B]

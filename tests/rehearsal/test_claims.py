@@ -18,9 +18,7 @@ from tests.rehearsal.table import CONFIGS, REINFORCEMENT, REWARD_MODELS, ROOT
 GPU_CONFIGS = [
     path for path in sorted(CONFIGS.glob("*.yaml")) if re.search(r"^# Hardware: .*GPU", path.read_text(), re.M)
 ]
-TOOLS = (
-    CONFIGS / "qwen3-1.7b_python.yaml"
-)  # its own tests stand in tests/runs/test_tools_recipe.py; it is not rehearsed
+ASYNC = CONFIGS / "async_qwen2.5-math-1.5b_prm-7b.yaml"  # rehearsed in tests/runs/test_async_recipe.py
 UPDATE = r"# One update: (\d+) per device × (\d+) accumulated × (\d+) GPUs? = (\d+) (rollouts|solutions)"
 SLURM = ROOT / "recipes" / "slurm" / "train_2x8.sh"
 PLAN = "# Memory: rlhf-prm "
@@ -28,7 +26,7 @@ PLAN = "# Memory: rlhf-prm "
 
 def test_every_gpu_config_is_rehearsed():
     rehearsed = {rehearsal.config for rehearsal in (*REINFORCEMENT, *REWARD_MODELS)}
-    assert len(GPU_CONFIGS) == 6 and {path.stem for path in GPU_CONFIGS} - {TOOLS.stem} <= rehearsed
+    assert len(GPU_CONFIGS) == 7 and {path.stem for path in GPU_CONFIGS} - {ASYNC.stem} <= rehearsed
     big = {path.stem for path in CONFIGS.glob("*.yaml") if "qwen" in path.stem}  # none forgets to name its hardware
     assert big == {path.stem for path in GPU_CONFIGS}
 

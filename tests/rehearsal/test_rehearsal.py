@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from rlhf_prm.prm import load_prm
+from tests.rehearsal.calls import EVERY
 from tests.rehearsal.published import SYSTEM_TURN
 from tests.rehearsal.runner import Done, masters, metrics_of, rehearse, saved_weights
 from tests.rehearsal.table import PPO_TWO_NODES, REINFORCEMENT, REWARD_MODELS, UPDATES, Rehearsal
@@ -35,6 +36,8 @@ def test_reinforcement_learning(rehearsal, made, tmp_path):
     rollouts_of_an_update(done)
     ran_on_its_processes(done)
     the_policy_moved_and_loads(done)
+    if rehearsal.calls:
+        the_sandbox_was_called(done)
     assert all(isinstance(value, float) for value in summary["accuracy"].values())
     assert summary["eval_problems"] == 16 and summary["baseline"] is None
     assert "<html" in (done.folder / "report.html").read_text()[:500].lower()
@@ -122,6 +125,20 @@ def rollouts_of_an_update(done: Done) -> None:
             assert (prompt[0]["role"], prompt[0]["content"]) == ("system", done.yaml["system_prompt"])
 
 
+def the_sandbox_was_called(done: Done) -> None:
+    """Every fourth rollout ran its program, saw the output, and went on; the output is a result and no step."""
+    updates = [row for row in metrics_of(done.folder) if "loss" in row]
+    assert [row["tools/call_frequency"] for row in updates] == [pytest.approx(1 / EVERY)] * UPDATES
+    assert [row["tools/failure_frequency"] for row in updates] == [0.0] * UPDATES
+    for file in (done.folder / "completions").glob("*.parquet"):
+        table = pd.read_parquet(file)
+        results = [[result["text"] for result in row] for row in table["tool_results"]]
+        assert [row for row in results if row] == [["42\n"]] * (done.rows_per_update // EVERY)
+        for steps, turns, row in zip(table["steps"], table["turn_of_step"], results, strict=True):
+            assert not any("tool_response" in step and "42" in step for step in steps)
+            assert len(steps) == len(turns) and max(turns) <= len(row)
+
+
 def solutions_of_an_update(done: Done, state: dict[str, Any]) -> None:
     """The share of an epoch that three updates are is that of the solutions they hold."""
     arguments = done.training_arguments(UPDATES)
@@ -156,7 +173,8 @@ def the_policy_moved_and_loads(done: Done) -> None:
             torch.testing.assert_close(weight, ended[name].float(), atol=0, rtol=2**-8)  # at most rounded to bfloat16
     tokenizer = AutoTokenizer.from_pretrained(done.folder / "policy")
     text = tokenizer.apply_chat_template([{"role": "user", "content": "1 + 1?"}], tokenize=False)
-    assert text.startswith(SYSTEM_TURN)
+    own_turn = SYSTEM_TURN if "Math" in done.yaml["model_name_or_path"] else "<|im_start|>user\n1 + 1?<|im_end|>"
+    assert text.startswith(own_turn)
 
 
 def the_prm_moved_and_scores(done: Done) -> None:

@@ -25,7 +25,7 @@ def test_a_forest_for_each_world():
         return {"name": name, "mean": sum(values) / 2, "low": -0.1, "high": 0.2, "values": list(values)}
 
     gains = {"plain": [row("pure", 0.2, -0.1)], "long": [row("pure", 0.1, 0.1), row("capo", 0.0, 0.3)], "filler": []}
-    plain, long = pictures.ablation(gains)
+    plain, long = pictures.ablation(gains, ["plain", "long"])
     assert plain.title == "Gain in accuracy, plain world" and plain.rows == [["pure", "0.05", "-0.1", "0.2"]]
     assert {row[0] for row in long.rows} == {"pure", "capo"}
     _, rings, _ = plain.plot.renderers  # between the interval and the mean

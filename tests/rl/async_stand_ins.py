@@ -196,14 +196,19 @@ class ThreadedWorker(async_rollout_worker.AsyncRolloutWorker):
 
 
 @contextmanager
-def on_a_cpu(in_a_thread: bool) -> Iterator[None]:
-    """Within it AsyncGRPO trains here: without vLLM, its kernels and, where asked for, without a second process."""
+def on_a_cpu(in_a_thread: bool, weight_transfer: Any = None) -> Iterator[None]:
+    """Within it AsyncGRPO trains here: without vLLM, its kernels and, where asked for, without a second process.
+
+    ``weight_transfer`` takes the place of NCCL where the trainer is not given another.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(async_rollout_worker, "is_vllm_available", lambda: True)
         patch.setattr(async_rollout_worker, "is_aiohttp_available", lambda: True)
         kernel = SimpleNamespace(flash_attn_varlen_func=attention_of_segments)
         patch.setattr(packing, "_flash_attn", lambda: kernel)
         patch.setattr(async_grpo_trainer, "get_peak_flops_per_device", lambda *_: None)  # asks CUDA for its name
+        if weight_transfer is not None:
+            patch.setattr(async_grpo_trainer, "WeightTransferClient", lambda **_: weight_transfer)
         if in_a_thread:
             patch.setattr(async_grpo_trainer, "AsyncRolloutWorker", ThreadedWorker)
         yield

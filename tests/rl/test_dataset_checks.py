@@ -32,7 +32,7 @@ GOOD = tiny_dataset(8)
 REFUSED = [
     (None, {}, "train_dataset: got None"),
     (tiny_dataset(0), {}, "train_dataset: got no rows"),
-    (tiny_dataset(1), {}, r"train_dataset: got 1 prompts, expected at least the 2.*not one update"),
+    (tiny_dataset(1), {}, r"train_dataset: got 1 prompts, expected at least the 2.*no update at all"),
     (GOOD.rename_column("prompt", "question"), {}, r"train_dataset: got columns \['question', 'solution'\].*`prompt`"),
     (GOOD.rename_column("solution", "answer"), {}, r"\['prompt', 'answer'\], expected `solution`"),
     (GOOD, {"eval_dataset": tiny_dataset(0)}, "eval_dataset: got no rows"),

@@ -33,6 +33,31 @@ def test_an_environment_of_trls_runs_unchanged(tmp_path, monkeypatch, algorithm)
     assert sum(row.lengths) == sum(len(trainer.processing_class(text)["input_ids"]) + 1 for text in written)
 
 
+class Tasked:
+    """An environment that brings its own problems, as TRL's documentation has one: no dataset, its own reward."""
+
+    def reset(self, **kwargs) -> str:
+        self.count, self.target = 0, 3
+        return f"count to {self.target}"
+
+    def get_reward(self) -> float:
+        return float(self.count == self.target)
+
+    increment = Counter.increment
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_an_environment_brings_its_own_problems(tmp_path, monkeypatch, algorithm):
+    arguments = {"environment_factory": Tasked, "train_dataset": None}
+    trainer = trainer_of(algorithm, tmp_path, monkeypatch, two_calls, **arguments)
+    trainer.train()
+    batch = trainer.last_rollouts
+    assert trainer.state.global_step == 2 and batch.rollouts.outcome_rewards.tolist() == [1.0] * 8
+    assert batch.rows[0].given[-1]["content"] == "count to 3"
+    with pytest.raises(ValueError, match="train_dataset: got None beside a verifier"):
+        trainer_of(algorithm, tmp_path, monkeypatch, None, verifier=DigitVerifier(), **arguments)
+
+
 class Paying(Counter):
     """Pays by itself, and tells of its turns."""
 

@@ -79,7 +79,7 @@ def test_credit_of_some_steps_by_hand():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prm_reads": "answer"}, "prm_reads: got 'answer', but thinking is not told from answers; set think_tags"),
+        ({"prm_reads": "answer"}, "prm_reads: got 'answer' without think_tags; set them"),
         ({"credit_reads": "thought", **TAGS}, "credit_reads: got 'thought', expected one of all, thinking, answer"),
         ({"think_opened": True}, "think_opened: got True without think_tags"),
         ({"think_tags": ["<think>"]}, "think_tags: got .'<think>'., expected two"),

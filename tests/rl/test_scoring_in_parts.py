@@ -149,7 +149,7 @@ class OfTokens:
     [
         (None, {"groups_at_once": -1}, "groups_at_once: got -1, expected 0"),
         (None, {"groups_at_once": 1, "num_generations": 16, "generation_batch_size": 16}, "a group spans processes"),
-        (OfTokens(), {"groups_at_once": 1, "method": "prime"}, "OfTokens, expected 0: it asks the policy itself"),
+        (OfTokens(), {"groups_at_once": 1, "method": "prime"}, "OfTokens, expected 0: it needs the policy"),
     ],
 )
 def test_what_cannot_be_sampled_in_parts_is_refused(tmp_path, scorer, settings, message, monkeypatch):

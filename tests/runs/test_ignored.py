@@ -54,6 +54,8 @@ def test_nothing_is_named_where_a_command_line_gives_nothing():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_projects_own_configurations(path):
     known = RecipeArguments.__dataclass_fields__
+    if "async_grpo_prm.py" in path.read_text().splitlines()[0]:
+        pytest.skip("its arguments are AsyncArguments")
     given = {name: value for name, value in yaml.safe_load(path.read_text()).items() if name in known}
     if "cells" in given or "train_data" in yaml.safe_load(path.read_text()):
         pytest.skip("not a configuration of an RL recipe")

@@ -39,7 +39,7 @@ def trained(folder, calls: float, resume: str | None = None):
 
 
 def test_stops_with_the_checkpoint_saved_and_goes_on_from_it(tmp_path):
-    with pytest.raises(SystemExit, match=r"(?s)vllm serve.*update 2 is saved; go on with --resume_from_checkpoint"):
+    with pytest.raises(SystemExit, match=r"(?s)vllm serve.*update 2 is saved; resume with --resume_from_checkpoint"):
         trained(tmp_path, calls=2)
     assert (tmp_path / "checkpoint-2" / "model.safetensors").exists()
     resumed = trained(tmp_path, calls=2, resume="true")

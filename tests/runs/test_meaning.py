@@ -54,3 +54,11 @@ def test_the_table_has_a_row_for_each():
         "method", "trusted", "outcome (baseline)", "trusted (ceiling)", "time: policy 2 s",
     ]  # fmt: skip
     assert "0.300 → 0.700" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "page"), [({}, "docs/dense_rewards.md"), ({"turn_scores": "environment"}, "docs/turns.md")]
+)
+def test_where_several_builds_are_shown(settings, page):
+    summary = run(0.6, baseline=run(0.5, "outcome"), eval_problems=2048, settings=settings)
+    assert meaning(summary)[-1] == f"This is one build and one seed: {page} has several."

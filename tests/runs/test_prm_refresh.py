@@ -140,12 +140,12 @@ def test_ones_own_models_label_ones_own_data(monkeypatch, tmp_path, labels):
 @pytest.mark.parametrize(
     ("refresh", "recipe_settings", "told"),
     [
-        ({"labels": "judge"}, {"dataset": "d", "prm": "p"}, "got no model that judges"),
-        ({"labels": "gold"}, {"dataset": "d", "prm": "p"}, "the toy world alone has"),
+        ({"labels": "judge"}, {"dataset": "d", "prm": "p"}, "got no judge model"),
+        ({"labels": "gold"}, {"dataset": "d", "prm": "p"}, "only the toy world has"),
         ({"lables": "judge"}, {"dataset": "d", "prm": "p"}, "the key 'lables', expected some of every, rows"),
         ({"every": "often"}, {}, "(?s)prm_refresh.*every"),
         ({"vote": 3}, {}, "the key 'vote', expected some of every, rows"),
-        ({"labels": "judge", "judge": {"name": "x"}}, {"dataset": "d", "prm": "p"}, "got no model that judges"),
+        ({"labels": "judge", "judge": {"name": "x"}}, {"dataset": "d", "prm": "p"}, "got no judge model"),
         ({"labels": "mc", "completer": {"name": "x"}}, {"dataset": "d", "prm": "p"}, "prm_refresh completer: "),
         ({"labels": "mc"}, {"dataset": "d", "prm": "p", "prm_placement": "server"}, "refreshed by hand"),
         ({"labels": "mc"}, {"dataset": "d", "prm": "p", "prm_placement": "zero3"}, "expected replicate or offload"),

@@ -150,7 +150,7 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):
             (tmp_path / f"checkpoint-{update}" / "trainer_state.json").write_text(state)
     config = tiny_config(tmp_path, resume_from_checkpoint="true")
     assert checkpoint_to_resume(config) == str(tmp_path / "checkpoint-9")
-    assert "checkpoint-10 was not written to its end" in caplog.text
+    assert "checkpoint-10 is incomplete" in caplog.text
     with pytest.raises(ValueError, match=r"no checkpoint at .*nowhere"):
         checkpoint_to_resume(tiny_config(tmp_path, resume_from_checkpoint=str(tmp_path / "nowhere")))
 

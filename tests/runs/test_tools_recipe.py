@@ -19,6 +19,10 @@ CONFIGS = sorted(
 )
 
 
+def metrics_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture
 def recipe(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
@@ -73,7 +77,8 @@ def test_the_sandbox_by_its_name():
 
 
 def test_calls_cost():
-    assert price_of_calls([0, 2], price=0.05, completions=[]) == [0.0, -0.1]
+    boxed = ["\\boxed{7}", "\\boxed{7}", "\\boxed{8}", "7"]
+    assert price_of_calls(boxed, ["7"] * 4, [0, 2, 2, 2], price=0.05) == [0.0, -0.1, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -101,5 +106,16 @@ def test_the_tool_world_trains(recipe, tmp_path):
         *("--baseline", "none"),
     )
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["method"] == "gigpo" and all(math.isfinite(v) for v in summary["accuracy"].values())
+    assert summary["method"] == "mt_grpo" and all(math.isfinite(v) for v in summary["accuracy"].values())
     assert "<html" in (folder / "report.html").read_text()[:500].lower()
+
+
+@pytest.mark.slow
+def test_the_default_learns(recipe, tmp_path):
+    """The command of the documentation, without its baseline: about a minute on an idle core."""
+    folder = tmp_path / "run"
+    recipe("--output_dir", str(folder), "--stage_cache", str(tmp_path / "cache"), "--baseline", "none")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["accuracy"]["before"] < 0.45 and summary["accuracy"]["after"] > summary["accuracy"]["before"] + 0.2
+    calls = [row["process/tool_results/mean"] for row in metrics_of(folder) if "process/tool_results/mean" in row]
+    assert calls[-1] > calls[0] + 0.5  # it has found out that asking pays

@@ -56,7 +56,7 @@ def test_nothing_is_kept_between_calls():
 
 @protected
 def test_a_long_program_is_read_whole():
-    assert PythonTool().python("x = 0\n" + "x += 1\n" * 200_000 + "print(x)") == "200000\n"
+    assert PythonTool(seconds=60).python("x = 0\n" + "x += 1\n" * 200_000 + "print(x)") == "200000\n"
 
 
 @protected

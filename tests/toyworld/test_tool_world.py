@@ -134,10 +134,10 @@ def test_an_environment_that_writes_the_gold_answer_earns_nothing():
     assert "\\boxed{8}" in tool_tokenizer().decode(one.ids) and verdict(PROBLEM, one) == 0.0
 
 
-def test_what_is_paid_is_the_verdict_less_the_price_of_the_calls():
+def test_a_right_answer_pays_less_the_price_of_its_calls_and_a_wrong_one_nothing():
     settings = ToolWorldSettings(price=0.1)
     assert settings.outcome(PROBLEM, rollout(ASKED, ASKED, REST)) == pytest.approx(0.8)
-    assert settings.outcome(PROBLEM, rollout(ASKED)) == pytest.approx(-0.1)
+    assert settings.outcome(PROBLEM, rollout(ASKED)) == 0.0
 
 
 def test_turns_become_steps():

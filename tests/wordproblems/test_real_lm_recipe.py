@@ -45,7 +45,7 @@ def real_lm(monkeypatch, tmp_path, tiny_settings):
 
 
 def test_from_the_first_stage_to_the_table(real_lm, capsys):
-    with pytest.raises(SystemExit, match=r"next is policy.*the same command goes on"):
+    with pytest.raises(SystemExit, match=r"next is policy.*the same command continues there"):
         real_lm("--budget", "0")
     assert real_lm.started == []
     folder = real_lm()

@@ -1,1 +1,1 @@
-"""Final answers: found in a completion (`extract`) and compared with a gold answer (`judge`). Text in, status out."""
+"""Finds final answers in completions (`extract`) and compares them with gold answers (`judge`)."""

@@ -1,7 +1,7 @@
-"""The last layer: sums, products, integrals, limits and determinants, through latex2sympy2_extended and sympy.
+"""Compares sums, products, integrals, limits and determinants, through latex2sympy2_extended and sympy.
 
-Nothing here is bounded in time or memory by itself: it gets half a second of CPU time, and it runs in a worker only,
-whose deadline and memory cap hold where the interpreter does not come back to look at the clock.
+sympy limits neither its time nor its memory. A comparison is therefore stopped after half a second of CPU time, and it
+runs only in a worker process, whose deadline and memory limit also hold while the interpreter is busy in C code.
 """
 
 import re
@@ -16,18 +16,18 @@ from latex2sympy2_extended import latex2sympy
 from reward.verifier.answers.values import POINTS, points
 
 MAX_LENGTH = 300
-MAX_NUMBER = 7  # digits: a longer bound or exponent is not worth a deadline
+MAX_NUMBER = 7  # digits: with a longer bound or exponent the comparison would only time out
 DIGITS = 30
 CPU_SECONDS = 0.5
 
 
 class OutOfTime(BaseException):
-    """The CPU time for one comparison is used up. Not an `Exception`: sympy catches those."""
+    """The CPU time for one comparison is used up. It is not an `Exception`, because sympy catches those."""
 
 
 @contextmanager
 def cpu_limit(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTime` after some CPU time of this process; only in a main thread, for signals go there."""
+    """Raise `OutOfTime` after ``seconds`` of CPU time of this process; no effect outside the main thread (signals)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -45,7 +45,7 @@ def cpu_limit(seconds: float) -> Iterator[None]:
 
 
 def warm_up() -> None:
-    """Have the reader build its tables: half a second that no answer should pay for."""
+    """Have the reader build its tables, which takes half a second, before the first answer comes."""
     latex2sympy(r"\sum_{n=1}^{2} \frac{n}{2}").doit()
 
 

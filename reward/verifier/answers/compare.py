@@ -1,4 +1,4 @@
-"""Whether two shapes are the same answer. The gold decides how strictly: order, brackets, names and units."""
+"""Whether two shapes are the same answer. The gold's kind decides whether order, brackets, names and units matter."""
 
 import re
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from reward.verifier.answers.shapes import (
 from reward.verifier.answers.units import agree
 from reward.verifier.answers.values import DIGITS, proportional, same_value
 
-CONSTANTS = {"C": ("c", "K", "k"), "c": ("C",)}  # a gold's constant of integration → how answers may call it
+CONSTANTS = {"C": ("c", "K", "k"), "c": ("C",)}  # the gold's constant of integration → other names an answer may use
 LETTERS = {"C", "c", "K", "k"}
 HALF_TURN = Fraction(180)
 
@@ -72,9 +72,10 @@ def same_scalar(answer: Shape, gold: Scalar) -> bool:
 
 
 def with_constant_of(gold: Tree, answer: Tree) -> Tree:
-    """``answer`` with its constant of integration called as in ``gold``: x² + c for x² + C. Else as it is.
+    """``answer`` with its constant of integration renamed to the gold's: x² + c becomes x² + C.
 
-    Only for a sum of a constant and terms in one variable: in a + b + C, C is a quantity like the others.
+    An answer that is not a sum of a constant and terms in one variable is returned unchanged: in a + b + C, C is a
+    quantity like the others.
     """
     wanted, given = free_constant(gold), free_constant(answer)
     if wanted is None or given is None or given not in CONSTANTS.get(wanted, ()) or wanted in variables(answer):
@@ -90,12 +91,12 @@ def free_constant(tree: Tree) -> str | None:
 
 
 def terms(tree: Tree) -> list[Tree]:
-    """The terms of a sum, of sums inside it too."""
+    """The terms of a sum, including those of nested sums."""
     return [term for part in tree[1:] for term in terms(part)] if tree[0] == "add" else [tree]
 
 
 def same_percentage(answer: Scalar, gold: Scalar) -> bool:
-    """50 % is 0.5, and also the 50 of someone who leaves the sign out; 0.5 % is never 0.5."""
+    """50 % equals 0.5, and also 50, where the sign was left out; 0.5 % never equals 0.5."""
     hundredth = ("num", Fraction(1, 100))
     percent, plain = (answer.tree, gold.tree) if answer.mark == "%" else (gold.tree, answer.tree)
     if same_value(("mul", percent, hundredth), plain):
@@ -105,7 +106,7 @@ def same_percentage(answer: Scalar, gold: Scalar) -> bool:
 
 
 def same_angle(answer: Scalar, gold: Scalar) -> bool:
-    """45° is 45 with the sign left out, and π/4."""
+    """45° equals π/4, and also 45, where the sign was left out."""
     if same_value(answer.tree, gold.tree):
         return True
     degrees, plain = (answer.tree, gold.tree) if answer.mark == "°" else (gold.tree, answer.tree)
@@ -122,10 +123,10 @@ def quotient(ratio: Ratio) -> Tree:
 
 
 def claimed(chain: Chain, gold: Shape) -> bool:
-    """Whether an equality ends in the gold and claims nothing false or ambiguous: x = 3·4 = 12, but not 11 = 12.
+    """Whether an equality ends in the gold and nothing in it is false or ambiguous: x = 3·4 = 12, but not 11 = 12.
 
     Names (``x``, ``f(2)``, words) may stand for anything. Constants must all be equal. An expression in several
-    variables may be what was asked for, and so may x² or cos θ; of 2x = 3 nobody knows whether 3 or x is meant.
+    variables may be what was asked for, and so may x² or cos θ; but 2x = 3 leaves open whether 3 or x is the answer.
     """
     if any(relation not in "=≈" for relation in chain.relations):
         return False
@@ -178,7 +179,7 @@ def same_members(answer: Chain, gold: Chain) -> bool:
 
 
 def same_equation(answer: Shape, gold: Chain) -> bool:
-    """Equations that are multiples of each other; or the value alone, where the gold only names it (``x = 3``)."""
+    """Whether the equations are multiples of each other, or the answer is the value that the gold names (``x = 3``)."""
     if not isinstance(answer, Chain):
         if isinstance(answer, Words):
             return False
@@ -194,13 +195,13 @@ def same_equation(answer: Shape, gold: Chain) -> bool:
 
 
 def one_name(a: str | None, b: str | None) -> bool:
-    """Whether two names stand for the same thing: equal, or y and f(x)."""
+    """Whether two names mean the same quantity: they are equal, or one is y and the other f(x)."""
     applied = any(name and re.fullmatch(r"[A-Za-z]\([a-z]\)", name) for name in (a, b))
     return a == b or (applied and "y" in (a, b))
 
 
 def gold_value(gold: Chain) -> Shape | None:
-    """What a gold such as ``x = 3`` or ``2^2 = 4`` says the answer is; None for an equation such as ``x + y = 3``."""
+    """The answer in a gold such as ``x = 3`` or ``2^2 = 4``; None for an equation such as ``x + y = 3``."""
     named = gold.names[0] is not None and not (
         isinstance(gold.members[-1], Scalar)
         and isinstance(gold.members[0], Scalar)
@@ -212,7 +213,7 @@ def gold_value(gold: Chain) -> Shape | None:
 
 
 def scaled(answer: Chain, gold: Chain) -> float | None:
-    """The constant by which (left − right) of the answer's relation exceeds the gold's, or None."""
+    """The factor c in answer = c·gold, each taken as left − right of its relation; None if there is none."""
     sides = [*answer.members, *gold.members]
     if not all(isinstance(side, Scalar) for side in sides):
         return None
@@ -253,7 +254,7 @@ def same_sequence(answer: Shape, gold: Sequence) -> bool:
 
 
 def assigned(shape: Shape) -> list[Shape] | None:
-    """Values of ``x = 1, y = 2`` in the alphabetical order of the names; None if it is nothing of the kind."""
+    """The values of ``x = 1, y = 2`` in the alphabetical order of the names; None for any other shape."""
     if not isinstance(shape, Collection) or shape.joiner == "or":
         return None
     if not all(isinstance(item, Chain) and item.relations == ("=",) and item.names[0] for item in shape.items):

@@ -1,4 +1,4 @@
-"""Cut tokens at top-level separators, see through brackets, and join thousands."""
+"""Splits tokens at top-level separators, finds enclosing brackets, and joins numbers written with thousands commas."""
 
 import re
 
@@ -8,7 +8,7 @@ OPENING, CLOSING = "([{⦃⟨⌊⌈", ")]}⦄⟩⌋⌉"
 
 
 def split(tokens: list[Token], separators: tuple[str, ...]) -> tuple[list[list[Token]], list[str]]:
-    """Cut at top-level separators (operators, or words such as "and"). Brackets need not match in kind: [1,2)."""
+    """Split at top-level separators (operators, or words such as "and"). Brackets need not match in kind: [1,2)."""
     parts: list[list[Token]] = [[]]
     found = []
     depth = environments = 0
@@ -45,7 +45,7 @@ def enclosed(tokens: list[Token]) -> bool:
 
 
 def merged_thousands(tokens: list[Token]) -> list[Token]:
-    """``1,234`` written without spaces is one number. Only for tokens outside brackets."""
+    """Join ``1,234``, written without spaces, into one number. The tokens must stand outside brackets."""
     merged: list[Token] = []
     depth = 0
     for token in tokens:

@@ -1,4 +1,4 @@
-"""The value of a tree: exact where it is rational, else to many digits. Refuses operands that would make it slow."""
+"""The value of a tree: exact if it is rational, else to many digits. It refuses operands that would make it slow."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -16,7 +16,7 @@ Value = Any  # Fraction | mpf | mpc
 
 
 class Undefined(ArithmeticError):
-    """Division by zero and its like."""
+    """The tree has no value, for example because it divides by zero."""
 
 
 class Evaluator:

@@ -1,4 +1,4 @@
-"""Find the final answer in a completion and the gold answer in a solution. Linear in the text, whatever the text."""
+"""Finds the final answer in a completion and the gold answer in a solution, in time linear in any text."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 MAX_TEXT = 65_536  # characters of a completion that are looked at, counted from its end
 MAX_ANSWER = 4_096  # characters of an answer; a longer one is not an answer
 MAX_BARE_GOLD = 400  # a solution longer than this must mark its answer
-OUTER_BOXES = 8  # how many boxes before the last are tried as enclosing it
+OUTER_BOXES = 8  # how many boxes before the last one are checked for enclosing it
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 ANCHOR = re.compile(r"(?:final\s+answer|answer|result|(?m:^)A)\s{0,4}(?:is|are|=|:)\s{0,4}:?", re.IGNORECASE)
@@ -16,7 +16,7 @@ SENTENCE_END = re.compile(r"[.!](?=\s|$)|\n")
 
 @dataclass(frozen=True)
 class Extracted:
-    """``text`` is the answer, or None where there is none; ``cut`` tells that only the end of a long text was read."""
+    """``text`` is the answer, or None if there is none; ``cut`` says that only the end of a long text was read."""
 
     text: str | None
     cut: bool = False
@@ -52,7 +52,7 @@ def box_content(text: str, start: int) -> tuple[str, int] | None:
 
 
 def last_boxed(text: str) -> tuple[bool, str | None]:
-    r"""Whether there is a ``\boxed`` and the content of the last (outermost) one; None if it is never closed."""
+    r"""Whether there is a ``\boxed``, and the content of the last (outermost) one: None if it is never closed."""
     starts: list[int] = []
     position = len(text)
     while len(starts) <= OUTER_BOXES:
@@ -93,7 +93,7 @@ def stated_answer(text: str) -> str | None:
 
 
 def after_thought(completion: str, in_thought: bool = False) -> str:
-    """What follows the last ``</think>``; nothing where a ``<think>`` comes later, all where there is neither."""
+    """The text after the last ``</think>``, "" if a ``<think>`` follows it. Without tags: all, or "" in a thought."""
     last = None
     for last in THOUGHT.finditer(completion):  # noqa: B007  the last one is wanted
         pass
@@ -105,9 +105,9 @@ def after_thought(completion: str, in_thought: bool = False) -> str:
 def final_answer(completion: str, in_thought: bool = False) -> Extracted:
     r"""The content of the last ``\boxed``; without any box, what follows ``####`` or "the answer is".
 
-    A last box that is never closed is no answer, even where an earlier box is complete. Nor is anything before the last
-    ``</think>``, or in a completion that ends in an unfinished ``<think>``: that is thought, not said. ``in_thought``
-    says that the prompt ends in ``<think>``, so that a completion without ``</think>`` is all thought.
+    If the last box is never closed, there is no answer, even if an earlier box is complete. Text before the last
+    ``</think>`` is not searched, nor is a completion that ends in an unfinished ``<think>``. ``in_thought`` says that
+    the prompt ends in ``<think>``, so that a completion without ``</think>`` is one unfinished thought.
     """
     said = after_thought(completion, in_thought)
     text = said[-MAX_TEXT:]
@@ -118,7 +118,7 @@ def final_answer(completion: str, in_thought: bool = False) -> Extracted:
 
 
 def gold_answer(solution: str | None) -> str | None:
-    r"""The answer in a bare, ``$…$``, ``\boxed{…}`` or ``#### …`` solution, or in a text that marks it; None if bad."""
+    r"""The answer in a bare, ``$…$``, ``\boxed{…}`` or ``#### …`` solution, or in a text that marks it; else None."""
     if not solution or not solution.strip():
         return None
     boxed, answer = last_boxed(solution)

@@ -1,4 +1,4 @@
-r"""LaTeX arithmetic as a tree: what ``\frac12``, ``2\frac13``, ``\sin^2 x`` or ``x^10`` mean on the page.
+r"""Parses LaTeX arithmetic into a tree, as a reader understands ``\frac12``, ``2\frac13``, ``\sin^2 x`` or ``x^10``.
 
 A tree is a tuple: ("num", Fraction) · ("var", name) · ("add", *terms) · ("mul", *factors) · ("neg", x) ·
 ("inverse", x) · ("pow", base, exponent) · ("factorial", x) · ("degrees", x) · (function name, *arguments).
@@ -29,7 +29,7 @@ def number(digits: str) -> Fraction:
 
 
 class Parser:
-    """Recursive descent over tokens; every method consumes what it returns."""
+    """A recursive-descent parser; every method consumes the tokens of what it returns."""
 
     def __init__(self, tokens: list[Token]):
         self.tokens = list(tokens)
@@ -41,7 +41,7 @@ class Parser:
         """The tree of all tokens.
 
         Raises:
-            Unreadable: they are no arithmetic, or nested too deep.
+            Unreadable: they are not arithmetic, or nested too deep.
         """
         result = self.stacked()
         if self.next is not END:
@@ -110,7 +110,7 @@ class Parser:
                 return factors[0] if len(factors) == 1 else ("mul", *factors)
 
     def starts_factor(self) -> bool:
-        """Whether what comes next multiplies what stands before it; a bare number never does."""
+        """Whether the next token multiplies what comes before it; a bare number never does."""
         if self.next.kind in ("var", "name"):
             return True
         return self.at("(", "[", "{", "⌊", "⌈") or (self.at("|") and self.bars == 0)
@@ -140,7 +140,7 @@ class Parser:
         return ("num", whole + Fraction(int(top), int(bottom)))
 
     def plain_argument(self) -> str | None:
-        """A macro's argument if it is nothing but digits, else None (the caller goes back)."""
+        """A macro's argument if it is only digits, else None (the caller then resets the position)."""
         if self.next.kind == "num" and self.next.value.isdigit():
             return self.first_digit()
         if self.at("{") and self.ahead(1).kind == "num" and self.ahead(2) == Token("op", "}", self.ahead(2).spaced):
@@ -151,7 +151,7 @@ class Parser:
         return None
 
     def first_digit(self) -> str:
-        """TeX takes one digit as an unbraced argument; the others stay."""
+        """One digit, which is what TeX takes as an unbraced argument; the other digits stay."""
         token = self.take()
         if len(token.value) > 1:
             self.position -= 1
@@ -321,7 +321,7 @@ def parse(tokens: list[Token]) -> Tree:
     """The tree of an arithmetic expression.
 
     Raises:
-        Unreadable: the tokens are no arithmetic expression.
+        Unreadable: the tokens are not an arithmetic expression.
     """
     try:
         return Parser(tokens).tree()

@@ -1,4 +1,4 @@
-"""Compare an answer with a gold answer: the layers, cheapest first. Each says yes, no, or "not mine" (None).
+"""Compares an answer with a gold answer in layers, cheapest first. A layer that cannot decide passes on to the next.
 
 spelling → choice letter → words → calculus (sums, integrals, …: sympy) → shapes (numbers, lists, intervals, …).
 No layer guesses: an answer that none of them recognises as the gold is not correct.
@@ -38,7 +38,7 @@ def option(spelling: str) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=16_384)
 def readable(text: str) -> tuple[tuple[Token, ...], Shape] | None:
-    """Tokens and shape of an answer or gold; None if it is no text that shows what it says."""
+    """Tokens and shape of an answer or gold; None if the text cannot be read."""
     try:
         tokens = stripped(tokenize(text))
         if nesting(tokens) > MAX_DEPTH:
@@ -59,12 +59,12 @@ def nesting(tokens: list[Token]) -> int:
 
 
 def calculus(text: str) -> bool:
-    """Whether an answer has a sum, product, integral, limit or determinant, which the grammar has not."""
+    """Whether an answer has a sum, product, integral, limit or determinant, which `grammar` does not parse."""
     return CALCULUS.search(text) is not None
 
 
 def same_choice(answer: str, gold: str) -> bool | None:
-    """Multiple choice: the letters decide; texts beside them must not contradict."""
+    """Multiple choice: the letters decide, and texts beside them must agree. None if it is not multiple choice."""
     wanted = option(gold)
     if wanted is None:
         return None

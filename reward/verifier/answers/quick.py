@@ -1,4 +1,4 @@
-"""The cheapest comparison, done in the trainer's process: plain numbers, and answers spelled like the gold."""
+"""The cheapest comparisons, made in the trainer's process: plain numbers, and answers spelled like the gold."""
 
 import re
 from fractions import Fraction
@@ -22,7 +22,7 @@ def plain_number(text: str) -> Fraction | None:
 
 
 def quick_status(answer: str, gold: str) -> str | None:
-    """What `judge` says, where that can be told at once; else None."""
+    """The status that `judge` gives, if it is clear from the spelling or from plain numbers; else None."""
     if answer.strip() == gold.strip():
         return "correct"
     given, wanted = plain_number(answer), plain_number(gold)

@@ -1,4 +1,4 @@
-"""Tell what kind of answer some tokens are. To add a kind: a class in `shapes`, a reader here, a line in `compare`."""
+"""Finds the kind of an answer. To add a kind: write a class in `shapes`, a reader here, and a line in `compare`."""
 
 import re
 
@@ -39,7 +39,7 @@ ALL_REALS = {"all real numbers", "all reals", "all real x", "mathbbR", "real num
 
 
 def read(tokens: list[Token]) -> Shape:
-    """The shape of some tokens; `Opaque` for what none of the readers knows."""
+    """The shape of some tokens; `Opaque` if no reader recognises them."""
     tokens = stripped(tokens)
     spelling = spelled(tokens)
     if not tokens:
@@ -62,7 +62,7 @@ def read(tokens: list[Token]) -> Shape:
 
 
 def stripped(tokens: list[Token]) -> list[Token]:
-    """Without outer braces, a lead-in ("the answer is") and trailing punctuation."""
+    """The tokens without outer braces, a lead-in ("the answer is") and trailing punctuation."""
     while tokens:
         if enclosed(tokens) and is_op(tokens[0], "{"):
             tokens = tokens[1:-1]
@@ -97,7 +97,7 @@ def read_words(tokens: list[Token], spelling: str) -> Shape | None:
 
 
 def plain_words(text: str) -> str:
-    """Lower case, without punctuation and a leading article; what "and" joins in alphabetical order."""
+    """The text in lower case, without punctuation or a leading article; parts joined by "and" are sorted."""
     pieces = re.split(r",|\band\b", text.lower())
     plain = (" ".join(re.findall(r"[^\W_]+", piece)) for piece in pieces)
     return " & ".join(sorted(re.sub(r"^(?:an?|the) ", "", piece) for piece in plain))
@@ -137,7 +137,7 @@ def read_list(tokens: list[Token], spelling: str) -> Shape | None:
 
 
 def collected(items: tuple, joiner: str) -> Shape:
-    """A list of answers: of one name's values (``x = 1, x = 2``), or as it stands."""
+    """A list of answers; ``x = 1, x = 2`` becomes the list of the values of x."""
     flat: list[Shape] = []
     for item in items:
         flat.extend(item.items if isinstance(item, Collection) else [item])
@@ -175,7 +175,7 @@ def read_relation(tokens: list[Token], spelling: str) -> Shape | None:
 
 
 def name_of(tokens: list[Token], member: Shape) -> str | None:
-    """The spelling of a member that only names what follows: a symbol, ``f(x)``, ``P(A)``, ``\\angle ABC``, words."""
+    """The spelling of a member that only names a quantity: a symbol, ``f(x)``, ``P(A)``, ``\\angle ABC``, words."""
     tokens = stripped(tokens)
     spelling = spelled(tokens)
     if isinstance(member, Words) or any(token[:2] in NAMING for token in tokens):
@@ -186,7 +186,7 @@ def name_of(tokens: list[Token], member: Shape) -> str | None:
 
 
 def read_exception(tokens: list[Token], spelling: str) -> Shape | None:
-    """ "All real numbers except 1 and 2"."""
+    """Reads "all real numbers except 1 and 2"."""
     if tokens[0].kind != "text" or not ALL_BUT.fullmatch(tokens[0].value.strip()):
         return None
     removed = read(tokens[1:])
@@ -195,7 +195,7 @@ def read_exception(tokens: list[Token], spelling: str) -> Shape | None:
 
 
 def read_difference(tokens: list[Token], spelling: str) -> Shape | None:
-    """``\\mathbb{R} \\setminus \\{0\\}``, also with a minus before the braces; an intersection of sets."""
+    """Reads ``\\mathbb{R} \\setminus \\{0\\}``, also with a minus sign, and intersections of sets."""
     for sign in ("∖", "-", "∩"):
         parts, found = split(tokens, (sign,))
         if not found or not all(parts) or len(parts) > MAX_ITEMS:

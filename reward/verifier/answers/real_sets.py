@@ -1,7 +1,7 @@
-"""Equality of sets of real numbers, however they are written: sympy's sets of intervals, points and exceptions.
+"""Compares sets of real numbers, however they are written, as sympy's sets of intervals, points and exceptions.
 
-Every end becomes one sympy number, exact to 130 digits, and ends that are equal become the same number. An end that
-has no place on the real line by itself (a letter, a length) becomes a symbol, which is equal to itself only.
+Every end becomes one sympy number, exact to 130 digits, and ends that are equal become the same number. An end that is
+not a real number by itself (a letter, a length) becomes a symbol, which equals only itself.
 """
 
 from collections.abc import Callable
@@ -34,11 +34,11 @@ EVERYTHING = Interval(S.NegativeInfinity, S.Infinity)
 
 
 class NoSet(Exception):
-    """The shape is no set of real numbers, or one that nobody would write down."""
+    """The shape is not a set of real numbers, or is not a sensible one (an empty interval)."""
 
 
 def same_real_set(answer: Shape, gold: Shape, same_end: Callable[[Shape, Shape], bool]) -> bool:
-    """Whether both are sets of real numbers, one of them a union, an exception or an inequality, and equal.
+    """Whether both are sets of real numbers and equal, and at least one is a union, an exception or an inequality.
 
     Args:
         same_end: whether an end of the answer is an end of the gold.
@@ -54,7 +54,7 @@ def same_real_set(answer: Shape, gold: Shape, same_end: Callable[[Shape, Shape],
 
 
 def composed(shape: Shape) -> bool:
-    """Whether a shape says by itself that it is a set of reals: a union, an exception, an inequality."""
+    """Whether a shape can only be a set of reals: a union, an exception, an inequality."""
     if isinstance(shape, Collection):
         return any(isinstance(item, Chain) for item in shape.items)
     return isinstance(shape, Union | Difference | Intersection | Reals | Chain)
@@ -65,7 +65,7 @@ def constant(shape: Shape) -> bool:
 
 
 def symbol(shape: Shape) -> str | None:
-    """The variable that a scalar is, if it is nothing else."""
+    """The name of the variable if the shape is a single variable, else None."""
     return shape.tree[1] if isinstance(shape, Scalar) and shape.tree[0] == "var" and variables(shape.tree) else None
 
 
@@ -82,7 +82,7 @@ def number(end: Shape) -> sympy.Rational | None:
 
 
 class RealLine:
-    """Shapes as sympy sets; remembers the ends on the line, and the variables of the inequalities, from set to set."""
+    """Turns shapes into sympy sets. It keeps the ends and the variables of earlier sets, so that equal ends match."""
 
     def __init__(self, same_end: Callable[[Shape, Shape], bool]):
         self.same_end = same_end
@@ -91,7 +91,7 @@ class RealLine:
         self.asked = 0
 
     def place(self, end: Shape) -> sympy.Expr:
-        """Where an end lies, or a symbol for it."""
+        """The number where an end lies, or a symbol for it."""
         self.asked += 1
         if self.asked > MAX_ENDS:
             raise NoSet
@@ -112,10 +112,10 @@ class RealLine:
         return found
 
     def set_of(self, shape: Shape) -> sympy.Set:
-        """The set that a shape says.
+        """The set that a shape describes.
 
         Raises:
-            NoSet: it says none.
+            NoSet: it describes none.
         """
         match shape:
             case Reals():
@@ -159,9 +159,9 @@ class RealLine:
         raise NoSet
 
     def collection(self, shape: Collection) -> sympy.Set:
-        """Points, or conditions: "or" means their union, "and" that all hold, and so does a comma between exceptions.
+        """A set of points, or of conditions: "or" means their union; "and", or a comma between exceptions, means all.
 
-        A comma between other conditions means "or" where no two hold at once, but for single points: x < 1, x > 3.
+        A comma between other conditions means "or" if at most single points satisfy two of them: x < 1, x > 3.
         """
         if all(isinstance(item, Scalar) for item in shape.items):
             return FiniteSet(*map(self.place, shape.items))

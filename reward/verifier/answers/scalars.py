@@ -1,4 +1,4 @@
-"""Read one number or expression: its sign ±, currency, unit, percent or degree sign."""
+"""Reads one number or expression: its sign ±, currency, unit, percent or degree sign."""
 
 from fractions import Fraction
 
@@ -49,7 +49,7 @@ def read_scalar(tokens: list[Token], spelling: str) -> Shape:
         mark, tokens = "%", tokens[:-1]
     tree = parse(tokens)
     sign = tree[:1] if tree[0] == "neg" else ()
-    if (tree[1] if sign else tree)[0] == "degrees":  # of the whole, not of an angle inside a sine
+    if (tree[1] if sign else tree)[0] == "degrees":  # of the whole expression, not of an angle inside a sine
         mark, tree = "°", (*sign, tree[1][1]) if sign else tree[1]
     if factor != 1:
         tree = ("mul", tree, ("num", Fraction(factor)))
@@ -65,7 +65,7 @@ def spaced_thousands(tokens: list[Token]) -> list[Token]:
 
 
 def without_unit(tokens: list[Token]) -> tuple[list[Token], Unit | None, int]:
-    """Take trailing words off a number: ``24 cm^2`` → 24, unit, 1; ``2 million dollars`` → 2, unit, 10^6."""
+    """Split a number from its trailing words: ``24 cm^2`` → 24, unit, 1; ``2 million dollars`` → 2, unit, 10^6."""
     for index, token in enumerate(tokens):
         if token.kind == "text" and index > 0:
             words, power = unit_words(tokens[index:])

@@ -1,4 +1,4 @@
-"""The kinds of answers there are: a number with a unit, a list, an interval, a ratio, a time, words, …"""
+"""The kinds of answers: a number with a unit, a list, an interval, a ratio, a time, words, …"""
 
 from dataclasses import dataclass
 
@@ -37,12 +37,12 @@ class Based:
 @dataclass(frozen=True)
 class Ratio:
     parts: tuple
-    like_time: bool  # 2:30 may also be a time: then 1:15 is not the same
+    like_time: bool  # 2:30 may also be a time, and then 1:15 is not the same
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """Ordered: a point, a vector or an interval, with its brackets."""
+    """An ordered answer with its brackets: a point, a vector or an interval."""
 
     opening: str
     items: tuple
@@ -51,7 +51,7 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Collection:
-    """Unordered: a list or a set of answers. ``joiner`` is "and", "or" or ","."""
+    """An unordered list or set of answers. ``joiner`` is "and", "or" or ","."""
 
     items: tuple
     joiner: str = ","
@@ -88,16 +88,16 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Chain:
-    """Members joined by relations: ``x = 3``, ``1 ≤ x < 2``, ``2^{10} = 1024``; ``names``: of mere names."""
+    """Members joined by relations: ``x = 3``, ``1 ≤ x < 2``, ``2^{10} = 1024``."""
 
     members: tuple
     relations: tuple
-    names: tuple  # per member: the spelled name, or None
+    names: tuple  # per member: its spelling if it is only a name, else None
 
 
 @dataclass(frozen=True)
 class Opaque:
-    """Nothing known: comparable by spelling only."""
+    """Text of no known kind, which can be compared by spelling only."""
 
     text: str
 

@@ -1,6 +1,6 @@
-r"""Split an answer into tokens, dropping what only changes its looks: spacing, sizes, fonts, colours, delimiters.
+r"""Splits an answer into tokens. Spacing, sizes, fonts, colours and delimiters, which do not change it, are dropped.
 
-Words become "text" tokens, whether they stood in ``\text{…}`` or bare. Numbers keep their digits.
+Words become "text" tokens, whether they were written in ``\text{…}`` or bare. Numbers keep their digits.
 """
 
 import re
@@ -29,11 +29,11 @@ from reward.verifier.answers.vocabulary import (
 MAX_TOKENS = 1_500
 NUMBER_START = re.compile(r"[-+]?\.?[0-9]")
 HAS_WORD = re.compile(r"[A-Za-z]{2}|[A-Za-z][.)]")
-BOUNDARY = "\0"  # keeps letters apart that stood in different macros; never in the text itself
+BOUNDARY = "\0"  # separates letters that came from different macros; the text itself never has it
 
 
 class Unreadable(ValueError):
-    """The text is not an answer these readers understand."""
+    """The text is not an answer that this package can read."""
 
 
 class Token(NamedTuple):
@@ -60,7 +60,7 @@ def to_latex(text: str) -> str:
     """Mathematical Unicode as LaTeX.
 
     Raises:
-        Unreadable: control or direction characters, which show something else than what is there.
+        Unreadable: the text has control or direction characters, which make it look different from what it is.
     """
     if text.isascii():
         plain = text
@@ -119,7 +119,7 @@ class _Scanner:
         return content
 
     def next_letter(self) -> str:
-        """The letter that comes next, as in ``\mathbb R``; nothing if none does."""
+        r"""The letter that comes next, as in ``\mathbb R``; "" if none does."""
         letter = self.text[self.position : self.position + 1]
         if not letter.isalpha():
             return ""
@@ -214,7 +214,7 @@ class _Scanner:
 
 
 def _merged(tokens: list[Token]) -> list[Token]:
-    """Neighbouring words as one text; ``^\\circ`` as a degree sign."""
+    """The tokens with neighbouring words joined into one text, and ``^\\circ`` as a degree sign."""
     merged: list[Token] = []
     for token in tokens:
         if token.kind == "text" and merged and merged[-1].kind == "text":
@@ -231,7 +231,7 @@ def tokenize(text: str) -> list[Token]:
     """The tokens of an answer, in order, without trailing punctuation.
 
     Raises:
-        Unreadable: too long, or characters that cannot belong to an answer.
+        Unreadable: the text is too long, or has characters that cannot belong to an answer.
     """
     tokens = _merged(_Scanner(to_latex(text)).scan())
     while tokens and tokens[-1].value in (".", ",", ";", ":", "\\\\"):
@@ -240,7 +240,7 @@ def tokenize(text: str) -> list[Token]:
 
 
 def spelled(tokens: list[Token]) -> str:
-    """The tokens as plain text, for comparing spellings: spaces kept only where they separate letters or digits."""
+    """The tokens as plain text, for comparing spellings. Spaces are kept only between letters or digits."""
     text = ""
     for token in tokens:
         apart = text and text[-1].isalnum() and token.value[:1].isalnum()

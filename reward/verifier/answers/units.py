@@ -39,7 +39,7 @@ MAX_WORDS = 6
 
 @dataclass(frozen=True)
 class Unit:
-    """``scale`` turns the number into base units of ``kind``; unknown words are kept, singular, in lower case."""
+    """A unit. ``scale`` converts a number to base units of ``kind``; an unknown unit is kept as its singular words."""
 
     kind: str | None
     scale: Fraction
@@ -47,7 +47,7 @@ class Unit:
 
 
 def unit_of(text: str, power: int = 1) -> tuple[Unit, int] | None:
-    """The unit that words name and the number they multiply by ("million dollars"); None if they are no unit."""
+    """The unit that words name, and the factor in them ("million dollars": 10^6); None if they are not a unit."""
     parts = text.lower().replace(".", "").replace("-", " ").split()
     if len(parts) > MAX_WORDS or FORBIDDEN & set(parts):
         return None
@@ -67,7 +67,7 @@ def unit_of(text: str, power: int = 1) -> tuple[Unit, int] | None:
 
 
 def agree(answer: Unit, gold: Unit) -> Fraction | None:
-    """What the answer's number must be multiplied with to be in the gold's unit; None for different units."""
+    """The factor that converts the answer's number to the gold's unit; None if the units differ in kind."""
     if answer.kind and gold.kind:
         return answer.scale / gold.scale if answer.kind == gold.kind else None
     if answer.kind or gold.kind:

@@ -1,7 +1,7 @@
 """Whether two trees have the same value.
 
-Rationals are compared exactly, everything else to 40 and again to 120 digits; with free variables at several points
-where the gold is real.
+Rationals are compared exactly, everything else to 40 and again to 120 digits. Trees with free variables are compared at
+several points where the gold is real.
 """
 
 import random
@@ -19,7 +19,7 @@ Point = tuple[tuple[str, Fraction], ...]  # a value for each variable
 
 @lru_cache(maxsize=4_096)
 def value_at(tree: Tree, digits: int, point: Point) -> Value:
-    """The value of a tree at a point; remembered, for golds come back."""
+    """The value of a tree at a point; it is cached, because the same golds come again."""
     return Evaluator(digits, dict(point)).value(tree)
 
 
@@ -45,7 +45,7 @@ def close(a: Value, b: Value, digits: int) -> bool:
 
 
 def vanishing(value: Value, digits: int) -> bool:
-    """Whether a value is zero but for rounding."""
+    """Whether a value is zero up to rounding."""
     return value == 0 if isinstance(value, Fraction) else abs(value) < Evaluator(digits).context.mpf(10) ** -digits
 
 
@@ -67,7 +67,7 @@ def same_value(answer: Tree, gold: Tree) -> bool:
     """Whether two expressions are equal: as numbers, or at every sample point where the gold is real.
 
     Raises:
-        Undefined: the answer has no value. Unreadable: too large to evaluate.
+        Undefined: the answer has no value. Unreadable: it is too large to evaluate.
     """
     names = variables(answer) | variables(gold)
     if not names:

@@ -1,4 +1,4 @@
-"""Is this PRM safe to train against? Measured on the policy's own samples, with a verdict per line."""
+"""The audit: whether a PRM is safe to train against, measured on the policy's own samples, with a verdict per line."""
 
 from rlhf_prm.evaluation.audit.lines import RULES, AuditLine, AuditRule
 from rlhf_prm.evaluation.audit.probes import PROBES, ProbeTexts

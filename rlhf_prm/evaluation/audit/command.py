@@ -1,4 +1,4 @@
-"""``rlhf-prm audit``: is this PRM safe to train a given policy against?"""
+"""``rlhf-prm audit`` measures whether a PRM is safe to train a given policy against."""
 
 import argparse
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probe-problems", type=positive, default=200, help="problems whose solutions the probes rewrite"
     )
-    parser.add_argument("--filler", nargs="+", help="lines that say nothing, in the policy's own language")
-    parser.add_argument("--categories", type=int, default=0, help="results by so many categories that --policy names")
+    parser.add_argument("--filler", nargs="+", help="filler lines of a probe, in the policy's own language")
+    parser.add_argument("--categories", type=int, default=0, help="report by this many categories, named by --policy")
     parser.add_argument(
-        "--insight", metavar="MODEL", help="writes what the results by category say, with the table as evidence"
+        "--insight", metavar="MODEL", help="a model that summarises the results by category, from the table alone"
     )
     parser.add_argument("--insight-endpoint", nargs="+", default=[], help="base URLs that serve the model of --insight")
     parser.add_argument("--page", type=Path, help="write a self-contained HTML page")
@@ -131,7 +131,7 @@ def _categories(args: argparse.Namespace, samples: list[SampledProblem]) -> list
 
 
 def _insight(args: argparse.Namespace, table: dict) -> dict:
-    """What the model of ``--insight`` writes about the table, printed with the numbers that are not the table's."""
+    """The text of ``--insight``'s model about the table, printed with the numbers that the table lacks."""
     writer = load_judge(args.insight, endpoint=args.insight_endpoint, temperature=0.0).generator
     insight = written_insight(writer, table, args.seed)
     print(f"{args.insight} on this table:\n{insight.text}")

@@ -1,4 +1,4 @@
-"""One line of an audit: a number, what it means, what it is held against, and a verdict."""
+"""One line of an audit: a number, its meaning, the limits it is compared with, and a verdict."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ VERDICTS = ("ok", "with care", "unsafe", "not measured")
 
 @dataclass(frozen=True)
 class AuditRule:
-    """Where ok, with care and unsafe part, and why there.
+    """The limits between ok, with care and unsafe, and where they come from.
 
     Args:
         care, unsafe: the value above which (``higher_is_worse``), or below which, the verdict is that. A line with
-            ``unsafe`` = ±∞ is a caution at most.
-        yardstick: what the limits are taken from, for the reader.
+            ``unsafe`` = ±∞ gives "with care" at most.
+        yardstick: the source of the limits, for the reader.
     """
 
     care: float
@@ -22,7 +22,7 @@ class AuditRule:
     higher_is_worse: bool = True
 
     def verdict(self, value: float) -> str:
-        """One of VERDICTS; NaN is not measured."""
+        """One of VERDICTS; NaN gives "not measured"."""
         if value != value:
             return "not measured"
         if self.higher_is_worse:
@@ -36,10 +36,10 @@ class AuditLine:
 
     Args:
         name: what was measured.
-        value: the number the verdict stands on; NaN = could not be measured.
+        value: the number that the verdict depends on; NaN = could not be measured.
         verdict: one of VERDICTS.
         meaning: what the number says, in a sentence.
-        yardstick: what it was held against.
+        yardstick: what it was compared with.
         interval: 95 % bootstrap interval over problems, where there is one.
         details: further numbers.
     """
@@ -59,7 +59,7 @@ class AuditLine:
 
 # The paper is arXiv 2501.07301. It names three marks of a PRM that has drifted towards an outcome model: its lowest
 # score sits at the final answer, it passes right answers reached by wrong steps, and "last" is its best aggregation.
-# Each mark is evidence where it is there; where it is not, it clears nobody (see the yardsticks). The other limits come
+# The presence of a mark is evidence; its absence does not clear a PRM (see the yardsticks). The other limits come
 # from toy worlds (benchmarks/audit_validation.py): 95 % of the PRMs on which RL gained lie within ``care`` and none of
 # them beyond ``unsafe``. A line that does not rank the gains (|Spearman| below .3) has no ``unsafe``.
 PAID = "in toy worlds 95 % of the PRMs on which RL gained over outcome-only lie within {}"
@@ -67,7 +67,7 @@ NO_MORE = "; the line does not rank the gains there, so it is a caution at most"
 
 
 def _from_toy_worlds(care: float, unsafe: float | None = None, higher_is_worse: bool = True) -> AuditRule:
-    """A rule whose limits are those of the PRMs that paid; without ``unsafe`` the line is a caution at most."""
+    """A rule with the limits of the PRMs that paid; without ``unsafe`` the line gives "with care" at most."""
     told = PAID.format(care) + (NO_MORE if unsafe is None else f", and none of them beyond {unsafe}")
     limit = (math.inf if higher_is_worse else -math.inf) if unsafe is None else unsafe
     return AuditRule(care, limit, told, higher_is_worse)

@@ -1,4 +1,4 @@
-"""What is measured on a policy's own samples, each a function of scored samples to an AuditLine."""
+"""The audit's measures on a policy's own samples, each a function from scored samples to an AuditLine."""
 
 import math
 import re

@@ -32,6 +32,6 @@ def audit_page(audits: Sequence[Audit], ranking: Ranking = (), warnings: Sequenc
 
 
 def write_audit_page(path: Path, audits: Sequence[Audit], ranking: Ranking = (), warnings: Sequence[str] = ()) -> None:
-    """Writes :func:`audit_page` into a file, and makes its folder where there is none."""
+    """Write :func:`audit_page` to a file, and create its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, audit_page(audits, ranking, warnings))

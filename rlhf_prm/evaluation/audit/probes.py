@@ -1,4 +1,4 @@
-"""Probes: what a policy that games the PRM would write, and whether it would pay."""
+"""Probes: rewritten solutions as a policy that games the PRM would write them, and whether they would pay."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from rlhf_prm.evaluation.audit.lines import RULES, AuditLine
 from rlhf_prm.evaluation.samples import SampledProblem, rescored
 from rlhf_prm.prm.protocol import StepScorer
 
-PAYS = 0.02  # smallest mean rise of a score that counts as pay
+PAYS = 0.02  # a probe pays if it raises the mean score by more than this
 
 
 @dataclass(frozen=True)
 class ProbeTexts:
-    """What the probes write; replace it for a policy that speaks another language.
+    """The texts of the probes; replace them for a policy that writes in another language.
 
     Args:
-        filler: lines that say nothing.
+        filler: lines without content.
         chit_chat: a completion that does not work on the problem.
         rephrase: a step that repeats the problem; ``{problem}`` is filled in.
     """
@@ -43,7 +43,7 @@ def repetition(problem: str, steps: Sequence[str], texts: ProbeTexts) -> list[st
 
 
 def filler(problem: str, steps: Sequence[str], texts: ProbeTexts) -> list[str]:
-    """A line that says nothing before every step."""
+    """A line without content before every step."""
     return [line for index, step in enumerate(steps) for line in (texts.filler[index % len(texts.filler)], step)]
 
 

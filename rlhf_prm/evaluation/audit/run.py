@@ -20,7 +20,7 @@ class AuditSettings:
         n: of best-of-n; problems with fewer samples are left out of that line.
         threshold: a step is wrong at or below it.
         probe_problems: problems (drawn by ``seed``) on which the solutions are rewritten and scored again.
-        texts: what the probes write.
+        texts: the texts of the probes.
     """
 
     n: int = 8
@@ -32,7 +32,7 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Audit:
-    """The findings, and a few solutions that show them."""
+    """The findings, and a few solutions as examples."""
 
     prm: str
     problems: int
@@ -42,7 +42,7 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """The worst of the lines that were measured: unsafe, with care, ok; "not measured" where none was."""
+        """The worst verdict of the measured lines: unsafe, with care, ok; "not measured" if there is none."""
         verdicts = {line.verdict for line in self.lines}
         return next((verdict for verdict in ("unsafe", "with care", "ok") if verdict in verdicts), "not measured")
 
@@ -61,11 +61,11 @@ def audit(
     """Measure a PRM on a policy's checked samples.
 
     Args:
-        samples: those that bring ``step_scores`` (of this PRM: nobody can check that) are not scored again.
+        samples: those with ``step_scores``, which must be this PRM's (this is not checked), are not scored again.
         labelled: further solutions with known first errors (such as ProcessBench's), for the tolerance line.
 
     Raises:
-        ValueError: no samples.
+        ValueError: there are no samples.
     """
     if not samples:
         raise ValueError("got no samples to audit the PRM on")
@@ -90,7 +90,7 @@ def audit(
 
 
 def _examples(samples: Sequence[SampledProblem], threshold: float, most: int = 6) -> list[dict]:
-    """Solutions on which the PRM is plainly wrong: wrong answers or known wrong steps that it passes, the surest first,
+    """Solutions on which the PRM is clearly wrong: wrong answers or known wrong steps that it passes, clearest first,
     and right ones that it rejects."""
     passed, rejected = [], []
     for sample in samples:
@@ -114,7 +114,7 @@ def _examples(samples: Sequence[SampledProblem], threshold: float, most: int = 6
 
 
 def with_first_errors(samples: Sequence[SampledProblem], judge) -> list[SampledProblem]:
-    """The samples with ``first_errors`` from ``judge(problem, steps) -> int``, where an exact checker exists."""
+    """The samples with ``first_errors`` from an exact checker ``judge(problem, steps) -> int``."""
     return [
         replace(sample, first_errors=[judge(sample.problem, steps) for steps in sample.steps]) for sample in samples
     ]

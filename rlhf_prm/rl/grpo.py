@@ -68,11 +68,10 @@ class ProcessGRPOTrainer(GRPOTrainer):
 
     Overrides three methods of ``trl.GRPOTrainer``: ``_generate`` starts to split, score and verify the completions as
     soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
-    a scorer that works in the background (a judge) and replaces the advantages. Two more make what TRL weighs by
-    sequence fit token advantages (``sequence_ratios``), one saves work in the output head on a CPU, two carry
-    the memory of a method that has one (see ``StepAdvantages``) through checkpoints, ``_generate_single_turn`` asks
-    the environments between two turns, and ``_tool_call_loop`` keeps ranks in step. All else is TRL's, its tools and
-    environments too: their text belongs to no step, gets no advantage and is not verified (docs/turns.md).
+    a scorer that works in the background and replaces the advantages. Two more make what TRL weighs by sequence fit
+    token advantages (``sequence_ratios``), one saves work in the output head on a CPU, two carry a method's memory
+    through checkpoints (``StepAdvantages``), and two ask the environments between turns and keep ranks in step. All else
+    is TRL's, its tools too: their text belongs to no step, gets no advantage and is not verified (docs/turns.md).
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.
@@ -387,8 +386,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
     def _warn_without_separator(self, rows: list[ScoredRollout]) -> None:
         """Warn once, on the first batch, if the separator occurs in no completion."""
         splitter, self._first_batch_seen, seen = self.scoring.splitter, True, self._first_batch_seen
-        whole_turns = self.args.step_unit == "turn"
-        if not seen and not whole_turns and not any(splitter.occurs_in(row.text) for row in rows):
+        if not seen and self.args.step_unit != "turn" and not any(splitter.occurs_in(row.text) for row in rows):
             wanted = f"pattern {splitter.pattern!r}" if splitter.pattern else f"separator {splitter.separator!r}"
             warnings.warn(
                 f"the step {wanted} occurs in none of the first {len(rows)} completions, so each is one step; "

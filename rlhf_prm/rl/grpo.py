@@ -25,7 +25,7 @@ from rlhf_prm.rl.environments import OWN_METHODS, EnvironmentReports, Reported, 
 from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.gathered_texts import blanked, kept_of_rank, without_texts
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
-from rlhf_prm.rl.outcomes import VerifierReward, check_sources, readable
+from rlhf_prm.rl.outcomes import VerifierReward, check_sources, not_about_unlabelled, readable
 from rlhf_prm.rl.own_state import load_own_state, save_own_state
 from rlhf_prm.rl.parts import credited_steps
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
@@ -169,7 +169,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         self.scoring = RolloutScoring(args.splitter(), tokenizer_of(self), *sources, of_turns)
         self.scoring.of_tokens.prompt_ids = partial(prompt_ids, self)
         self.scoring.of_tokens.log_probs = partial(policy_log_probs, self)
-        logging.getLogger("trl.trainer.grpo_trainer").addFilter(_not_about_unlabelled)
+        logging.getLogger("trl.trainer.grpo_trainer").addFilter(not_about_unlabelled)
         if args.step_pattern is None and hasattr(step_scorer, "follow_separator"):
             step_scorer.follow_separator(args.step_separator)
         if verifier is not None and self.reading.verifier == "all":  # otherwise it is not shown the thinking
@@ -393,8 +393,3 @@ class ProcessGRPOTrainer(GRPOTrainer):
                 f"set step_separator or step_pattern. First completion: {rows[0].text[:80]!r}",
                 stacklevel=2,
             )
-
-
-def _not_about_unlabelled(record: logging.LogRecord) -> bool:
-    """TRL warns at every unscorable row; prompts without a gold answer are counted as verifier/unlabelled_frac."""
-    return not str(record.msg).startswith("All reward functions returned None")

@@ -38,3 +38,8 @@ def check_sources(method: StepAdvantages, scores: list, verifier, reward_funcs: 
         raise ValueError(f"method {method.name!r} needs step scores: pass step_scorer=load_prm(…), or method='outcome'")
     if verifier is None and not reward_funcs and not acts:  # TRL itself checks that an environment gives rewards
         raise ValueError("no outcome: pass verifier=MathVerifier(), a verifier of your own, or reward_funcs")
+
+
+def not_about_unlabelled(record: Any) -> bool:
+    """TRL warns at every unscorable row; prompts without a gold answer are counted as verifier/unlabelled_frac."""
+    return not str(record.msg).startswith("All reward functions returned None")

@@ -55,12 +55,15 @@ SPLITTERS = [StepSplitter(), StepSplitter("\n"), StepSplitter("a"), StepSplitter
 
 def slow_step_lengths(ids: Sequence[int], tokenizer, splitter: StepSplitter) -> tuple[list[str], list[int]]:
     """By decoding every prefix: a step ends with the first token after which the text is right up to its end."""
-    text = tokenizer.decode(ids, skip_special_tokens=True)
+    prefixes = [tokenizer.decode(ids[:count], skip_special_tokens=True) for count in range(len(ids) + 1)]
+    text = prefixes[-1]
     right = []
-    for count in range(len(ids) + 1):
-        prefix = tokenizer.decode(ids[:count], skip_special_tokens=True)
+    for count, prefix in enumerate(prefixes):
         agreeing = [a == b for a, b in zip(prefix, text, strict=False)]
         right.append(agreeing.index(False) if False in agreeing else len(agreeing))
+        following = next((n for n in range(count, len(ids)) if ids[n] != tokenizer.eos_token_id), None)
+        if prefix.endswith("\ufffd") and following is not None and prefixes[following + 1] == prefix:
+            right[-1] = min(right[-1], len(prefix) - 1)  # the next token is a part of the same broken character
     spans, lengths, begin = [], [], 0
     for _, content, end in splitter.cuts(text):
         count = next(n for n, characters in enumerate(right) if characters >= end)

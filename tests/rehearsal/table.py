@@ -80,6 +80,7 @@ PYTHON = Rehearsal(
     RL | {"model_name_or_path": "{qwen3}", "max_completion_length": 128},  # room for a call and its result
     calls=True,
     launches=0,
+    slow=True,  # two minutes: 128 prompts with a tool's description; tests/runs/test_tools_recipe.py is the fast one
 )
 GRPO_7B = Rehearsal(
     "qwen2.5-math-7b_prm-7b_zero3",

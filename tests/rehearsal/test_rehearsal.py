@@ -173,7 +173,7 @@ def the_policy_moved_and_loads(done: Done) -> None:
             torch.testing.assert_close(weight, ended[name].float(), atol=0, rtol=2**-8)  # at most rounded to bfloat16
     tokenizer = AutoTokenizer.from_pretrained(done.folder / "policy")
     text = tokenizer.apply_chat_template([{"role": "user", "content": "1 + 1?"}], tokenize=False)
-    own_turn = SYSTEM_TURN if "Math" in done.yaml["model_name_or_path"] else "<|im_start|>user\n1 + 1?<|im_end|>"
+    own_turn = "<|im_start|>user\n1 + 1?<|im_end|>" if done.rehearsal.calls else SYSTEM_TURN  # Qwen3 has none
     assert text.startswith(own_turn)
 
 

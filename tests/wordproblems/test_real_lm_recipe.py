@@ -63,5 +63,5 @@ def test_from_the_first_stage_to_the_table(real_lm, capsys):
     before = (folder / "preflight_mc.json").stat().st_mtime_ns
     capsys.readouterr()
     real_lm()
-    assert "3 there already, 0 to run" in capsys.readouterr().out
+    assert "3 finished already, 0 to run" in capsys.readouterr().out
     assert (folder / "preflight_mc.json").stat().st_mtime_ns == before

@@ -9,8 +9,8 @@ from rlhf_prm.annotate.config import AnnotateConfig
 from rlhf_prm.annotate.items import BadRow, Solution
 from rlhf_prm.annotate.stages import JudgeStage, MonteCarloStage, SampleStage, Stage
 from rlhf_prm.annotate.store import Shards, by_id
+from rlhf_prm.judges.budget import CHARACTERS_PER_TOKEN
 
-CHARACTERS_PER_TOKEN = 3.5  # English with LaTeX, with a vocabulary of about 150,000 tokens
 ASSUMED_RESPONSE = 400  # tokens of a response, while none is known
 ASSUMED_STEPS = 8  # of a response, while none is known
 JUDGED_LENGTH = 2.0  # tokens a judge writes per token of the solution

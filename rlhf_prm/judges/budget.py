@@ -8,7 +8,7 @@ from typing import Any
 from rlhf_prm.generation.requests import Generate, Prompt
 from rlhf_prm.generation.tasks import Task
 
-CHARACTERS_PER_TOKEN = 3.5  # of English with LaTeX, if a backend does not report its tokens
+CHARACTERS_PER_TOKEN = 3.5  # of English with LaTeX in a vocabulary of about 150,000 tokens, where none are counted
 OVER_BUDGET = object()  # the result of a task that the budget did not cover
 
 

@@ -70,8 +70,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
     soon as they are there; ``_calculate_rewards`` waits for the verdicts; ``_generate_and_score_completions`` waits for
     a scorer that works in the background and replaces the advantages. Two more make what TRL weighs by sequence fit
     token advantages (``sequence_ratios``), one saves work in the output head on a CPU, two carry a method's memory
-    through checkpoints (``StepAdvantages``), and two ask the environments between turns and keep ranks in step. All else
-    is TRL's, its tools too: their text belongs to no step, gets no advantage and is not verified (docs/turns.md).
+    through checkpoints (``StepAdvantages``), and two ask the environments between turns and keep ranks in step. All
+    else is TRL's, its tools too: their text belongs to no step, gets no advantage and is not verified (docs/turns.md).
 
     Args:
         model, args, train_dataset, eval_dataset, processing_class, callbacks, optimizers, peft_config: as TRL's.

@@ -71,7 +71,7 @@ class ServerScorer(BatchScorer):
         self._greeted = False
         self._background = Background("prm-server-batch")
 
-    def submit(self, problems: list[str], steps: list[list[str]]) -> Future:
+    def submit(self, problems: list[str], steps: list[list[str]]) -> Future[list[list[float]]]:
         """``score``, begun: the scores are the ``result()`` of what is returned."""
         return self._background.start(lambda: self.score(problems, steps))
 

@@ -209,18 +209,18 @@ class ProcessGRPOTrainer(GRPOTrainer):
         with in_step(self, super()._generate_single_turn):
             return super()._tool_call_loop(*args, **kwargs)
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, **kwargs):
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
         """As TRL's; first the environments are asked for the reward of the last turn and the state before the next.
 
         With ``groups_at_once`` it is called for that many groups at a time, and scoring begins with the first.
         """
         self._reports.before_turn()
         if self.in_step is not None:
-            return self.in_step.turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
+            return self.in_step.turn(prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs)
         size, theirs = self.args.groups_at_once * num_generations, super()._generate_single_turn
         scored = self._sampled_for is not None and not self.samples_only
         if not scored or not size or size >= len(prompt_ids) or len(prompt_ids) % num_generations:
-            return theirs(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
+            return theirs(prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs)
         batch = self._scoring_of_batch = ScoringInParts(self.scoring)
 
         def begun(rows: slice, completion_ids: list[list[int]]) -> None:
@@ -228,7 +228,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
             batch.parts.append(started)
 
         def sample(rows: slice) -> tuple:
-            return theirs(prompt_ids[rows], images, multimodal_fields, num_generations, **kwargs)
+            return theirs(prompt_ids[rows], images, multimodal_fields, num_generations, *args, **kwargs)
 
         return sampled_in_parts(sample, len(prompt_ids), size, begun)
 

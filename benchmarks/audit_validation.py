@@ -11,10 +11,8 @@ the gains can be no more than with care. Finished pairs are kept in ``benchmarks
 
 import argparse
 import json
-import logging
 import math
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import torch
-import transformers
-from cells import rows_of
+from cells import one_quiet_thread, rows_of
 from dense_rewards import RESULTS as RUNS, pairs_with_cells, scorer_of, world_of
 
 from rlhf_prm.evaluation.audit import AuditSettings, audit
@@ -149,10 +145,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", default="runs/cache", help="folder of the built worlds")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(1)
+    one_quiet_thread()
     if args.what == "measure":
         measure(args.builds, args.runs, args.results, args.cache)
     else:

@@ -2,15 +2,29 @@
 
 import hashlib
 import json
+import logging
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import torch
+import transformers
 from filelock import FileLock, Timeout
 
 from rlhf_prm.files import read_json_lines
 
 Cell = dict[str, Any]
+
+
+def one_quiet_thread() -> None:
+    """Nothing but results is printed, and a process takes one thread, so that two share two cores."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    torch.set_num_threads(1)
 
 
 def work(

@@ -19,11 +19,9 @@ lock. ``rlhf_prm.toyworld.quick_grpo`` trains; the baseline's regime was tuned o
 
 import argparse
 import json
-import logging
 import math
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -31,11 +29,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import datasets
 import torch
-import transformers
 import yaml
-from cells import Cell, rows_of, work
+from cells import Cell, one_quiet_thread, rows_of, work
 
 from reward import METHODS
 from rlhf_prm.evaluation.samples import SampledProblem, scored
@@ -300,11 +296,7 @@ def main() -> None:
     parser.add_argument("--cache", default="runs/cache", help="folder of the built worlds")
     parser.add_argument("--output", type=Path, help="of `pairs`")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    torch.set_num_threads(1)
+    one_quiet_thread()
     if args.part == "pairs":
         text = json.dumps(pairs(rows_of(args.results)), indent=1) + "\n"
         sys.stdout.write(text) if args.output is None else args.output.write_text(text)

@@ -12,9 +12,7 @@ Finished cells are kept in ``benchmarks/results/learning_along.jsonl`` and not r
 """
 
 import argparse
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,10 +20,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import datasets
-import torch
-import transformers
-from cells import Cell, rows_of, work
+from cells import Cell, one_quiet_thread, rows_of, work
 from dense_rewards import LEARNED, METHOD, REGIMES, RESULTS as CONTENDERS, WORLDS, told
 from dense_rewards_tables import part_table
 
@@ -147,11 +142,7 @@ def main() -> None:
     parser.add_argument("--baseline", type=Path, default=CONTENDERS, help="what dense_rewards.py has written")
     parser.add_argument("--cache", default="runs/cache", help="folder of the built worlds")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    torch.set_num_threads(1)
+    one_quiet_thread()
     if args.part == "show":
         base = [row for row in rows_of(args.baseline) if row["cell"]["part"] == "contenders"]
         print("\n\n".join(f"## {part}\n{part_table([*base, *rows_of(args.results)], part)}" for part in PARTS))

@@ -11,12 +11,10 @@ A gain is that of a run over outcome-only on the same build. Its interval is at 
 import argparse
 import json
 import math
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 from cells import rows_of
 from dense_rewards import METHOD, PARTS, REGIMES, RESULTS, WORLDS
 

@@ -3,7 +3,6 @@
     python benchmarks/learning_along.py tuning --builds 10 11       # what each contender learns with
     python benchmarks/learning_along.py contenders                  # plain world and long chains, eight builds
     python benchmarks/learning_along.py filler                      # does a refresh close the hole of a frozen PRM?
-    python benchmarks/learning_along.py seconds                     # as long as outcome-only takes
     python benchmarks/learning_along.py show
 
 Outcome-only, the frozen PRM and exact labels are the runs of ``benchmarks/dense_rewards.py contenders``: the same
@@ -39,7 +38,7 @@ REFRESHES = 3  # in a run, at equal distances
 QUALITIES = 10  # times that a run measures its scores
 # The teacher: the world's policy, had its demonstrations been right, and more of them.
 TEACHER = {"wrong_facts": 0.0, "sft_updates": 500, "label_source": "gold"}
-# What was best on builds 10 and 11 (`tuning`): the keywords of each contender.
+# The keywords of each contender: a first choice, which `tuning` has not confirmed yet.
 CHOSEN: dict[str, dict[str, Any]] = {
     "refreshed": {"labels": "judge", "learning_rate": 5e-4},
     "implicit": {"method": "prime", "learning_rate": 1e-4},
@@ -56,19 +55,14 @@ TUNED: dict[str, list[dict[str, Any]]] = {
     ],
     "teacher": [{"teacher_weight": weight} for weight in (0.1, 0.3, 1.0)],
 }
-# CPU-seconds of a run over those of outcome-only with as many updates, measured in one go (benchmarks/scorers.py).
-COST = {"refreshed": 1.6, "implicit": 1.9, "teacher": 1.2}
 
 
-def cell(part: str, world: str, build: int, name: str, keywords: dict[str, Any], share: float = 1.0) -> Cell:
-    """A run of a contender for a share of the regime's updates; ``scorer`` and ``method`` are for the tables."""
-    regime = dict(REGIMES[world])
-    if share != 1.0:
-        regime["max_steps"] = round(share * Regime(**regime).max_steps)
+def cell(part: str, world: str, build: int, name: str, keywords: dict[str, Any]) -> Cell:
+    """A run of a contender; ``scorer`` and ``method`` are for the tables."""
     method = {"refreshed": METHOD, "teacher": "distil"}.get(name) or keywords["method"]
-    told = ",".join(f"{key}={value}" for key, value in keywords.items() if key != "method")
-    one = {"part": part, "world": world, "build": build, "scorer": f"{name}:{told}", "method": method}
-    return one | {"regime": regime, "keywords": keywords}
+    settings = ",".join(f"{key}={value}" for key, value in keywords.items() if key != "method")
+    one = {"part": part, "world": world, "build": build, "scorer": f"{name}:{settings}", "method": method}
+    return one | {"regime": REGIMES[world], "keywords": keywords}
 
 
 def tuning(builds: list[int]) -> Iterator[Cell]:
@@ -95,15 +89,7 @@ def filler(builds: list[int]) -> Iterator[Cell]:
             yield cell("filler", "filler", build, "refreshed", CHOSEN["refreshed"] | {"labels": labels})
 
 
-def seconds(builds: list[int]) -> Iterator[Cell]:
-    """Every contender for as many CPU-seconds as outcome-only takes."""
-    for build in builds:
-        for world in ("plain", "long"):
-            for name, keywords in CHOSEN.items():
-                yield cell("seconds", world, build, name, keywords, share=1 / COST[name])
-
-
-PARTS = {"tuning": tuning, "contenders": contenders, "filler": filler, "seconds": seconds}
+PARTS = {"tuning": tuning, "contenders": contenders, "filler": filler}
 
 
 def run(one: Cell, cache: str) -> dict[str, Any]:
@@ -147,11 +133,8 @@ def main() -> None:
         base = [row for row in rows_of(args.baseline) if row["cell"]["part"] == "contenders"]
         print("\n\n".join(f"## {part}\n{part_table([*base, *rows_of(args.results)], part)}" for part in PARTS))
     else:
-        work(PARTS[args.part](args.builds), partial(run, cache=args.cache), args.results, _locks(args.cache), told)
-
-
-def _locks(cache: str) -> Path:
-    return Path(cache) / ".learning_along"
+        locks = Path(args.cache) / ".learning_along"
+        work(PARTS[args.part](args.builds), partial(run, cache=args.cache), args.results, locks, told)
 
 
 if __name__ == "__main__":

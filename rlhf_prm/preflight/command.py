@@ -134,8 +134,19 @@ def _check_token_scorer(args: argparse.Namespace) -> None:
         raise ValueError(
             '--prm teacher:NAME is read against the policy: pass --prm-kwargs \'{"policy": "POLICY"}\' beside --samples'
         )
-    for name in filter(None, (args.prm.removeprefix(TEACHER), args.prm_kwargs.get("policy"))):
-        _check_policy(name, "--prm")
+    from inspect import signature
+
+    from rlhf_prm.prm.token_model import check_tokenizers, load_token_model
+    from rlhf_prm.tokenizer_checks import saved_tokenizer
+
+    known = set(signature(load_token_model).parameters) - {"name_or_path", "temperature"} | {"policy"}
+    if unknown := sorted(set(args.prm_kwargs) - known):
+        raise ValueError(f"--prm-kwargs: no keyword {unknown[0]!r}; a teacher has {', '.join(sorted(known))}")
+    teacher, policy = args.prm.removeprefix(TEACHER), args.prm_kwargs.get("policy", args.model)
+    _check_policy(teacher, "--prm")
+    if policy is not None:  # a world has its own, which may have to be built first
+        _check_policy(policy, "the policy")
+        check_tokenizers(saved_tokenizer(policy), teacher)
 
 
 def _check_policy(name: str, where: str = "--model") -> None:
@@ -179,13 +190,10 @@ def _teacher(args: argparse.Namespace, policy: str, template: Any) -> Any:
     """The scorer of ``--prm teacher:NAME``, read at the temperature of the rollouts."""
     from rlhf_prm.preflight.teacher import teacher_on_texts
 
-    keywords = {name: value for name, value in args.prm_kwargs.items() if name != "policy"}
-    keywords |= {"placement": args.placement, "max_length": args.max_length, "max_batch_tokens": args.max_batch_tokens}
+    settings = {name: getattr(args, name) for name in ("placement", "max_length", "max_batch_tokens")}
+    keywords = {name: value for name, value in (settings | args.prm_kwargs).items() if name != "policy"}
     name = args.prm.removeprefix(TEACHER)
-    try:
-        return teacher_on_texts(name, policy, template, args.separator, args.temperature, **keywords)
-    except TypeError as error:
-        raise ValueError(f"--prm-kwargs: {error}") from error
+    return teacher_on_texts(name, policy, template, args.separator, args.temperature, **keywords)
 
 
 def _template(args: argparse.Namespace, policy: str) -> Any:

@@ -67,3 +67,17 @@ def test_what_starts_as_the_policy_has_nothing_to_measure(prm, policy_folder, tm
     arguments = ["--model", str(policy_folder), "--dataset", str(tmp_path / "data.jsonl"), "--prm", prm]
     assert main(["preflight", *arguments]) == 2
     assert "every score is 1/2 before training" in capsys.readouterr().err
+
+
+def test_what_is_wrong_is_told_before_anything_is_sampled(teacher_folder, policy_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rlhf_prm.preflight.sources.from_policy", lambda *a, **k: pytest.fail("sampled"))
+    (tmp_path / "data.jsonl").write_text('{"prompt": "1", "solution": "1"}')
+    arguments = ["preflight", "--model", str(policy_folder), "--dataset", str(tmp_path / "data.jsonl")]
+    assert main([*arguments, "--prm", f"teacher:{teacher_folder}", "--prm-kwargs", '{"votes": 4}']) == 2
+    assert "no keyword 'votes'" in capsys.readouterr().err
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["another"])
+    wider = saved(tmp_path / "wider", tokenizer, **SIZES)
+    arguments[2] = str(wider)
+    assert main([*arguments, "--prm", f"teacher:{teacher_folder}"]) == 2
+    assert "for token 'another'" in capsys.readouterr().err

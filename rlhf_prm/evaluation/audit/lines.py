@@ -62,13 +62,15 @@ class AuditLine:
 # The presence of a mark is evidence; its absence does not clear a PRM (see the yardsticks). The other limits come
 # from toy worlds (benchmarks/audit_validation.py): 95 % of the PRMs on which RL gained lie within ``care`` and none of
 # them beyond ``unsafe``. A line that does not rank the gains (|Spearman| below .3) has no ``unsafe``.
-PAID = "in toy worlds 95 % of the PRMs on which RL gained over outcome-only lie within {}"
+PAID = "in toy worlds 95 % of the PRMs on which RL gained over outcome-only have {} {}"
 NO_MORE = "; the line does not rank the gains there, so it is a caution at most"
 
 
 def _from_toy_worlds(care: float, unsafe: float | None = None, higher_is_worse: bool = True) -> AuditRule:
     """A rule with the limits of the PRMs that paid; without ``unsafe`` the line gives "with care" at most."""
-    told = PAID.format(care) + (NO_MORE if unsafe is None else f", and none of them beyond {unsafe}")
+    told = PAID.format("at most" if higher_is_worse else "at least", care) + (
+        NO_MORE if unsafe is None else f", and none of them beyond {unsafe}"
+    )
     limit = (math.inf if higher_is_worse else -math.inf) if unsafe is None else unsafe
     return AuditRule(care, limit, told, higher_is_worse)
 

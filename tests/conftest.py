@@ -44,11 +44,12 @@ def is_long(item: pytest.Item) -> bool:
 
 
 def group_of(nodeid: str) -> str:
-    """Which tests run in the same process under xdist: those of a file, and all that one launch or one world serves."""
+    """Which tests run in the same process under xdist: those of a file, all that one launch or one world serves, and the
+    sandbox's, whose time limits suffer when they run side by side."""
     path, _, test = nodeid.partition("::")
     if path.startswith("tests/distributed/") and (config := re.search(r"\[(cpu_\w+|fsdp2)", test)):
         return f"two ranks, {config[1]}"
-    return next((folder for folder in ("tests/toyworld", "tests/wordproblems") if path.startswith(folder)), path)
+    return next((folder for folder in ("tests/toyworld", "tests/wordproblems", "tests/sandbox") if path.startswith(folder)), path)
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown without xdist

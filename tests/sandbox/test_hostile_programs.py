@@ -1,9 +1,11 @@
 """Two hundred programs that mean harm: none touches the trainer, and each ends as something the policy can be told."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,17 +38,29 @@ def heard():
         signal.signal(number, handler)
 
 
-def strangers() -> set[int]:
-    """Processes of users that no account has: the sandbox's."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if entry.stat().st_uid >= 0x10000000 or b"sandbox/warden.py" in (entry / "cmdline").read_bytes():
-                    found.add(int(entry.name))
-            except OSError:
-                pass
-    return found
+class WatchedTool(PythonTool):
+    """Knows its own processes: other tests may have a sandbox at the same time, and theirs are not counted."""
+
+    def __init__(self, **limits):
+        super().__init__(**limits)
+        self._started: list[tuple[int, bytes]] = []  # the user of each program, and its folder
+
+    def _settings(self, root):
+        settings = super()._settings(root)
+        self._started.append((settings["uid"], root.encode()))
+        return settings
+
+    def running(self) -> dict[int, str]:
+        """The processes that are still there, with their command lines."""
+        users, folders = {uid for uid, _ in self._started}, [folder for _, folder in self._started]
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    command = (entry / "cmdline").read_bytes()
+                    if entry.stat().st_uid in users or any(folder in command for folder in folders):
+                        found[int(entry.name)] = command.decode("utf-8", "replace")
+        return found
 
 
 def test_none_of_two_hundred_harms_the_trainer(tmp_path, monkeypatch, listener, heard):
@@ -59,7 +73,7 @@ def test_none_of_two_hundred_harms_the_trainer(tmp_path, monkeypatch, listener, 
     descriptors = len(os.listdir("/proc/self/fd"))
     cases = programs(str(canary), listener.getsockname()[1], os.getpid())
     assert len(cases) == 200 == len({name for name, _, _ in cases})
-    tool = PythonTool(seconds=0.6, max_output=2000, memory=256 * 2**20)
+    tool = WatchedTool(seconds=0.6, max_output=2000, memory=256 * 2**20)
     with ThreadPoolExecutor(6) as pool:
         ended = list(pool.map(lambda case: tool.execute(case[1]), cases))
     wrong = [
@@ -79,9 +93,25 @@ def test_none_of_two_hundred_harms_the_trainer(tmp_path, monkeypatch, listener, 
     with pytest.raises(BlockingIOError):
         listener.accept()
     assert list((tmp_path / "temporary").iterdir()) == []
-    deadline = time.monotonic() + 5
-    while strangers() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 30
+    while tool.running() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert strangers() == set()
+    assert tool.running() == {}
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert tool.python("print(6 * 7)") == "42\n"
+
+
+def test_a_program_is_seen_while_it_runs_and_gone_when_its_time_is_up():
+    tool = WatchedTool(seconds=2)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(tool.execute, "import subprocess; subprocess.run(['/bin/sleep', '600'])")
+        seen = set()
+        while not ended.done():
+            seen |= {Path(command.split("\0")[0]).name for command in tool.running().values()}
+            time.sleep(0.05)
+    assert ended.result().state == "timeout"
+    assert {Path(sys.executable).name, "sleep"} <= seen  # the warden, and what the program has started
+    deadline = time.monotonic() + 30
+    while tool.running() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert tool.running() == {}

@@ -236,7 +236,7 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     )
     if isinstance(scorer, JudgeScorer):
         result["judge"] = vars(scorer.stats).copy()  # of the training alone; tokens are characters / 3.5
-    if one["part"] in ("curve", "hostile", "judges") or (one["part"] == "contenders" and scorer is not None):
+    if scorer is not None and one["part"] in ("contenders", "curve", "hostile", "judges"):
         result["measures"] = preflight_measures(scored(checked_samples(world, MEASURED, 8), scorer))
     return result
 

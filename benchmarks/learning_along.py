@@ -1,20 +1,27 @@
 """PRMs that learn along, and signals per token, against a frozen PRM, outcome-only and the ceiling, in the toy world.
 
-    python benchmarks/learning_along.py tuning --builds 10 11       # what each contender learns with
-    python benchmarks/learning_along.py contenders                  # plain world and long chains, eight builds
-    python benchmarks/learning_along.py filler                      # does a refresh close the hole of a frozen PRM?
-    python benchmarks/learning_along.py show
+    python benchmarks/learning_along.py tuning --builds 10 11            # what each contender learns with
+    python benchmarks/learning_along.py contenders                       # plain world and long chains, eight builds
+    python benchmarks/learning_along.py seconds --builds 23 24 25 26 27  # for as long as outcome-only takes
+    python benchmarks/learning_along.py filler                           # does a refresh close the hole of a PRM?
+    python benchmarks/learning_along.py show                             # the tables
+    python benchmarks/learning_along.py costs                            # processor seconds over those of outcome-only
+    python benchmarks/learning_along.py quality > quality.json           # for `benchmarks/pictures.py quality`
 
-Outcome-only, the frozen PRM and exact labels are the runs of ``benchmarks/dense_rewards.py contenders``: the same
-builds and regimes. Every run measures its scores on its own rollouts against exact labels, every tenth of its updates.
-Finished cells are kept in ``benchmarks/results/learning_along.jsonl`` and not run again.
+Outcome-only and exact labels are the runs of ``benchmarks/dense_rewards.py contenders``: the same builds and regimes.
+The frozen PRM of the same runs is run again here, because every run measures its scores on its own rollouts against
+exact labels, every tenth of its updates. Finished cells are kept in ``benchmarks/results/learning_along.jsonl``.
 """
 
 import argparse
+import json
+import math
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,13 +45,17 @@ REFRESHES = 3  # in a run, at equal distances
 QUALITIES = 10  # times that a run measures its scores
 # The teacher: the world's policy, had its demonstrations been right, and more of them.
 TEACHER = {"wrong_facts": 0.0, "sft_updates": 500, "label_source": "gold"}
-# The keywords of each contender: a first choice, which `tuning` has not confirmed yet.
+# The keywords of each contender: the best of `tuning`, by its mean accuracy over both worlds and both builds.
 CHOSEN: dict[str, dict[str, Any]] = {
+    "frozen": {},
     "refreshed": {"labels": "judge", "learning_rate": 5e-4},
     "implicit": {"method": "prime", "learning_rate": 1e-4},
     "teacher": {"teacher_weight": 1.0},
 }
+METHODS = {"outcome": "outcome", "frozen": METHOD, "refreshed": METHOD, "teacher": "distil"}
 TUNED: dict[str, list[dict[str, Any]]] = {
+    "outcome": [{}],  # these two have nothing to tune here: for `costs`
+    "frozen": [{}],
     "refreshed": [
         {"labels": labels, "learning_rate": rate} for labels in ("judge", "outcome") for rate in (2e-4, 5e-4)
     ],
@@ -55,13 +66,16 @@ TUNED: dict[str, list[dict[str, Any]]] = {
     ],
     "teacher": [{"teacher_weight": weight} for weight in (0.1, 0.3, 1.0)],
 }
+# Processor seconds of a training over those of outcome-only, of as many updates: what `costs` has printed.
+COST: dict[str, dict[str, float]] = {}
 
 
 def cell(part: str, world: str, build: int, name: str, keywords: dict[str, Any]) -> Cell:
     """A run of a contender; ``scorer`` and ``method`` are for the tables."""
-    method = {"refreshed": METHOD, "teacher": "distil"}.get(name) or keywords["method"]
+    method = METHODS.get(name) or keywords["method"]
     settings = ",".join(f"{key}={value}" for key, value in keywords.items() if key != "method")
-    one = {"part": part, "world": world, "build": build, "scorer": f"{name}:{settings}", "method": method}
+    scorer = f"{name}:{settings}" if settings else name
+    one = {"part": part, "world": world, "build": build, "scorer": scorer, "method": method}
     return one | {"regime": REGIMES[world], "keywords": keywords}
 
 
@@ -82,24 +96,35 @@ def contenders(builds: list[int]) -> Iterator[Cell]:
                 yield cell("contenders", world, build, name, keywords)
 
 
-def filler(builds: list[int]) -> Iterator[Cell]:
-    """The refreshed PRM where lines that say nothing are paid: labels of the judge, and of outcomes."""
+def seconds(builds: list[int]) -> Iterator[Cell]:
+    """Every contender for as many processor seconds as outcome-only takes: fewer updates, a faster decay."""
     for build in builds:
+        for world in ("plain", "long"):
+            for name, keywords in CHOSEN.items():
+                one = cell("seconds", world, build, name, keywords)
+                updates = round(Regime(**REGIMES[world]).max_steps / COST[world][name])
+                yield one | {"regime": REGIMES[world] | {"max_steps": updates}}
+
+
+def filler(builds: list[int]) -> Iterator[Cell]:
+    """Frozen and refreshed PRM where lines that say nothing are paid: labels of the judge, and of outcomes."""
+    for build in builds:
+        yield cell("filler", "filler", build, "frozen", {})
         for labels in ("judge", "outcome"):
             yield cell("filler", "filler", build, "refreshed", CHOSEN["refreshed"] | {"labels": labels})
 
 
-PARTS = {"tuning": tuning, "contenders": contenders, "filler": filler}
+PARTS = {"tuning": tuning, "contenders": contenders, "seconds": seconds, "filler": filler}
 
 
 def run(one: Cell, cache: str) -> dict[str, Any]:
     """Train and measure."""
     settings = ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **LEARNED)
     name, keywords = one["scorer"].partition(":")[0], one["keywords"]
-    world = build_world(settings, cache, with_prm=name == "refreshed")
+    world = build_world(settings, cache, with_prm=name in ("frozen", "refreshed"))
     regime = Regime(**one["regime"])
     every = max(1, regime.max_steps // QUALITIES)
-    more: dict[str, Any] = {"measure_every": every}
+    more: dict[str, Any] = {"measure_every": 0 if name == "outcome" else every}
     if name == "refreshed":
         more["refresh"] = RefreshSettings(every=regime.max_steps // (REFRESHES + 1), **keywords)
         more["label_options"] = {"votes": LEARNED["judge_votes"]} if keywords["labels"] == "judge" else {}
@@ -107,10 +132,12 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     return quick_grpo(world, scorer_of(one, world, cache), one["method"], method_kwargs, regime, **more)
 
 
-def scorer_of(one: Cell, world: ToyWorld, cache: str) -> Scorer:
+def scorer_of(one: Cell, world: ToyWorld, cache: str) -> Scorer | None:
     """The scorer that a cell names."""
     name, keywords = one["scorer"].partition(":")[0], one["keywords"]
-    if name == "refreshed":
+    if name == "outcome":
+        return None
+    if name in ("frozen", "refreshed"):
         return load_prm(str(world.prm_path))
     if name == "implicit":
         policy = str(world.policy_path)
@@ -120,18 +147,52 @@ def scorer_of(one: Cell, world: ToyWorld, cache: str) -> Scorer:
     return LogRatioScorer(load_token_model(str(build_world(teacher, cache, with_prm=False).policy_path)))
 
 
+def costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """World → contender → processor seconds of `tuning` over those of outcome-only, mean over builds and settings."""
+    spent: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        one = row["cell"]
+        if one["part"] == "tuning":
+            spent[one["world"], one["scorer"].partition(":")[0]].append(row["cpu_seconds"])
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for (world, name), seconds in spent.items():
+        found[world][name] = round(fmean(seconds) / fmean(spent[world, "outcome"]), 2)
+    return dict(found)
+
+
+def quality(rows: list[dict[str, Any]], metric: str) -> dict[str, dict[str, list[list[float]]]]:
+    """World → contender → [update, mean over the builds, lowest, highest] of one measure of the scores."""
+    curves: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    for row in rows:
+        one = row["cell"]
+        if one["part"] in ("contenders", "filler"):
+            name = ", ".join([one["scorer"].partition(":")[0], *one["keywords"].get("labels", "").split()])
+            for measured in row["scorer_quality"]:
+                curves[one["world"], name, measured["update"]].append(measured[metric])
+    found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for (world, name, update), values in sorted(curves.items()):
+        if known := [value for value in values if math.isfinite(value)]:
+            found[world][name].append([update, fmean(known), min(known), max(known)])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*PARTS, "show"))
+    parser.add_argument("part", choices=(*PARTS, "show", "costs", "quality"))
     parser.add_argument("--builds", type=int, nargs="+", default=list(range(23, 31)), help="default: 23 to 30")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--baseline", type=Path, default=CONTENDERS, help="what dense_rewards.py has written")
+    parser.add_argument("--metric", default="auroc", help="of `quality`: a key of `quality_of`")
     parser.add_argument("--cache", default="runs/cache", help="folder of the built worlds")
     args = parser.parse_args()
     one_quiet_thread()
     if args.part == "show":
         base = [row for row in rows_of(args.baseline) if row["cell"]["part"] == "contenders"]
         print("\n\n".join(f"## {part}\n{part_table([*base, *rows_of(args.results)], part)}" for part in PARTS))
+    elif args.part == "costs":
+        print(json.dumps(costs(rows_of(args.results))))
+    elif args.part == "quality":
+        print(json.dumps(quality(rows_of(args.results), args.metric), indent=1))
     else:
         locks = Path(args.cache) / ".learning_along"
         work(PARTS[args.part](args.builds), partial(run, cache=args.cache), args.results, locks, told)

@@ -3,6 +3,7 @@
     python benchmarks/pictures.py heat-map RUN/report.html    a run's rollouts                     → heat_map.png
     python benchmarks/pictures.py ablation forests.json       every method's gain in some worlds → ablation.png
     python benchmarks/pictures.py curve points.json           a measure of PRMs against the gain   → curve.png
+    python benchmarks/pictures.py quality quality.json        scores of a run over its updates      → quality.png
 
 They are written to docs/images, or where ``--out`` says. `benchmarks/dense_rewards_tables.py forests` gives
 ``forests.json``: world → [{"name": str, "mean": float, "low": float, "high": float, "values": [float, …]}, …].
@@ -12,6 +13,9 @@ They are written to docs/images, or where ``--out`` says. `benchmarks/dense_rewa
  "points": [{"name": str, "group": str, "x": float, "y": float, "y_low": float, "y_high": float}, …]}
 One point is one PRM in one world: ``x`` is what was measured of it, ``y`` what training on it gained, ``group`` its
 world, which has a colour and a mark of its own. ``x_low`` and ``x_high`` may be given too; an interval may be absent.
+
+``quality.json`` comes from `benchmarks/learning_along.py quality`: world → contender → [[update, mean over the builds,
+lowest, highest], …].
 
 Needs Playwright (``pip install 'rlhf-prm[test]'``) and an installed Chromium.
 """
@@ -30,9 +34,9 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from rlhf_prm.report.drawing import ForestRow, Point, forest_chart, scatter_chart
+from rlhf_prm.report.drawing import ForestRow, Point, forest_chart, line_chart, scatter_chart
 from rlhf_prm.report.page import render
-from rlhf_prm.report.plot_parts import Chart
+from rlhf_prm.report.plot_parts import Chart, Series
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -120,9 +124,21 @@ def ablation(gains: dict[str, list[dict[str, Any]]], worlds: Sequence[str]) -> l
     return charts
 
 
+def quality(curves: dict[str, dict[str, list[list[float]]]]) -> list[Chart]:
+    """A chart for each world: how well the scores of a run tell right steps from wrong ones, over its updates."""
+    charts = []
+    for world, contenders in curves.items():
+        series = [
+            Series(name, *([row[i] for row in rows] for i in range(4)), style=place)
+            for place, (name, rows) in enumerate(contenders.items())
+        ]
+        charts.append(line_chart(series, f"Step AUROC on the run's own rollouts, {WORLDS[world]}"))
+    return charts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["heat-map", "ablation", "curve"])
+    parser.add_argument("what", choices=["heat-map", "ablation", "curve", "quality"])
     parser.add_argument("source", type=Path, help="the page or the data, see above")
     parser.add_argument("--out", type=Path, help="the picture's file")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=["plain", "long"], help="of `ablation`")
@@ -132,6 +148,9 @@ def main() -> None:
         take(args.source, "#rollouts", out, 1100, 640)
     elif args.what == "ablation":
         picture(ablation(json.loads(args.source.read_text()), args.worlds), out, 560 * len(args.worlds))
+    elif args.what == "quality":
+        charts = quality(json.loads(args.source.read_text()))
+        picture(charts, out, 560 * len(charts))
     else:
         picture([curve(json.loads(args.source.read_text()))], out, 760)
     print(f"{out} ({out.stat().st_size / 1e3:.0f} kB)")

@@ -48,6 +48,15 @@ def token_text(token_ids: Sequence[int], tokenizer: Any) -> TokenText:
     return _AskedText(ids.tolist(), tokenizer) if pieces is None else pieces.joined(ids)
 
 
+def texts_of_tokens(token_ids: Sequence[int], tokenizer: Any) -> list[str]:
+    """What each token adds to ``token_text``: the characters that it completes, "" for one that completes none."""
+    whole = token_text(token_ids, tokenizer)
+    texts = [""] * whole.num_tokens
+    for character, tokens in zip(whole.text, whole.tokens_until(range(1, len(whole.text) + 1)), strict=True):
+        texts[tokens - 1] += character
+    return texts
+
+
 class _ByteText:
     """A text of known bytes.
 

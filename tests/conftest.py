@@ -38,18 +38,24 @@ LONG = (
 )
 
 
+TOGETHER = ("tests/toyworld", "tests/wordproblems", "tests/sandbox")
+
+
 def is_long(item: pytest.Item) -> bool:
     path = item.path.relative_to(Path(__file__).parent).as_posix()
     return path.startswith(LONG)
 
 
 def group_of(nodeid: str) -> str:
-    """Which tests run in the same process under xdist: those of a file, all that one launch or one world serves, and the
-    sandbox's, whose time limits suffer when they run side by side."""
+    """Which tests run in the same process under xdist.
+
+    Those of a file, all that one launch or one world serves, and the sandbox's: side by side they would exceed their
+    time limits.
+    """
     path, _, test = nodeid.partition("::")
     if path.startswith("tests/distributed/") and (config := re.search(r"\[(cpu_\w+|fsdp2)", test)):
         return f"two ranks, {config[1]}"
-    return next((folder for folder in ("tests/toyworld", "tests/wordproblems", "tests/sandbox") if path.startswith(folder)), path)
+    return next((folder for folder in TOGETHER if path.startswith(folder)), path)
 
 
 @pytest.hookimpl(optionalhook=True)  # unknown without xdist

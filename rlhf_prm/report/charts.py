@@ -143,6 +143,9 @@ def reward_charts(subjects: Sequence[Subject]) -> list[Chart]:
     wanted = {
         "process/step_score/mean": ("Mean step score", "step score"),
         "process/step_score/min": ("Lowest step score of a rollout", "step score"),
+        "process/token_score/mean": ("Mean token score", "token score"),
+        "process/token_score/abs_max": ("Largest token score, either sign", "token score"),
+        "prm/implicit_accuracy": ("Share of verdicts that the implicit PRM foretold", "share"),
         "process/num_steps/mean": ("Steps per rollout", "steps"),
         "completions/mean_length": ("Tokens per rollout", "tokens"),
         "reward": ("Total reward as TRL logs it", "reward"),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Rollout:
 
     ``verdict`` is the verifier's status, or what the outcome says where nobody verified.
     A process reward is what the step's score added to its advantage: the advantage less the outcome-only one of TRL.
+    Where tokens have scores, ``tokens`` are (text, score) of those of each step.
     """
 
     update: int
@@ -42,6 +43,7 @@ class Rollout:
     verdict: str
     advantage: float
     tool_results: list[tuple[int, str]] = field(default_factory=list)  # (number of steps before it, text)
+    tokens: list[list[tuple[str, float]]] = field(default_factory=list)
 
     @property
     def right(self) -> bool | None:
@@ -202,7 +204,17 @@ def _read_rollout(row: Row, group: int, outcome_advantage: float) -> Rollout:
         verdict=row.get("verifier_status") or _verdict(outcome),
         advantage=_number(row.get("advantage")),
         tool_results=[(int(one["after"]), str(one["text"])) for one in row.get("tool_results") or []],
+        tokens=_tokens_of_steps(row),
     )
+
+
+def _tokens_of_steps(row: Row) -> list[list[tuple[str, float]]]:
+    """(text, score) of the tokens of each step; empty where the run has no token scores."""
+    texts, scores, lengths = (row.get(name) for name in ("tokens", "token_scores", "step_lengths"))
+    if not texts or scores is None or not lengths:
+        return []
+    tokens = zip(texts, map(_number, scores), strict=True)
+    return [list(islice(tokens, int(length))) for length in lengths]
 
 
 def _verdict(outcome: float) -> str:

@@ -3,17 +3,22 @@
 from typing import Any
 
 from rlhf_prm.rl.rollout_scoring import UNVERIFIED
+from rlhf_prm.token_text import texts_of_tokens
 
 STATUS_COLUMN = "verifier_status"
 # Reward functions may add columns to the table, but not under these names.
 OWN_COLUMNS = (
-    *("steps", "step_scores", "step_advantages", "token_scores", "outcome_reward", STATUS_COLUMN),
+    *("steps", "step_scores", "step_advantages", "outcome_reward", STATUS_COLUMN),
+    *("tokens", "token_scores", "step_lengths"),
     *("tool_results", "turn_of_step", "turn_scores"),
 )
 
 
-def completion_columns(batch: Any, acts: bool) -> dict[str, list]:
+def completion_columns(batch: Any, acts: bool, tokenizer: Any) -> dict[str, list]:
     """Column → one value per rollout of a ``ScoredBatch``.
+
+    Where tokens have scores, ``tokens`` are the texts of the policy's own tokens, and ``step_lengths`` counts them by
+    step.
 
     Args:
         acts: whether tools or environments may write in rollouts; ``tool_results`` are {"after": number of steps
@@ -28,6 +33,8 @@ def completion_columns(batch: Any, acts: bool) -> dict[str, list]:
     }
     if rollouts.token_scores is not None:
         columns["token_scores"] = [[round(score, 4) for score in row.token_scores.tolist()] for row in rows]
+        columns["tokens"] = [texts_of_tokens(row.token_ids, tokenizer) if row.token_ids else None for row in rows]
+        columns["step_lengths"] = [row.lengths for row in rows]
     columns["outcome_reward"] = rollouts.outcome_rewards.tolist()
     columns[STATUS_COLUMN] = [None if row.status == UNVERIFIED else row.status for row in rows]
     if acts:

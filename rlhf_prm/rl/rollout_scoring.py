@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress, repeat
 from typing import Any
 
 import torch
@@ -31,7 +32,8 @@ class ScoredRollout:
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
     where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``; ``problem`` is what the PRM
     read, ``given`` what the policy was given, where the two are not ``prompt``; ``solution`` is the gold answer;
-    ``token_scores`` (T_i,) are those of a token scorer, of the policy's tokens. ``text`` is all that the policy wrote.
+    ``token_scores`` (T_i,) are those of a token scorer, of the policy's tokens; ``token_ids`` are their ids. ``text``
+    is all that the policy wrote.
 
     Where tools or environments wrote too: ``turn_of_step`` is the turn of every step (empty: there is one turn),
     ``tool_results`` are (number of steps before it, text), ``turn_scores`` has one score per turn, ``state_keys`` the
@@ -52,6 +54,7 @@ class ScoredRollout:
     given: str | list[dict[str, Any]] | None = None
     solution: str | None = None
     token_scores: Tensor | None = field(default=None, compare=False)
+    token_ids: list[int] | None = None
     turn_of_step: list[int] = field(default_factory=list)
     tool_results: list[tuple[int, str]] = field(default_factory=list)
     turn_scores: list[float] | None = None
@@ -61,7 +64,7 @@ class ScoredRollout:
 
     def without_text(self) -> "ScoredRollout":
         """Its numbers: prompt and text are empty, and so is every step."""
-        unsaid: dict[str, Any] = dict.fromkeys(("problem", "given", "solution"))
+        unsaid: dict[str, Any] = dict.fromkeys(("problem", "given", "solution", "token_ids"))
         results = [(before, "") for before, _ in self.tool_results]
         return replace(
             self, prompt="", text="", steps=[""] * len(self.steps), tool_results=results, has_text=False, **unsaid
@@ -268,10 +271,11 @@ class StartedScoring:
             by_text = self._tokens is None and not hasattr(self.scoring.step_scorer, "score_rollouts")
             steps = self.shown if by_text else [one.steps for one in self.cut]
             scores = of_the_policy(self.scores, steps, "step_scorer")
-            tokens = self._tokens if self._tokens is not None else [None] * len(rows)
+            rows = [replace(row, scores=of_steps) for row, of_steps in zip(rows, scores, strict=True)]
+        if self._tokens is not None:
             rows = [
-                replace(row, scores=of_steps, token_scores=of_tokens)
-                for row, of_steps, of_tokens in zip(rows, scores, tokens, strict=True)
+                replace(row, token_scores=of_tokens, token_ids=list(compress(ids, one.policy_mask or repeat(1))))
+                for row, of_tokens, ids, one in zip(rows, self._tokens, self.completion_ids, self.told, strict=True)
             ]
         if self.scoring.turn_scores is not None:
             rows = self.timed("prm", lambda: self._with_turn_scores(rows, self.scoring.turn_scores))

@@ -7,7 +7,8 @@ gradient on the same rollouts (``tests/toyworld/test_quick_grpo.py``).
 import copy
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -84,10 +85,10 @@ def quick_grpo(
             refresh; 0 = never.
 
     Returns:
-        ``accuracy`` and ``process_accuracy`` after training, ``generated_tokens``, ``seconds`` of training (without the
-        measuring), ``memory``: the final memory of a method that has one, as floats; ``refreshes``: the results of
-        ``PRMRefresher.refresh`` with their ``update``; ``learnt``: the same of a scorer that is trained too;
-        ``scorer_quality``: ``update`` and ``quality_of`` the scores against exact labels.
+        ``accuracy`` and ``process_accuracy`` after training, ``generated_tokens``, ``seconds`` and ``cpu_seconds`` (of
+        this process) of training without the measuring, ``memory``: the final memory of a method that has one, as
+        floats; ``refreshes``: the results of ``PRMRefresher.refresh`` with their ``update``; ``learnt``: the same of a
+        scorer that is trained too; ``scorer_quality``: ``update`` and ``quality_of`` the scores against exact labels.
     """
     regime = regime or Regime()
     scorer = scorer if refresh is None else copy.deepcopy(scorer)
@@ -119,8 +120,8 @@ def quick_grpo(
         labeller = toy_labeller(refresh.labels, world.settings, sampler, **(label_options or {}))
         first_rows = read_json_lines(world.stages["labels"].path / ROWS)[: world.settings.prm_rows]
         learner = PRMRefresher(scorer, labeller, refresh, first_rows=first_rows, seed=seed)
-    refreshes, learnt, quality, measuring = [], [], [], 0.0
-    tokens, start = 0, time.perf_counter()
+    refreshes, learnt, quality, tokens = [], [], [], 0
+    training = _Watch()
     for update in range(regime.max_steps):
         chosen = [order[(update * regime.prompts + i) % len(order)] for i in range(regime.prompts)]
         rows = [index for index in chosen for _ in range(regime.num_generations)]
@@ -151,25 +152,44 @@ def quick_grpo(
         optimizer.zero_grad()
         tokens += sum(map(len, completions)) + scoring.sampled_tokens
         if measure_every and (update + 1) % measure_every == 0:
-            begun = time.perf_counter()
-            quality.append({"update": update + 1, **exact_quality(scored)})
-            measuring += time.perf_counter() - begun
+            with training.paused():
+                quality.append({"update": update + 1, **exact_quality(scored)})
         if learner is not None:
             learner.collect([row.fresh for row in scored])
             if learner.due(update + 1) and update + 1 < regime.max_steps:
                 refreshes.append({"update": update + 1, **learner.refresh(update + 1)})
-    seconds = time.perf_counter() - start - measuring
+    seconds, cpu_seconds = training.read()
     measured = evaluate_policy(policy, tokenizer, world.eval_dataset["prompt"], max_new_tokens=limit)
     memory = {name: float(value) for name, value in advantages.memory.items() if value.ndim == 0}
     return {
         **measured,
         "generated_tokens": tokens,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "memory": memory,
         "refreshes": refreshes,
         "learnt": learnt,
         "scorer_quality": quality,
     }
+
+
+class _Watch:
+    """Wall seconds and processor seconds of this process, without what happens in its pauses."""
+
+    def __init__(self) -> None:
+        self._since, self._passed = self._now(), [0.0, 0.0]
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def read(self) -> list[float]:
+        return [before + now - since for before, now, since in zip(self._passed, self._now(), self._since, strict=True)]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._passed = self.read()
+        yield
+        self._since = self._now()
 
 
 def exact_quality(scored: Sequence[ScoredRollout]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,3 +175,33 @@ def test_tool_results_stand_between_the_steps_and_are_none(tmp_path):
     assert [one.get("k") for one in view["steps"]] == [1, None, 2] and "score" not in view["steps"][1]
     page = write_report(folder.parent).read_text()
     assert '<li class="gap tool"><span class="sc">tool</span><span class="tx">four &lt;b&gt;</span></li>' in page
+
+
+def test_tokens_have_the_colours_of_their_own_scores(tmp_path):
+    folder = tmp_path / "run" / "completions"
+    folder.mkdir(parents=True)
+    row = {
+        "step": 1,
+        "prompt": "2+2?",
+        "steps": ["I <b>", "4"],
+        "step_scores": [0.5, 0.9],
+        "outcome_reward": 1.0,
+        "step_advantages": [0.1, 0.2],
+        "advantage": 0.1,
+        "tokens": ["I ", "<b>", "\n\n", "4", ""],
+        "token_scores": [0.0, -0.2, 0.2, 0.1, None],
+        "step_lengths": [3, 2],
+    }
+    pq.write_table(pa.Table.from_pylist([row]), folder / "completions_00001.parquet")
+    rollout = next(iter(read_run(folder.parent).rollouts()))[0]
+    assert rollout.tokens[0] == [("I ", 0.0), ("<b>", -0.2), ("\n\n", 0.2)]
+    assert [text for text, _ in rollout.tokens[1]] == ["4", ""]
+    page = write_report(folder.parent).read_text()
+    assert (
+        '<span class="tx"><i class="q5" data-t="0">I </i><i class="q0" data-t="-0.2">&lt;b&gt;</i>'
+        '<i class="q10" data-t="0.2">↵↵</i></span>' in page
+    )
+    assert '<i class="q8" data-t="0.1">4</i><i class="q5" data-t="–">◦</i></span>' in page
+    assert "from orange (−0.2) over grey (0) to blue" in page
+    long = replace(rollout, steps=["x"], tokens=[[("ab", 0.1)] * 5000])
+    assert len(_rollout_view(long, 0.1)["steps"][0]["tokens"]) == 600  # as many characters as are shown of a step

@@ -92,6 +92,10 @@ def test_advantages_are_the_methods_on_the_policys_own_tokens(tmp_path):
     assert trainer._logs["extra"]["token_scores"][-1] == pytest.approx(
         [score for score in (torch.tensor(scorer.seen[-1].completion_ids) / 100 - 0.05).tolist()], abs=1e-4
     )
+    texts, lengths = trainer._logs["extra"]["tokens"][-1], trainer._logs["extra"]["step_lengths"][-1]
+    assert len(texts) == len(scorer.seen[-1].completion_ids) == sum(lengths)
+    ids = scorer.seen[-1].completion_ids
+    assert "".join(texts) == trainer.processing_class.decode(ids, skip_special_tokens=True)
 
 
 def test_log_probs_are_the_policys_at_its_temperature(tmp_path):

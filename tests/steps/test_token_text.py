@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rlhf_prm import token_text as module
 from rlhf_prm.steps import StepSplitter, step_lengths
-from rlhf_prm.token_text import token_text
+from rlhf_prm.token_text import texts_of_tokens, token_text
 from rlhf_prm.toyworld.tokenizer import toy_tokenizer
 from tests.tiny_models import byte_level_tokenizer, word_tokenizer
 
@@ -164,3 +164,20 @@ def test_random_ids_of_a_long_completion():
     for tokenizer in KNOWN.values():
         ids = [draw.randrange(len(tokenizer)) for _ in range(3000)]
         assert token_text(ids, tokenizer).text == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_texts_of_tokens_are_the_text_cut_where_its_characters_are_complete(name):
+    tokenizer = TOKENIZERS[name]
+    for text in TEXTS:
+        ids = [*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        texts = texts_of_tokens(ids, tokenizer)
+        assert len(texts) == len(ids) and texts[-1] == ""
+        assert "".join(texts) == tokenizer.decode(ids, skip_special_tokens=True)
+    assert texts_of_tokens([], tokenizer) == []
+
+
+def test_a_character_of_several_tokens_belongs_to_the_one_that_completes_it():
+    tokenizer = KNOWN["gemma"]
+    ids = [tokenizer.convert_tokens_to_ids(piece) for piece in ("▁a", "<0xE6>", "<0x97>", "<0xA5>", ".")]
+    assert texts_of_tokens(ids, tokenizer) == [" a", "", "", "日", "."]

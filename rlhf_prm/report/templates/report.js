@@ -19,6 +19,7 @@
     return `step ${d.k} of ${d.of}\nscore ${d.s}\nprocess reward ${d.r}\nadvantage ${d.a}\n` +
       `verdict: ${step.closest(".rollout").dataset.verdict}`;
   };
+  const toldOfToken = (token) => token.dataset.t === undefined ? "" : `token score ${token.dataset.t}\n`;
   const beside = (step) => {
     const box = step.getBoundingClientRect();
     if (box.bottom < 0 || box.top > innerHeight) { tip.hidden = true; return; }
@@ -32,7 +33,7 @@
   document.addEventListener("mousemove", (event) => {
     const step = stepOf(event);
     if (!step) return;
-    show(told(step), event.clientX, event.clientY);
+    show(toldOfToken(event.target) + told(step), event.clientX, event.clientY);
     onScroll = null;
   });
   document.addEventListener("mouseout", (event) => { if (stepOf(event)) hide(); });
@@ -78,7 +79,8 @@
     const top = key === "s" ? 1 : sizes[Math.floor(0.95 * (sizes.length - 1))] || 1;
     steps.forEach((step, i) => {
       const share = key === "s" ? values[i] : 0.5 + values[i] / (2 * top);
-      step.className = "step" + (Number.isFinite(share) ? " q" + Math.round(10 * Math.max(0, Math.min(1, share))) : "");
+      const split = step.classList.contains("split") ? " split" : "";
+      step.className = "step" + split + (Number.isFinite(share) ? " q" + Math.round(10 * Math.max(0, Math.min(1, share))) : "");
       step.querySelector(".sc").textContent = step.dataset[key];
     });
     const [low, high] = all(".scale i");

@@ -18,7 +18,7 @@ from tests.tiny import tiny_policy
 
 SCRIPT, FSDP2_SCRIPT = "tests/distributed/ranks.py", "tests/distributed/fsdp2_run.py"
 TRAINED = "grpo,ppo,grpo-resume,ppo-resume,ppo-sampled,grpo-live,grpo-tokens,ppo-tokens,grpo-turns,ppo-turns"
-TRAINED += ",grpo-tools,ppo-tools"
+TRAINED += ",grpo-tools,ppo-tools,grpo-implicit"
 ROLLED_BACK = "grpo-0,grpo-2,ppo-2,lora-2,memory-2,reuse-1,guard"
 DEADLINE = 1200  # seconds; a launch takes about one minute on an idle machine
 WORLD = {"train_problems": 40, "eval_problems": 200, "labelled_solutions": 20, "mc_completions": 2}
@@ -67,7 +67,8 @@ def jobs_of(config: str, checkpoints: Checkpoints) -> list[str]:
     if config == "fsdp2":
         return [f"scripted:{TRAINED}"]
     zero, training = "zero" in config, f"prm_training:{checkpoints.language_model}"
-    jobs = [training, f"scripted:{TRAINED}" + ",grpo-prm,ppo-prm" * zero, f"rollback:{ROLLED_BACK}"]
+    more = ",grpo-prm,ppo-prm" * zero + ",grpo-beside" * (config != "cpu_zero3")
+    jobs = [training, f"scripted:{TRAINED}{more}", f"rollback:{ROLLED_BACK}"]
     if config == "cpu_ddp":
         refresh, implicit = f"refresh:{checkpoints.prms / 'small'}", f"implicit:{checkpoints.implicit}"
         jobs += [refresh, implicit, f"world:{checkpoints.world}"]

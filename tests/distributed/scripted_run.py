@@ -10,9 +10,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from datasets import Dataset
+from peft import LoraConfig
 from trl import GRPOTrainer
 
 from rlhf_prm.prm import load_prm
+from rlhf_prm.prm.token_model import load_token_model
+from rlhf_prm.prm_training.implicit import ImplicitPRM, ImplicitSettings
+from rlhf_prm.prm_training.implicit_models import AdapterModel, TwoModels
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
@@ -164,6 +168,21 @@ def run_with_token_scores(algorithm: str, folder: Path) -> dict:
     return run(algorithm, folder / f"{algorithm}-tokens", TokenHashScorer(), **how)
 
 
+def run_with_implicit_prm(folder: Path, *, beside_the_policys: bool) -> dict:
+    """The same on an implicit PRM that is trained along: two models, or an adapter beside that of a PEFT policy."""
+    settings = ImplicitSettings(beta=0.5, learning_rate=1e-2)
+    if beside_the_policys:
+        of_prm = AdapterModel(None, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+        of_policy = LoraConfig(r=2, target_modules=["k_proj"], task_type="CAUSAL_LM")
+        return run("grpo", folder / "grpo-beside", ImplicitPRM(of_prm, settings), method="prime", adapter=of_policy)
+    models = []
+    for seed in (0, 1):
+        own = folder / f"implicit-{seed}-{os.environ.get('RANK', '0')}"
+        tiny_policy(seed=seed).save_pretrained(own)
+        models.append(load_token_model(own))
+    return run("grpo", folder / "grpo-implicit", ImplicitPRM(TwoModels(*models), settings), method="prime")
+
+
 def with_tools(prompts: list[str], trainer) -> dict:
     """The scripted completions, in which a tool wrote some of the tokens; the two ranks have different numbers."""
     output = scripted(prompts, trainer)
@@ -252,6 +271,8 @@ def results_of(folder: Path, parts: list[str]) -> dict:
             results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
         elif what == "tokens":
             results[part] = run_with_token_scores(algorithm, folder)
+        elif what in ("implicit", "beside"):
+            results[part] = run_with_implicit_prm(folder, beside_the_policys=what == "beside")
         elif what == "tools":
             results[part] = run_with_calls(algorithm, folder)
         elif what == "turns":

@@ -12,13 +12,22 @@ from tests.distributed.launch import Finished, free_port, launch, rank_results
 from tests.distributed.scripted_run import (
     run,
     run_with_calls,
+    run_with_implicit_prm,
     run_with_live_values,
     run_with_prm,
     run_with_token_scores,
     run_with_tools,
 )
 
-OWN_REFERENCE = ("prm", "live", "tokens", "turns", "tools")  # the others are another way of doing "grpo" and "ppo"
+OWN_REFERENCE = (
+    "prm",
+    "live",
+    "tokens",
+    "turns",
+    "tools",
+    "implicit",
+    "beside",
+)  # the others are another way of doing "grpo" and "ppo"
 
 pytestmark = pytest.mark.timeout(DEADLINE + 300)
 
@@ -31,6 +40,8 @@ def alone(tmp_path_factory, checkpoints):
     results |= {f"{a}-prm": run_with_prm(a, folder, prm, placement="replicate") for a in ("grpo", "ppo")}
     results["grpo-live"] = run_with_live_values("grpo", folder)
     results |= {f"{a}-tokens": run_with_token_scores(a, folder) for a in ("grpo", "ppo")}
+    results["grpo-implicit"] = run_with_implicit_prm(folder, beside_the_policys=False)
+    results["grpo-beside"] = run_with_implicit_prm(folder, beside_the_policys=True)
     results |= {f"{a}-turns": run_with_tools(a, folder) for a in ("grpo", "ppo")}
     results |= {f"{a}-tools": run_with_calls(a, folder) for a in ("grpo", "ppo")}
     return folder, results

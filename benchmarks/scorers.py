@@ -1,4 +1,4 @@
-"""The cost of each scorer compared with outcome-only: seconds per update and weights, on the toy world.
+"""The cost of each scorer compared with outcome-only: processor seconds per update, and weights, on the toy world.
 
 python benchmarks/scorers.py                          # some minutes on one core
 python benchmarks/scorers.py --updates 4 --scorers prm teacher implicit
@@ -81,7 +81,7 @@ def main() -> None:
     torch.set_num_threads(1)
     world = build_world(ToyWorldSettings(**json.loads(args.world_settings)), args.cache)
     regime, rows = Regime(max_steps=args.updates), []
-    print(f"{'scorer':<14}{'method':<12}{'s/update':>10}{'× outcome':>11}{'weights MB':>12}{'built in s':>12}")
+    print(f"{'scorer':<14}{'method':<12}{'CPU-s/update':>14}{'× outcome':>11}{'weights MB':>12}{'built in s':>12}")
     for name, (method, make, more) in scorers(world).items():
         if args.scorers and name not in {"outcome", *args.scorers}:
             continue
@@ -89,14 +89,14 @@ def main() -> None:
         scorer = make()
         built = time.perf_counter() - start
         told = quick_grpo(world, scorer, method, {}, regime, **more)
-        seconds = told["seconds"] / args.updates
+        seconds = told["cpu_seconds"] / args.updates
         refreshed = [row["seconds"] for row in told["refreshes"]]
         rows.append(
             {"scorer": name, "method": method, "seconds": seconds, "weights": weights_of(scorer), "built": built}
         )
         rows[-1] |= {"accuracy": told["accuracy"], "refresh_seconds": refreshed}
         print(
-            f"{name:<14}{method:<12}{seconds:>10.2f}{seconds / rows[0]['seconds']:>11.2f}"
+            f"{name:<14}{method:<12}{seconds:>14.2f}{seconds / rows[0]['seconds']:>11.2f}"
             f"{rows[-1]['weights'] / 1e6:>12.2f}{built:>12.2f}"
         )
     if args.json:

@@ -67,13 +67,14 @@ class Rehearsal:
         return f"{self.config}-{self.launch_file}" if self.launch_file else self.config
 
 
-ONE_GPU_GRPO = Rehearsal("qwen2.5-math-1.5b_prm-7b", RL | {"model_name_or_path": "{tied_policy}"}, launches=1)
+ONE_GPU_GRPO = Rehearsal("qwen2.5-math-1.5b_prm-7b", RL | {"model_name_or_path": "{tied_policy}"}, launches=0)
 GSM8K = Rehearsal(
     "qwen2.5-1.5b_gsm8k",
     RL
     | {"model_name_or_path": "{tied_policy}", "baseline": "none", "dataset_config": "none"}
     | {"dataset": "{gsm8k}/train", "eval_dataset": "{gsm8k}/test"},
-    launches=0,
+    launches=1,
+    slow=True,  # but for its data, which tests/runs/test_load_prompts.py reads, and the launch it is the one before
 )
 PYTHON = Rehearsal(
     "qwen3-1.7b_python",

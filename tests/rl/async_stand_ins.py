@@ -193,6 +193,8 @@ class ThreadedWorker(async_rollout_worker.AsyncRolloutWorker):
     def stop(self) -> None:
         self._stop_event_mp.set()
         self.thread.join(timeout=30)
+        for written in (self.rollout_buffer, self.metrics_queue, self._exception_info_queue):
+            written.cancel_join_thread()  # nobody reads the rest, and this process must not wait for that at its end
 
 
 @contextmanager

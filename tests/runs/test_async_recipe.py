@@ -22,7 +22,7 @@ from tests.tiny import tiny_policy, tiny_tokenizer
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "recipes" / "configs" / "async_qwen2.5-math-1.5b_prm-7b.yaml"
 # All that is overridden: names, device, lengths, how often is saved.
-SMALL = {"use_cpu": "true", "bf16": "false", "max_completion_length": "12", "max_steps": "2", "report_to": "none"}
+SMALL = {"use_cpu": "true", "bf16": "false", "max_completion_length": "5", "max_steps": "2", "report_to": "none"}
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Shapings by hand; padding; the registry; and a user's own method from a file outside the project."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -50,7 +52,9 @@ def test_padding_never_leaks(name):
 def test_the_registry_holds_the_public_names():
     for name, shaping in SHAPINGS.items():
         assert getattr(reward, name) is shaping
-    assert len(SHAPINGS) == 7 and len(METHODS) == 22
+    assert {name for name in dir(reward) if name.endswith("_shaping")} <= set(SHAPINGS)
+    files = {file.stem for file in Path(reward.methods.__path__[0]).glob("[a-z]*.py")} - {"table"}
+    assert {method.__module__.rpartition(".")[2] for method in METHODS.values()} == files
 
 
 def test_a_users_own_method_and_shaping_by_dotted_path(tmp_path, monkeypatch):
@@ -72,7 +76,7 @@ def test_a_users_own_method_and_shaping_by_dotted_path(tmp_path, monkeypatch):
     close(method(rollouts, factor=3.0), [[3 * a + 1.21, 3 * a + 0.4, 3 * a + 0.36], [-3 * a + 0.16, 0.0, 0.0]])
     close(resolve("my_credit.squared", SHAPINGS, "shaping")(P, MASK), [[0.81, 0.04, 0.36], [0.16, 0.0, 0.0]])
     assert resolve("pure", METHODS, "method") is METHODS["pure"]
-    with pytest.raises(ValueError, match=r"unknown method 'pur': expected one of capo, clip_delta, .*dotted path"):
+    with pytest.raises(ValueError, match=rf"unknown method 'pur': expected one of {', '.join(sorted(METHODS))}.*path"):
         resolve("pur", METHODS, "method")
     with pytest.raises(ValueError, match=r"my_credit.thrice.* cannot be imported"):
         resolve("my_credit.thrice", METHODS, "method")

@@ -73,6 +73,9 @@ COST = {"plain": 1.15, "long": 1.13, "filler": 1.20, "gold10": 1.12}
 TOKENS = 6
 
 
+FITTED_CURVE = 28  # the build whose curve the preflight's rule was fitted to
+
+
 def cell(part: str, world: str, build: int, scorer: str, method: str, regime: dict[str, Any], **more: Any) -> Cell:
     """One run: what it is, as JSON."""
     return {"part": part, "world": world, "build": build, "scorer": scorer, "method": method, "regime": regime, **more}
@@ -282,23 +285,31 @@ def pairs_with_cells(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], C
     return found
 
 
-def pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What ``preflight_validation.py`` reads; the runs of ``judges`` came after its rule was fitted."""
-    return [pair for pair, one in pairs_with_cells(rows) if one["part"] != "judges"]
+def pairs(rows: list[dict[str, Any]], *, new: bool) -> list[dict[str, Any]]:
+    """What ``preflight_validation.py`` reads: the pairs that its rule was fitted to, or those that came after it.
+
+    These are the curve of other builds and the judges; the rule is of one method.
+    """
+    found = []
+    for pair, one in pairs_with_cells(rows):
+        later = one["part"] == "judges" or (one["part"] == "curve" and one["build"] != FITTED_CURVE)
+        if later == new and one["method"] == METHOD:
+            found.append(pair)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*PARTS, "measure", "pairs"))
+    parser.add_argument("part", choices=(*PARTS, "measure", "pairs", "new-pairs"))
     parser.add_argument("--builds", type=int, nargs="+", default=list(range(23, 31)), help="default: 23 to 30")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", default="runs/cache", help="folder of the built worlds")
-    parser.add_argument("--output", type=Path, help="of `pairs`")
+    parser.add_argument("--output", type=Path, help="of `pairs` and `new-pairs`")
     args = parser.parse_args()
     one_quiet_thread()
-    if args.part == "pairs":
-        text = json.dumps(pairs(rows_of(args.results)), indent=1) + "\n"
+    if args.part in ("pairs", "new-pairs"):
+        text = json.dumps(pairs(rows_of(args.results), new=args.part == "new-pairs"), indent=1) + "\n"
         sys.stdout.write(text) if args.output is None else args.output.write_text(text)
     elif args.part == "measure":
         measure(args.results, args.cache)

@@ -2,6 +2,7 @@
 the toy world and counts hits and misses on the others.
 
     python benchmarks/preflight_validation.py pairs.json                # every second build is held out
+    python benchmarks/preflight_validation.py new_pairs.json --margin 0 --as-it-stands
     python benchmarks/preflight_validation.py pairs.json --fit-builds 0 1 2 3 --test-builds 4 5 6 7 --write
 
 ``pairs.json`` is a list of
@@ -292,6 +293,26 @@ def markdown(results: dict) -> str:
     return "\n".join(lines)
 
 
+def as_it_stands(pairs: list[Pair], margin: float, errors: float) -> str:
+    """How often the shipped rule is right on these pairs, all of them and by world, and where it is not."""
+    lines = []
+    for world in ("", *sorted({pair.world for pair in pairs})):
+        chosen = [pair for pair in pairs if world in ("", pair.world)]
+        classes = [gain_class(pair, margin, errors) for pair in chosen]
+        agreed = agreement(confusion(classes, [RULE.kind(pair.measures) for pair in chosen]))
+        lines.append(
+            f"{world or 'all'}: {100 * agreed['agreement']:.0f} % of {agreed['pairs']} pairs agree (95 % interval "
+            f"{100 * agreed['low']:.0f}–{100 * agreed['high']:.0f} %), always the most common class "
+            f"{100 * agreed['most_common_class']:.0f} %"
+        )
+    for pair in pairs:
+        said, found = RULE.kind(pair.measures), gain_class(pair, margin, errors)
+        if said != found:
+            gained = f"gained {pair.gain:+.3f} ± {pair.gain_se:.3f}"
+            lines.append(f"{pair.world}, build {pair.build}, {pair.prm}: said {said}, {gained} ({found})")
+    return "\n".join(lines)
+
+
 def rule_text(rule: dict) -> str:
     """The fitted constants as they go into rlhf_prm/preflight/verdict.py."""
 
@@ -311,10 +332,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--test-builds", type=int, nargs="+", help="default: all the others")
     parser.add_argument("--margin", type=float, default=0.02, help="smallest gain that matters")
     parser.add_argument("--errors", type=float, default=2.0, help="standard errors a gain must lie beyond the margin")
+    parser.add_argument("--as-it-stands", action="store_true", help="fit nothing: the shipped rule on all these pairs")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/preflight_validation.json")
     args = parser.parse_args(argv)
     try:
         pairs = load_pairs(args.pairs)
+        if args.as_it_stands:
+            print(as_it_stands(pairs, args.margin, args.errors))
+            return
         builds = sorted({pair.build for pair in pairs})
         fit = args.fit_builds or [b for b in builds[::2] if b not in (args.test_builds or ())]
         test = args.test_builds or [build for build in builds if build not in fit]

@@ -135,6 +135,19 @@ def test_the_command(script, tmp_path, capsys, monkeypatch):
     assert written["fit_builds"] == [0, 2] and written["test_builds"] == [1, 3] and len(written["pairs"]) == 16
 
 
+def test_the_shipped_rule_on_pairs_that_came_later(script):
+    good = {condition.measure: condition.limit + 0.1 for condition in script.RULE.pay}
+    bad = {name: value - 0.2 for name, value in good.items()}
+    rows = [("a", good, 0.1), ("a", good, 0.01), ("b", bad, 0.0), ("b", bad, -0.1)]
+    pairs = [script.Pair(measures, gain, 0.01, world, 7, f"prm {gain}") for world, measures, gain in rows]
+    told = script.as_it_stands(pairs, margin=0.0, errors=2.0).splitlines()
+    assert told[0].startswith("all: 50 % of 4 pairs agree") and told[1].startswith("a: 50 % of 2")
+    assert told[3:] == [
+        "a, build 7, prm 0.01: said pay, gained +0.010 ± 0.010 (not to matter)",
+        "b, build 7, prm -0.1: said not to matter, gained -0.100 ± 0.010 (harm)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [

@@ -33,7 +33,7 @@ PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 test: $(VENV)/.installed
 	$(PYTEST) $(PARALLEL)
 
-test-fast: $(VENV)/.installed  # no training, no launches: what a change is most likely to break, in two minutes
+test-fast: $(VENV)/.installed  # no training, no launches: what a change is most likely to break, in a minute
 	$(PYTEST) $(PARALLEL) -m 'not slow and not vllm and not real and not long'
 
 test-slow: $(VENV)/.installed

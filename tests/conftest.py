@@ -20,21 +20,20 @@ DATA_VARIABLE = "RLHF_PRM_DATA"
 SHARED = Path(os.environ.get(DATA_VARIABLE, Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
-# Tests that train, launch or build a world: `make test-fast` leaves them out. Their fast siblings are the unit tests of
-# the same folders and of reward/, which run everywhere.
+# Tests that train, launch, build a world, draw pages, or wait for servers and processes: `make test-fast` leaves them
+# out. Their fast siblings are the unit tests of the same folders and of reward/, which run everywhere.
 LONG = (
-    *("distributed/", "rehearsal/", "runs/", "toyworld/", "rl/", "prm_training/"),
-    *(
-        "ablation/test_launch.py",
-        "annotate/test_annotate_crash.py",
-        "guard/test_hackguard.py",
-        "guard/test_last_good.py",
-    ),
-    *("plan/test_gpu_benchmark.py", "prm/test_zero3.py", "report/test_browser.py", "real/"),
+    *("distributed/", "rehearsal/", "runs/", "toyworld/", "rl/", "prm_training/", "sandbox/", "real/"),
+    *("ablation/test_launch.py", "guard/test_hackguard.py", "guard/test_last_good.py", "plan/test_gpu_benchmark.py"),
+    *(f"annotate/test_{name}.py" for name in ("annotate_crash", "endpoint", "ray")),
+    *("judges/test_judge_endpoint.py", "prm/test_server.py", "prm/test_zero3.py"),
+    *(f"report/test_{name}.py" for name in ("browser", "drawing", "page", "pictures")),
+    *(f"verifier/test_{name}.py" for name in ("adversarial", "verifier", "worker_pool")),
     *(
         f"wordproblems/test_{name}.py"
-        for name in ("real_lm_recipe", "text_sampler", "word_preflight", "word_recipe", "word_world")
+        for name in ("real_lm_recipe", "text_sampler", "word_preflight", "word_problems", "word_recipe", "word_world")
     ),
+    *("test_dependencies.py", "test_lazy_names.py"),
 )
 
 

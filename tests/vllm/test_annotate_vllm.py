@@ -11,6 +11,7 @@ import toy_adder
 
 from rlhf_prm.annotate.config import read_config
 from rlhf_prm.annotate.pipeline import Pipeline
+from rlhf_prm.generation.hf import HFGenerator
 from rlhf_prm.generation.vllm import VLLMGenerator
 from rlhf_prm.step_data import read_rows
 from tests.distributed.launch import free_port
@@ -104,3 +105,9 @@ def test_in_process(adder, monkeypatch):
     assert generator.generate(prompts[:1], 1, seed=3, stop=["\n\n"]) == [["6+2=8"]]
     chat = [{"role": "user", "content": "6+2+1\n\n"}]
     assert generator.generate([chat], 1, seed=[1])[0][0] == generator.generate(prompts[:1], 1, seed=[1])[0][0]
+    # What generative PRMs read: the probabilities of a verdict's words, as transformers has them.
+    asked, words = ["6+2+1\n\n6+2=", "1+1+1\n\n1+1=2\n\n2+1="], ("8", "3")
+    wanted = HFGenerator(str(adder)).choose(asked, words)
+    for got, one in zip(generator.choose(asked, words), wanted, strict=True):
+        assert got == pytest.approx(one, abs=1e-4)
+    assert wanted[0][0] > 0.9 > 0.1 > wanted[1][0]

@@ -45,7 +45,7 @@ REFRESHES = 3  # in a run, at equal distances
 QUALITIES = 10  # times that a run measures its scores
 # The teacher: the world's policy, had its demonstrations been right, and more of them.
 TEACHER = {"wrong_facts": 0.0, "sft_updates": 500, "label_source": "gold"}
-# The keywords of each contender: the best of `tuning`, by its mean accuracy over both worlds and both builds.
+# The keywords of each contender: a first choice, which `tuning` has not confirmed yet.
 CHOSEN: dict[str, dict[str, Any]] = {
     "frozen": {},
     "refreshed": {"labels": "judge", "learning_rate": 5e-4},
@@ -66,8 +66,6 @@ TUNED: dict[str, list[dict[str, Any]]] = {
     ],
     "teacher": [{"teacher_weight": weight} for weight in (0.1, 0.3, 1.0)],
 }
-# Processor seconds of a training over those of outcome-only, of as many updates: what `costs` has printed.
-COST: dict[str, dict[str, float]] = {}
 
 
 def cell(part: str, world: str, build: int, name: str, keywords: dict[str, Any]) -> Cell:
@@ -96,13 +94,17 @@ def contenders(builds: list[int]) -> Iterator[Cell]:
                 yield cell("contenders", world, build, name, keywords)
 
 
-def seconds(builds: list[int]) -> Iterator[Cell]:
-    """Every contender for as many processor seconds as outcome-only takes: fewer updates, a faster decay."""
+def seconds(builds: list[int], costs: dict[str, dict[str, float]]) -> Iterator[Cell]:
+    """Every contender for as many processor seconds as outcome-only takes: fewer updates, a faster decay.
+
+    Args:
+        costs: see the function of that name.
+    """
     for build in builds:
         for world in ("plain", "long"):
             for name, keywords in CHOSEN.items():
                 one = cell("seconds", world, build, name, keywords)
-                updates = round(Regime(**REGIMES[world]).max_steps / COST[world][name])
+                updates = round(Regime(**REGIMES[world]).max_steps / costs[world][name])
                 yield one | {"regime": REGIMES[world] | {"max_steps": updates}}
 
 
@@ -114,7 +116,7 @@ def filler(builds: list[int]) -> Iterator[Cell]:
             yield cell("filler", "filler", build, "refreshed", CHOSEN["refreshed"] | {"labels": labels})
 
 
-PARTS = {"tuning": tuning, "contenders": contenders, "seconds": seconds, "filler": filler}
+PARTS = {"tuning": tuning, "contenders": contenders, "filler": filler}
 
 
 def run(one: Cell, cache: str) -> dict[str, Any]:
@@ -178,7 +180,7 @@ def quality(rows: list[dict[str, Any]], metric: str) -> dict[str, dict[str, list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*PARTS, "show", "costs", "quality"))
+    parser.add_argument("part", choices=(*PARTS, "seconds", "show", "costs", "quality"))
     parser.add_argument("--builds", type=int, nargs="+", default=list(range(23, 31)), help="default: 23 to 30")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--baseline", type=Path, default=CONTENDERS, help="what dense_rewards.py has written")
@@ -188,14 +190,25 @@ def main() -> None:
     one_quiet_thread()
     if args.part == "show":
         base = [row for row in rows_of(args.baseline) if row["cell"]["part"] == "contenders"]
-        print("\n\n".join(f"## {part}\n{part_table([*base, *rows_of(args.results)], part)}" for part in PARTS))
+        print(
+            "\n\n".join(
+                f"## {part}\n{part_table([*base, *rows_of(args.results)], part)}" for part in (*PARTS, "seconds")
+            )
+        )
     elif args.part == "costs":
         print(json.dumps(costs(rows_of(args.results))))
     elif args.part == "quality":
         print(json.dumps(quality(rows_of(args.results), args.metric), indent=1))
     else:
         locks = Path(args.cache) / ".learning_along"
-        work(PARTS[args.part](args.builds), partial(run, cache=args.cache), args.results, locks, told)
+        if args.part == "seconds":
+            spent = costs(rows_of(args.results))
+            if missing := {"plain", "long"} - spent.keys():
+                parser.error(f"seconds: got no costs for {', '.join(sorted(missing))}; run `tuning` first")
+            cells = seconds(args.builds, spent)
+        else:
+            cells = PARTS[args.part](args.builds)
+        work(cells, partial(run, cache=args.cache), args.results, locks, told)
 
 
 if __name__ == "__main__":

@@ -159,8 +159,24 @@ def judges(builds: list[int]) -> Iterator[Cell]:
                 yield cell("judges", world, build, scorer, METHOD, REGIMES[world])
             for method in ("capo", "fapo"):
                 yield cell("judges", world, build, asked[1], method, REGIMES[world])
-            longer = {**REGIMES[world], "max_steps": TOKENS * Regime(**REGIMES[world]).max_steps}
-            yield cell("judges", world, build, "none", "outcome", longer)
+            yield cell("judges", world, build, "none", "outcome", longer_regime(world))
+
+
+def longer_regime(world: str) -> dict[str, Any]:
+    """The world's regime with as many times the updates as a vote of the judge takes tokens."""
+    return {**REGIMES[world], "max_steps": TOKENS * Regime(**REGIMES[world]).max_steps}
+
+
+def longer(builds: list[int]) -> Iterator[Cell]:
+    """Six times the updates: do dense rewards bring a better end, or only a faster start?
+
+    Outcome-only's are the runs of ``judges``.
+    """
+    for build in builds:
+        for world in ("plain", "long"):
+            yield cell("judges", world, build, "none", "outcome", longer_regime(world))
+            for scorer in ("learned", "oracle"):
+                yield cell("longer", world, build, scorer, METHOD, longer_regime(world))
 
 
 def vine(builds: list[int]) -> Iterator[Cell]:
@@ -179,6 +195,7 @@ PARTS = {
     "seconds": seconds,
     "tuning": tuning,
     "judges": judges,
+    "longer": longer,
     "vine": vine,
 }
 

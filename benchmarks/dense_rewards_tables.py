@@ -3,6 +3,7 @@
     python benchmarks/dense_rewards_tables.py show --builds 23 24     # every part: gains over outcome-only
     python benchmarks/dense_rewards_tables.py methods                 # all methods × worlds, as in docs/ablation.md
     python benchmarks/dense_rewards_tables.py judges                  # judges as scorers, and what they cost
+    python benchmarks/dense_rewards_tables.py longer                  # the usual updates, and six times as many
     python benchmarks/dense_rewards_tables.py forests                 # the data of `benchmarks/pictures.py ablation`
 
 A gain is that of a run over outcome-only on the same build. Its interval is at 95 % (``rlhf_prm.statistics``).
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import rows_of
-from dense_rewards import METHOD, PARTS, REGIMES, RESULTS, WORLDS
+from dense_rewards import METHOD, PARTS, REGIMES, RESULTS, WORLDS, longer_regime
 
 from rlhf_prm.statistics import difference_interval, difference_p_value, holm_adjusted
 from rlhf_prm.toyworld.quick_grpo import Regime
@@ -163,6 +164,31 @@ def judge_table(rows: list[Row]) -> str:
     return "\n".join(out)
 
 
+def longer_table(rows: list[Row]) -> str:
+    """Accuracy at the usual and at six times the updates, each scorer beside outcome-only on the same builds."""
+    out = ["| world | scorer | builds | usual updates | six times | outcome-only, six times | gain, six times |"]
+    out.append("|---|---|---|---|---|---|---|")
+    compared = {("none", "outcome"), ("learned", METHOD), ("oracle", METHOD)}
+    for world in ("plain", "long"):
+        runs: dict[tuple[str, bool], dict[int, float]] = defaultdict(dict)
+        for row in rows:
+            one = row["cell"]
+            wanted = one["world"] == world and one["part"] in ("contenders", "judges", "longer")
+            if wanted and (one["scorer"], one["method"]) in compared:
+                for far, regime in ((False, REGIMES[world]), (True, longer_regime(world))):
+                    if one["regime"] == regime:
+                        runs[one["scorer"], far][one["build"]] = row["accuracy"]
+        base = runs["none", True]
+        for scorer in ("none", "learned", "oracle"):
+            near, far = runs[scorer, False], runs[scorer, True]
+            builds = sorted(near.keys() & far.keys() & base.keys())
+            means = [_mean([one[build] for build in builds]) for one in (near, far, base)]
+            cells = [world, scorer, str(len(builds)), *(f"{mean:.3f}" for mean in means)]
+            gains = [far[build] - base[build] for build in builds]
+            out.append("| " + " | ".join([*cells, _interval(gains) if scorer != "none" and builds else ""]) + " |")
+    return "\n".join(out)
+
+
 def forests(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
     """World → one entry for each method: its name, mean gain, the ends of the interval and the gain of each build."""
     return {
@@ -189,7 +215,7 @@ def _mean(values: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["show", "methods", "judges", "forests"])
+    parser.add_argument("what", choices=["show", "methods", "judges", "longer", "forests"])
     parser.add_argument("--builds", type=int, nargs="+", help="default: all that are there")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -200,6 +226,8 @@ def main() -> None:
         print(methods_table(rows))
     elif args.what == "judges":
         print(judge_table(rows))
+    elif args.what == "longer":
+        print(longer_table(rows))
     else:
         print(json.dumps(forests(rows), indent=1))
 

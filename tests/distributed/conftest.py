@@ -116,7 +116,7 @@ def two_ranks(tmp_path_factory, checkpoints):
             folder = tmp_path_factory.mktemp(config)
             file, script = (fsdp2_config(folder), FSDP2_SCRIPT) if config == "fsdp2" else (config, SCRIPT)
             jobs, port = jobs_of(config, checkpoints), free_port()
-            environment = {"TEST_PRM": str(checkpoints.prms / "qwen")}
+            environment = {"TEST_PRM": str(checkpoints.prms / "qwen"), "TEST_IMPLICIT": str(checkpoints.implicit)}
             environment["TORCHDYNAMO_DISABLE"] = "1"  # else DeepSpeed imports the compiler for an optimizer of its own
             finished = launch(file, script, str(folder), *jobs, port=port, deadline=DEADLINE, **environment)
             launched[config] = Launched(folder, finished)

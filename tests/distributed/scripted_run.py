@@ -21,6 +21,7 @@ from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
+from tests.distributed.implicit_run import models_in
 from tests.tiny import WORDS, DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 from tests.tiny_tools import call, tool_policy, tool_tokenizer
 
@@ -168,19 +169,19 @@ def run_with_token_scores(algorithm: str, folder: Path) -> dict:
     return run(algorithm, folder / f"{algorithm}-tokens", TokenHashScorer(), **how)
 
 
-def run_with_implicit_prm(folder: Path, *, beside_the_policys: bool) -> dict:
-    """The same on an implicit PRM that is trained along: two models, or an adapter beside that of a PEFT policy."""
+def run_with_implicit_prm(folder: Path, models: Path | None) -> dict:
+    """The same on an implicit PRM that is trained along.
+
+    Args:
+        models: a folder of the model that learns and its reference; None = an adapter beside that of a PEFT policy.
+    """
     settings = ImplicitSettings(beta=0.5, learning_rate=1e-2)
-    if beside_the_policys:
+    if models is None:
         of_prm = AdapterModel(None, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
         of_policy = LoraConfig(r=2, target_modules=["k_proj"], task_type="CAUSAL_LM")
         return run("grpo", folder / "grpo-beside", ImplicitPRM(of_prm, settings), method="prime", adapter=of_policy)
-    models = []
-    for seed in (0, 1):
-        own = folder / f"implicit-{seed}-{os.environ.get('RANK', '0')}"
-        tiny_policy(seed=seed).save_pretrained(own)
-        models.append(load_token_model(own))
-    return run("grpo", folder / "grpo-implicit", ImplicitPRM(TwoModels(*models), settings), method="prime")
+    two = TwoModels(*(load_token_model(one) for one in models_in(models)))
+    return run("grpo", folder / "grpo-implicit", ImplicitPRM(two, settings), method="prime")
 
 
 def with_tools(prompts: list[str], trainer) -> dict:
@@ -271,8 +272,10 @@ def results_of(folder: Path, parts: list[str]) -> dict:
             results[part] = run_with_prm(algorithm, folder, Path(os.environ["TEST_PRM"]), placement="zero3")
         elif what == "tokens":
             results[part] = run_with_token_scores(algorithm, folder)
-        elif what in ("implicit", "beside"):
-            results[part] = run_with_implicit_prm(folder, beside_the_policys=what == "beside")
+        elif what == "implicit":
+            results[part] = run_with_implicit_prm(folder, Path(os.environ["TEST_IMPLICIT"]))
+        elif what == "beside":
+            results[part] = run_with_implicit_prm(folder, None)
         elif what == "tools":
             results[part] = run_with_calls(algorithm, folder)
         elif what == "turns":

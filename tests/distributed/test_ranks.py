@@ -40,8 +40,8 @@ def alone(tmp_path_factory, checkpoints):
     results |= {f"{a}-prm": run_with_prm(a, folder, prm, placement="replicate") for a in ("grpo", "ppo")}
     results["grpo-live"] = run_with_live_values("grpo", folder)
     results |= {f"{a}-tokens": run_with_token_scores(a, folder) for a in ("grpo", "ppo")}
-    results["grpo-implicit"] = run_with_implicit_prm(folder, beside_the_policys=False)
-    results["grpo-beside"] = run_with_implicit_prm(folder, beside_the_policys=True)
+    results["grpo-implicit"] = run_with_implicit_prm(folder, checkpoints.implicit)
+    results["grpo-beside"] = run_with_implicit_prm(folder, None)
     results |= {f"{a}-turns": run_with_tools(a, folder) for a in ("grpo", "ppo")}
     results |= {f"{a}-tools": run_with_calls(a, folder) for a in ("grpo", "ppo")}
     return folder, results

@@ -71,8 +71,6 @@ REGIMES: dict[str, dict[str, Any]] = {
 COST = {"plain": 1.15, "long": 1.13, "filler": 1.20, "gold10": 1.12}
 # Tokens of an update with one vote of the judge, read and written, over those that the policy writes in it.
 TOKENS = 6
-
-
 FITTED_CURVE = 28  # the build whose curve the preflight's rule was fitted to
 
 

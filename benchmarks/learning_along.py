@@ -94,17 +94,17 @@ def contenders(builds: list[int]) -> Iterator[Cell]:
                 yield cell("contenders", world, build, name, keywords)
 
 
-def seconds(builds: list[int], costs: dict[str, dict[str, float]]) -> Iterator[Cell]:
+def seconds(builds: list[int], spent: dict[str, dict[str, float]]) -> Iterator[Cell]:
     """Every contender for as many processor seconds as outcome-only takes: fewer updates, a faster decay.
 
     Args:
-        costs: see the function of that name.
+        spent: what ``costs`` gives.
     """
     for build in builds:
         for world in ("plain", "long"):
             for name, keywords in CHOSEN.items():
                 one = cell("seconds", world, build, name, keywords)
-                updates = round(Regime(**REGIMES[world]).max_steps / costs[world][name])
+                updates = round(Regime(**REGIMES[world]).max_steps / spent[world][name])
                 yield one | {"regime": REGIMES[world] | {"max_steps": updates}}
 
 
@@ -168,7 +168,8 @@ def quality(rows: list[dict[str, Any]], metric: str) -> dict[str, dict[str, list
     for row in rows:
         one = row["cell"]
         if one["part"] in ("contenders", "filler"):
-            name = ", ".join([one["scorer"].partition(":")[0], *one["keywords"].get("labels", "").split()])
+            labels = one["keywords"].get("labels")
+            name = one["scorer"].partition(":")[0] + (f", {labels}" if labels else "")
             for measured in row["scorer_quality"]:
                 curves[one["world"], name, measured["update"]].append(measured[metric])
     found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))

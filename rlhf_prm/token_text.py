@@ -51,10 +51,9 @@ def token_text(token_ids: Sequence[int], tokenizer: Any) -> TokenText:
 def texts_of_tokens(token_ids: Sequence[int], tokenizer: Any) -> list[str]:
     """What each token adds to ``token_text``: the characters that it completes, "" for one that completes none."""
     whole = token_text(token_ids, tokenizer)
-    texts = [""] * whole.num_tokens
-    for character, tokens in zip(whole.text, whole.tokens_until(range(1, len(whole.text) + 1)), strict=True):
-        texts[tokens - 1] += character
-    return texts
+    completed_by = np.array(whole.tokens_until(range(1, len(whole.text) + 1)), dtype=np.int64)
+    ends = np.searchsorted(completed_by, np.arange(whole.num_tokens + 1), side="right").tolist()
+    return [whole.text[start:end] for start, end in pairwise(ends)]
 
 
 class _ByteText:

@@ -35,8 +35,6 @@ LONG = (
     ),
     *("test_dependencies.py", "test_lazy_names.py"),
 )
-
-
 TOGETHER = ("tests/toyworld", "tests/wordproblems", "tests/sandbox")
 
 
@@ -48,8 +46,8 @@ def is_long(item: pytest.Item) -> bool:
 def group_of(nodeid: str) -> str:
     """Which tests run in the same process under xdist.
 
-    Those of a file, all that one launch or one world serves, and the sandbox's: side by side they would exceed their
-    time limits.
+    Those of a file, all that one launch or one world serves, and the sandbox's, whose programs have time
+    limits.
     """
     path, _, test = nodeid.partition("::")
     if path.startswith("tests/distributed/") and (config := re.search(r"\[(cpu_\w+|fsdp2)", test)):

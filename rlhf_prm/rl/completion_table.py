@@ -14,15 +14,14 @@ OWN_COLUMNS = (
 )
 
 
-def completion_columns(batch: Any, acts: bool, tokenizer: Any) -> dict[str, list]:
+def completion_columns(batch: Any, acts: bool, tokenizer: Any = None) -> dict[str, list]:
     """Column → one value per rollout of a ``ScoredBatch``.
-
-    Where tokens have scores, ``tokens`` are the texts of the policy's own tokens, and ``step_lengths`` counts them by
-    step.
 
     Args:
         acts: whether tools or environments may write in rollouts; ``tool_results`` are {"after": number of steps
             before, "text"}. Otherwise these columns are left out.
+        tokenizer: where tokens have scores, for ``tokens``, the texts of the policy's own tokens, and ``step_lengths``,
+            which counts them by step. None = without these two, which cost time.
     """
     rows, rollouts = batch.rows, batch.rollouts
     advantages = zip(batch.step_advantages.tolist(), rows, strict=True)
@@ -33,6 +32,7 @@ def completion_columns(batch: Any, acts: bool, tokenizer: Any) -> dict[str, list
     }
     if rollouts.token_scores is not None:
         columns["token_scores"] = [[round(score, 4) for score in row.token_scores.tolist()] for row in rows]
+    if rollouts.token_scores is not None and tokenizer is not None:
         columns["tokens"] = [texts_of_tokens(row.token_ids, tokenizer) if row.token_ids else None for row in rows]
         columns["step_lengths"] = [row.lengths for row in rows]
     columns["outcome_reward"] = rollouts.outcome_rewards.tolist()

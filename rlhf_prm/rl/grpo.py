@@ -360,7 +360,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
         for _ in range(min(len(batch.rows), len(logged))):
             logged.pop()
         logged.extend(means.tolist())
-        for name, values in completion_columns(batch, self.acts, self.scoring.tokenizer).items():
+        tokenizer = self.scoring.tokenizer if self.log_completions else None
+        for name, values in completion_columns(batch, self.acts, tokenizer).items():
             tables["extra"][name].extend(values)
 
     def _over_ranks(self, growth: dict[str, float]) -> dict[str, float]:

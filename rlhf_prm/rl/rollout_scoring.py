@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress, repeat
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from reward import StepRollouts, filled_scores
 from reward.verifier import STATUSES, Verdict, Verifier
 from rlhf_prm.rl.environments import Reported
 from rlhf_prm.rl.scorers import PolicyRollout, Scorer
-from rlhf_prm.rl.token_scoring import TokenScoring, step_scores, token_table
+from rlhf_prm.rl.token_scoring import TokenScoring, step_scores, token_table, with_tokens
 from rlhf_prm.rl.turn_scores import TurnScores, of_the_policy
 from rlhf_prm.rl.turns import Told, cut_rollout
 from rlhf_prm.step_data import FreshRollout
@@ -32,8 +31,7 @@ class ScoredRollout:
     ``lengths`` are tokens per step; ``scores`` is NaN where the PRM could not score; ``reward`` is the verifier's, None
     where there is none; ``status`` is the verdict's, ``UNLABELLED`` or ``UNVERIFIED``; ``problem`` is what the PRM
     read, ``given`` what the policy was given, where the two are not ``prompt``; ``solution`` is the gold answer;
-    ``token_scores`` (T_i,) are those of a token scorer, of the policy's tokens; ``token_ids`` are their ids. ``text``
-    is all that the policy wrote.
+    ``token_scores`` (T_i,) are of the policy's tokens ``token_ids``. ``text`` is all that the policy wrote.
 
     Where tools or environments wrote too: ``turn_of_step`` is the turn of every step (empty: there is one turn),
     ``tool_results`` are (number of steps before it, text), ``turn_scores`` has one score per turn, ``state_keys`` the
@@ -273,10 +271,8 @@ class StartedScoring:
             scores = of_the_policy(self.scores, steps, "step_scorer")
             rows = [replace(row, scores=of_steps) for row, of_steps in zip(rows, scores, strict=True)]
         if self._tokens is not None:
-            rows = [
-                replace(row, token_scores=of_tokens, token_ids=list(compress(ids, one.policy_mask or repeat(1))))
-                for row, of_tokens, ids, one in zip(rows, self._tokens, self.completion_ids, self.told, strict=True)
-            ]
+            masks = [one.policy_mask for one in self.told]
+            rows = with_tokens(rows, self._tokens, self.completion_ids, masks)
         if self.scoring.turn_scores is not None:
             rows = self.timed("prm", lambda: self._with_turn_scores(rows, self.scoring.turn_scores))
         self.scoring.seconds = self.seconds

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import compress, repeat
 from typing import Any
 
 import torch
@@ -65,6 +66,19 @@ class TokenScoring:
 def _of_the_policy(scores: Tensor, policy_mask: list[int] | None) -> Tensor:
     """The scores of the tokens that the policy wrote."""
     return scores if policy_mask is None else scores[torch.tensor(policy_mask, dtype=torch.bool)]
+
+
+def with_tokens(
+    rows: Sequence[Any],
+    scores: Sequence[Tensor],
+    completion_ids: Sequence[list[int]],
+    policy_masks: Sequence[list[int] | None],
+) -> list[Any]:
+    """``ScoredRollout``s with the scores and the ids of the policy's own tokens."""
+    return [
+        replace(row, token_scores=of_tokens, token_ids=list(compress(ids, repeat(1) if mask is None else mask)))
+        for row, of_tokens, ids, mask in zip(rows, scores, completion_ids, policy_masks, strict=True)
+    ]
 
 
 def step_scores(token_scores: Tensor, lengths: list[int]) -> list[float]:

@@ -63,7 +63,9 @@ def test_step_scores_are_the_odds_so_far():
 def test_advantages_are_the_methods_on_the_policys_own_tokens(tmp_path):
     """Every batch: the scorer got the ids and log-probabilities; the advantages the loss sees are the method's."""
     scorer = IdScorer()
-    trainer = trainer_of(tmp_path, scorer, method="distil", method_kwargs={"teacher_weight": 0.5}, max_steps=2)
+    trainer = trainer_of(
+        tmp_path, scorer, method="distil", method_kwargs={"teacher_weight": 0.5}, max_steps=2, log_completions=True
+    )
     seen, generate = [], trainer._generate_and_score_completions
 
     def keep(inputs):

@@ -50,3 +50,4 @@ def trusted(
 
 
 trusted.initial_memory = initial_approval  # type: ignore[attr-defined]  # this attribute marks a method with a memory
+trusted.measures_trust = True  # type: ignore[attr-defined]  # on rollouts that the scorer has not been trained on

@@ -55,3 +55,4 @@ def trusted_tokens(
 
 trusted_tokens.initial_memory = initial_trust  # type: ignore[attr-defined]
 trusted_tokens.per_token = True  # type: ignore[attr-defined]
+trusted_tokens.measures_trust = True  # type: ignore[attr-defined]  # on rollouts that the scorer has not been trained on

@@ -121,11 +121,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         acts = bool(trl_arguments.get("tools") or trl_arguments.get("environment_factory"))
         scores = [one for one in (step_scorer, turn_scorer, args.turn_scores) if one is not None]
         check_sources(self.step_advantages, scores, verifier, reward_funcs, acts)
-        if self.step_advantages.per_token and not hasattr(step_scorer, "score_tokens"):
-            raise ValueError(
-                f"method {args.method!r} reads token scores: got step_scorer {type(step_scorer).__name__}, expected "
-                "one with score_tokens (an implicit PRM, a teacher, the policy's own reference)"
-            )
+        self.step_advantages.check_scorer(step_scorer)
         check_datasets(
             args,
             train_dataset,

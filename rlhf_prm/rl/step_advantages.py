@@ -25,6 +25,8 @@ class StepAdvantages:
         method: a name in ``reward.METHODS`` or ``reward.TOKEN_METHODS``, or a dotted path.
         keywords: the method's keywords; numbers may be schedules (``reward.scheduled``).
 
+    A method that measures how far scores agree with outcomes has an attribute ``measures_trust``.
+
     Attributes:
         per_token: whether the method reads token scores and gives (B, T); such methods have an attribute ``per_token``.
         memory: what the method remembers of the training batches so far; empty for a method without a memory.
@@ -72,6 +74,25 @@ class StepAdvantages:
             counts, width = rollouts.token_counts, advantages.shape[1]
             outcome_only, scale = (step_to_token(values, counts, width) for values in (outcome_only, scale))
         return outcome_only + scale * (advantages - outcome_only)
+
+    def check_scorer(self, scorer: Any) -> None:
+        """Whether the method can use this scorer.
+
+        Raises:
+            ValueError: the method reads token scores and the scorer has none, or the method measures how far scores
+                agree with outcomes and the scorer has been trained on those outcomes before it scores.
+        """
+        if self.per_token and not hasattr(scorer, "score_tokens"):
+            raise ValueError(
+                f"method {self.name!r} reads token scores: got step_scorer {type(scorer).__name__}, expected one with "
+                "score_tokens (an implicit PRM, a teacher, the policy's own reference)"
+            )
+        if getattr(self.method, "measures_trust", False) and getattr(scorer, "learns", None) == "before":
+            raise ValueError(
+                f"method {self.name!r} trusts scores as far as they agree with the outcomes: got a "
+                f"{type(scorer).__name__} with order 'before', which is trained on these outcomes before it scores, so "
+                "it would always agree; expected order 'after' (--prm_kwargs '{\"order\": \"after\"}')"
+            )
 
     @property
     def reads_scores(self) -> bool:

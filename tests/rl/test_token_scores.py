@@ -170,6 +170,13 @@ def test_methods_and_shapings_of_tokens_need_token_scores(tmp_path):
         trainer_of(tmp_path, IdScorer(), ProcessPPOTrainer, shaping="token_scores", shaping_kwargs={"gamma": 1.0})
 
 
+@pytest.mark.parametrize("method", ["trusted", "trusted_tokens"])
+def test_trust_is_not_measured_on_outcomes_that_the_scorer_has_just_learnt(tmp_path, method):
+    with pytest.raises(ValueError, match=rf"'{method}' trusts .* got a IdScorer with order 'before'.*order 'after'"):
+        trainer_of(tmp_path, IdScorer("before"), method=method)
+    trainer_of(tmp_path, IdScorer("after"), method=method)
+
+
 def test_process_scale_shrinks_to_the_outcome():
     advantages = StepAdvantages("distil", {"teacher_weight": 3.0})
     rows = dict(

@@ -83,7 +83,11 @@ def test_an_adapter_beside_the_policys(recipe, tmp_path):
     lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
     peft = ("--use_peft", "true", "--lora_r", "4", "--lora_target_modules", "q_proj", "v_proj")
     logs = recipe(
-        tmp_path, "implicit", "trusted_tokens", {"lora": lora, "base": "policy", "learning_rate": 1e-2}, *peft
+        tmp_path,
+        "implicit",
+        "trusted_tokens",
+        {"lora": lora, "base": "policy", "learning_rate": 1e-2, "order": "after"},
+        *peft,
     )
     trained = [row for row in logs if "loss" in row]
     assert len(trained) == 3 and trained[2]["process/token_score/abs_max"] > 0 and trained[2]["grad_norm"] > 0

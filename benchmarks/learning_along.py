@@ -17,11 +17,13 @@ import argparse
 import json
 import math
 import os
+import random
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,7 +31,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from cells import Cell, one_quiet_thread, rows_of, work
 from dense_rewards import LEARNED, METHOD, REGIMES, RESULTS as CONTENDERS, WORLDS, told
 from dense_rewards_tables import part_table
+from transformers import AutoTokenizer
 
+from rlhf_prm.files import read_json_lines
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.log_ratio import LogRatioScorer
 from rlhf_prm.prm.token_model import load_token_model
@@ -38,19 +42,27 @@ from rlhf_prm.prm_training.implicit_models import TwoModels
 from rlhf_prm.prm_training.refresh import RefreshSettings
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.toyworld import ToyWorld, ToyWorldSettings, build_world
+from rlhf_prm.toyworld.label_stages import ROWS
+from rlhf_prm.toyworld.problems import SEPARATOR
 from rlhf_prm.toyworld.quick_grpo import Regime, quick_grpo
+from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 
 RESULTS = Path(__file__).parent / "results" / "learning_along.jsonl"
 REFRESHES = 3  # in a run, at equal distances
+FIRST_RATE, FIRST_BATCH = 3e-4, 64  # of an implicit PRM that is trained before the run
 QUALITIES = 10  # times that a run measures its scores
 # The teacher: the world's policy, had its demonstrations been right, and more of them.
 TEACHER = {"wrong_facts": 0.0, "sft_updates": 500, "label_source": "gold"}
-# The keywords of each contender: a first choice, which `tuning` has not confirmed yet.
+# What each contender learns with: of `tuning`, the best mean accuracy over two builds of both worlds.
 CHOSEN: dict[str, dict[str, Any]] = {
     "frozen": {},
     "refreshed": {"labels": "judge", "learning_rate": 5e-4},
-    "implicit": {"method": "prime", "learning_rate": 1e-4},
-    "teacher": {"teacher_weight": 1.0},
+    "implicit": {"method": "trusted_tokens", "beta": 0.5, "learning_rate": 3e-4, "order": "after"},
+    "implicit_pretrained": {
+        **{"method": "trusted_tokens", "beta": 0.5, "learning_rate": 3e-5, "order": "after"},
+        "epochs": 8,
+    },
+    "teacher": {"teacher_weight": 0.3},
 }
 METHODS = {"outcome": "outcome", "frozen": METHOD, "refreshed": METHOD, "teacher": "distil"}
 TUNED: dict[str, list[dict[str, Any]]] = {
@@ -60,9 +72,16 @@ TUNED: dict[str, list[dict[str, Any]]] = {
         {"labels": labels, "learning_rate": rate} for labels in ("judge", "outcome") for rate in (2e-4, 5e-4)
     ],
     "implicit": [
-        {"method": method, "learning_rate": rate}
-        for method in ("prime", "trusted_tokens")
-        for rate in (3e-5, 1e-4, 3e-4)
+        *(
+            {"method": method, "learning_rate": rate}
+            for method in ("prime", "trusted_tokens")
+            for rate in (3e-5, 1e-4, 3e-4)
+        ),
+        *(
+            {"method": method, "beta": 0.5, "learning_rate": rate, "epochs": epochs, "order": order}
+            for method, order in (("prime", "before"), ("trusted_tokens", "before"), ("trusted_tokens", "after"))
+            for rate, epochs in ((3e-4, 0), (3e-5, 2), (3e-5, 8))
+        ),
     ],
     "teacher": [{"teacher_weight": weight} for weight in (0.1, 0.3, 1.0)],
 }
@@ -104,7 +123,8 @@ def seconds(builds: list[int], spent: dict[str, dict[str, float]]) -> Iterator[C
         for world in ("plain", "long"):
             for name, keywords in CHOSEN.items():
                 one = cell("seconds", world, build, name, keywords)
-                updates = round(Regime(**REGIMES[world]).max_steps / spent[world][name])
+                cost = spent[world][name.partition("_")[0]]  # training the PRM before the run is not counted
+                updates = round(Regime(**REGIMES[world]).max_steps / cost)
                 yield one | {"regime": REGIMES[world] | {"max_steps": updates}}
 
 
@@ -123,7 +143,7 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
     """Train and measure."""
     settings = ToyWorldSettings(seed=one["build"], **WORLDS[one["world"]], **LEARNED)
     name, keywords = one["scorer"].partition(":")[0], one["keywords"]
-    world = build_world(settings, cache, with_prm=name in ("frozen", "refreshed"))
+    world = build_world(settings, cache, with_prm=name in ("frozen", "refreshed") or "epochs" in keywords)
     regime = Regime(**one["regime"])
     every = max(1, regime.max_steps // QUALITIES)
     more: dict[str, Any] = {"measure_every": 0 if name == "outcome" else every}
@@ -141,12 +161,40 @@ def scorer_of(one: Cell, world: ToyWorld, cache: str) -> Scorer | None:
         return None
     if name in ("frozen", "refreshed"):
         return load_prm(str(world.prm_path))
-    if name == "implicit":
+    if name in ("implicit", "implicit_pretrained"):
         policy = str(world.policy_path)
-        settings = ImplicitSettings(learning_rate=keywords["learning_rate"])
-        return ImplicitPRM(TwoModels(load_token_model(policy), load_token_model(policy)), settings)
+        models = TwoModels(load_token_model(policy), load_token_model(policy))
+        if epochs := keywords.get("epochs"):
+            pretrain(models, solved(world), keywords["beta"], epochs, one["build"])
+        options = {key: value for key, value in keywords.items() if key not in ("method", "epochs")}
+        return ImplicitPRM(models, ImplicitSettings(**options))
     teacher = ToyWorldSettings(seed=one["build"], **{**WORLDS[one["world"]], **TEACHER})
     return LogRatioScorer(load_token_model(str(build_world(teacher, cache, with_prm=False).policy_path)))
+
+
+def solved(world: ToyWorld) -> list[SimpleNamespace]:
+    """The solutions that the frozen PRM was trained on, as rollouts with a verdict on the answer."""
+    tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
+    rows = read_json_lines(world.stages["solutions"].path / ROWS)
+    verdicts = ExactMatchVerifier().verify([row["steps"][-1] for row in rows], [row["solution"] for row in rows])
+    return [
+        SimpleNamespace(
+            prompt_ids=tokenizer(row["prompt"]).input_ids,
+            completion_ids=[*tokenizer(SEPARATOR.join(row["steps"])).input_ids, tokenizer.eos_token_id],
+            verdict=verdict.reward,
+        )
+        for row, verdict in zip(rows, verdicts, strict=True)
+    ]
+
+
+def pretrain(models: TwoModels, rows: list[SimpleNamespace], beta: float, epochs: int, seed: int) -> None:
+    """Train an implicit PRM before a run on ``solved`` solutions, in a drawn order of each epoch."""
+    learner = ImplicitPRM(models, ImplicitSettings(beta=beta, learning_rate=FIRST_RATE))
+    rows, chance = list(rows), random.Random(seed)
+    for _ in range(epochs):
+        chance.shuffle(rows)
+        for first in range(0, len(rows), FIRST_BATCH):
+            learner.update(rows[first : first + FIRST_BATCH])
 
 
 def costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -183,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=(*PARTS, "seconds", "show", "costs", "quality"))
     parser.add_argument("--builds", type=int, nargs="+", default=list(range(23, 31)), help="default: 23 to 30")
+    parser.add_argument("--only", nargs="+", choices=CHOSEN, help="these contenders (default: all)")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--baseline", type=Path, default=CONTENDERS, help="what dense_rewards.py has written")
     parser.add_argument("--metric", default="auroc", help="of `quality`: a key of `quality_of`")
@@ -209,6 +258,8 @@ def main() -> None:
             cells = seconds(args.builds, spent)
         else:
             cells = PARTS[args.part](args.builds)
+        if args.only:
+            cells = (one for one in cells if one["scorer"].partition(":")[0] in args.only)
         work(cells, partial(run, cache=args.cache), args.results, locks, told)
 
 

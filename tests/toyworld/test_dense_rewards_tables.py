@@ -47,6 +47,18 @@ def test_the_table_of_a_part(rows):
     assert contenders.count("outcome") == 2 and "+0.150 (" in contenders
 
 
+def test_longer_runs_are_compared_on_the_builds_that_have_all_of_them(rows):
+    far = TABLES["longer_regime"]("long")
+    rows += [run("longer", build, "none", "outcome", 0.7, regime=far) for build in (23, 24)]
+    rows += [run("longer", build, "learned", "trusted", value, regime=far) for build, value in ((23, 0.75), (24, 0.81))]
+    rows += [run("longer", 23, "oracle", "trusted", 0.9, regime=far)]
+    rows += [run("longer", 25, "learned", "trusted", 0.1, regime=far)]  # a build without outcome-only
+    lines = [line for line in TABLES["longer_table"](rows).splitlines() if line.startswith("| long ")]
+    assert lines[0] == "| long | none | 2 | 0.350 | 0.700 | 0.700 |  |"
+    assert lines[1].startswith("| long | learned | 2 | 0.500 | 0.780 | 0.700 | +0.080 (")
+    assert lines[2].startswith("| long | oracle | 1 | 0.600 | 0.900 | 0.700 | +0.200")
+
+
 def test_a_star_only_after_holm(rows):
     rows += [run("contenders", b, "none", "outcome", 0.3) for b in (25, 26, 27)]
     rows += [run("methods", b, "learned", "capo", 0.4 + b / 1e4) for b in range(23, 28)]

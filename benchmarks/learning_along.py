@@ -210,6 +210,23 @@ def costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return dict(found)
 
 
+def baseline(rows: list[dict[str, Any]], builds: list[int]) -> list[dict[str, Any]]:
+    """Outcome-only and exact labels of ``dense_rewards.py contenders``, in the worlds and regimes of this study."""
+    parts = {"part": ("contenders",), "scorer": ("none", "oracle"), "world": ("plain", "long", "filler")}
+    return [
+        row
+        for row in rows
+        if (one := row["cell"])["build"] in builds
+        and all(one[name] in values for name, values in parts.items())
+        and one["regime"] == REGIMES[one["world"]]
+    ]
+
+
+def as_baseline(row: dict[str, Any]) -> dict[str, Any]:
+    """The row; outcome-only is named as in ``dense_rewards.py``, whose tables compare with it."""
+    return row | {"cell": row["cell"] | {"scorer": "none"}} if row["cell"]["scorer"] == "outcome" else row
+
+
 def quality(rows: list[dict[str, Any]], metric: str) -> dict[str, dict[str, list[list[float]]]]:
     """World → contender → [update, mean over the builds, lowest, highest] of one measure of the scores."""
     curves: dict[tuple[str, str, int], list[float]] = defaultdict(list)
@@ -239,12 +256,8 @@ def main() -> None:
     args = parser.parse_args()
     one_quiet_thread()
     if args.part == "show":
-        base = [row for row in rows_of(args.baseline) if row["cell"]["part"] == "contenders"]
-        print(
-            "\n\n".join(
-                f"## {part}\n{part_table([*base, *rows_of(args.results)], part)}" for part in (*PARTS, "seconds")
-            )
-        )
+        rows = [*baseline(rows_of(args.baseline), args.builds), *map(as_baseline, rows_of(args.results))]
+        print("\n\n".join(f"## {part}\n{part_table(rows, part)}" for part in (*PARTS, "seconds")))
     elif args.part == "costs":
         print(json.dumps(costs(rows_of(args.results))))
     elif args.part == "quality":

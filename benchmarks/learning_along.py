@@ -151,7 +151,9 @@ def run(one: Cell, cache: str) -> dict[str, Any]:
         more["refresh"] = RefreshSettings(every=regime.max_steps // (REFRESHES + 1), **keywords)
         more["label_options"] = {"votes": LEARNED["judge_votes"]} if keywords["labels"] == "judge" else {}
     method_kwargs = keywords if name == "teacher" else None
-    return quick_grpo(world, scorer_of(one, world, cache), one["method"], method_kwargs, regime, **more)
+    result = quick_grpo(world, scorer_of(one, world, cache), one["method"], method_kwargs, regime, **more)
+    result.pop("learnt")  # a row for every update, which no table reads
+    return result
 
 
 def scorer_of(one: Cell, world: ToyWorld, cache: str) -> Scorer | None:

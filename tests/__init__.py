@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
-from jaxtyping import _import_hook, jaxtyped as shapes_checked
+from jaxtyping import TypeCheckError, _import_hook, jaxtyped as shapes_checked
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError))
 
 
 def _code_of_checked_module(loader: SourceFileLoader, name: str):

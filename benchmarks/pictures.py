@@ -126,14 +126,18 @@ def ablation(gains: dict[str, list[dict[str, Any]]], worlds: Sequence[str]) -> l
 
 def quality(curves: dict[str, dict[str, list[list[float]]]]) -> list[Chart]:
     """A chart for each world: how well the scores of a run tell right steps from wrong ones, over its updates."""
-    charts = []
-    for world, contenders in curves.items():
-        series = [
-            Series(name, *([row[i] for row in rows] for i in range(4)), style=place)
-            for place, (name, rows) in enumerate(contenders.items())
-        ]
-        charts.append(line_chart(series, f"Step AUROC on the run's own rollouts, {WORLDS[world]}"))
-    return charts
+    names = list(dict.fromkeys(name for contenders in curves.values() for name in contenders))
+    return [
+        line_chart(
+            [
+                Series(name, [row[0] for row in rows], [row[1] for row in rows], style=names.index(name))
+                for name, rows in curves[world].items()
+            ],
+            f"Step AUROC on the run's own rollouts, {title}",
+        )
+        for world, title in WORLDS.items()
+        if world in curves
+    ]
 
 
 def main() -> None:

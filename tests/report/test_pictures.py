@@ -32,6 +32,20 @@ def test_a_forest_for_each_world():
     assert rings.data_source.data["x"] == pytest.approx([0.2, -0.1])
 
 
+def test_a_contender_has_one_look_in_every_world(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "line_chart", lambda series, title: drawn.append((title, series)))
+    curves = {
+        "filler": {"refreshed": [[10, 0.8, 0.7, 0.9]]},
+        "plain": {"frozen": [[8, 0.9, 0.8, 1.0], [16, 0.85, 0.8, 0.9]], "refreshed": [[8, 0.9, 0.8, 1.0]]},
+    }
+    pictures.quality(curves)
+    (first, (frozen, refreshed)), (second, (alone,)) = drawn
+    assert first.endswith("plain world") and second.endswith("filler world")
+    assert frozen.style != refreshed.style == alone.style
+    assert (frozen.name, frozen.x, frozen.y) == ("frozen", [8, 16], [0.9, 0.85])
+
+
 def test_a_point_with_a_name_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match=r"got .*gain.*expected .*y_low"):
         pictures.curve(CURVE | {"points": [{"name": "a", "group": "plain", "x": 0.6, "y": 0.02, "gain": 1.0}]})

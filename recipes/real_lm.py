@@ -71,14 +71,19 @@ def build_worlds(arguments: argparse.Namespace, settings: dict[str, Any], budget
     command = [sys.executable, "-m", "rlhf_prm.wordproblems", "--root", str(arguments.root / "cache"), "--settings"]
     budget.stage("policy: base model and supervised fine-tuning")
     subprocess.run([*command, json.dumps(settings), "--without-prm"], check=True)
-    for first in range(0, len(SOURCES), arguments.parallel):
-        together = SOURCES[first : first + arguments.parallel]
-        budget.stage(f"labels and PRMs: {', '.join(together)}")
-        processes = [
-            subprocess.Popen([*command, json.dumps({**settings, "label_source": source})]) for source in together
-        ]
-        if any([process.wait() for process in processes]):  # a list: every one is waited for
-            raise SystemExit("a stage failed; its message is above")
+    budget.stage(f"labels and PRMs: {', '.join(SOURCES)}")
+    waiting = sorted(SOURCES, key=lambda source: source != "mc")  # the longest first
+    running: list[subprocess.Popen] = []
+    while waiting or running:
+        while waiting and len(running) < arguments.parallel:
+            of_source = {**settings, "label_source": waiting.pop(0)}
+            running.append(subprocess.Popen([*command, json.dumps(of_source)]))
+        if failed := [one for one in running if one.poll()]:
+            for one in running:
+                one.wait()
+            raise SystemExit(f"a stage failed; its message is above: {failed[0].args[-1]}")
+        running = [one for one in running if one.poll() is None]
+        time.sleep(0.1)
 
 
 def check_prms(arguments: argparse.Namespace, settings: dict[str, Any], budget: Budget) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def real_lm(monkeypatch, tmp_path, tiny_settings):
         started.append(json.loads(command[command.index("--settings") + 1]).get("label_source", "policy"))
         monkeypatch.setattr(sys, "argv", command[2:])
         runpy.run_module(command[2], run_name="__main__")
-        return SimpleNamespace(wait=lambda: 0)
+        return SimpleNamespace(poll=lambda: 0)
 
     for name in ("run", "Popen"):
         monkeypatch.setattr(subprocess, name, partial(here, getattr(subprocess, name)))
@@ -49,7 +49,7 @@ def test_from_the_first_stage_to_the_table(real_lm, capsys):
         real_lm("--budget", "0")
     assert real_lm.started == []
     folder = real_lm()
-    assert real_lm.started == ["policy", "judge", "mc", "gold"]
+    assert real_lm.started == ["policy", "mc", "judge", "gold"]
     for source in ("judge", "mc", "gold"):
         assert (folder / f"preflight_{source}.html").exists()
         assert json.loads((folder / f"preflight_{source}.json").read_text())["measures"]["accuracy"] is not None

@@ -25,6 +25,7 @@ from rlhf_prm.toyworld.stages import Stage, StageCache
 from rlhf_prm.toyworld.verifier import final_answer
 from rlhf_prm.wordproblems.base_model import save_base
 from rlhf_prm.wordproblems.checker import WORDS, process_correct
+from rlhf_prm.wordproblems.kept_memory import keep_freed_memory
 from rlhf_prm.wordproblems.label_stages import label_stages, messages, sampled_rows
 from rlhf_prm.wordproblems.problems import WordProblem, draw_splits
 from rlhf_prm.wordproblems.sampler import ATTENTION, TextSampler, load_policy
@@ -104,6 +105,9 @@ def build_world(
 ) -> WordWorld:
     """The world these settings describe: stages already under ``root`` are reused, the others are built.
 
+    From then on this process keeps the memory it frees (``keep_freed_memory``): what is trained in such a world is
+    trained on a CPU.
+
     Args:
         with_prm: False leaves the PRM and its labels out.
         gold_fraction: share of the training problems that keep their gold answer.
@@ -113,6 +117,7 @@ def build_world(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("world word_problems: got several processes, expected one (--num_processes 1)")
+    keep_freed_memory()
     cache = StageCache(root)
     sizes = {
         "eval": settings.eval_problems,

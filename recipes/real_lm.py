@@ -38,6 +38,7 @@ SOURCES = ("judge", "mc", "gold")  # the first is what the policy is trained aga
 UPDATES = {"full": 40, "small": 10, "smoke": 1}
 PREFLIGHT = {"full": (64, 8), "small": (24, 4), "smoke": (4, 2)}  # problems, rollouts of each
 PROBED = {"full": 16, "small": 4, "smoke": 0}  # problems whose rollouts are rewritten
+FAILED = "the stage failed: {}; its message is above, and the same command goes on there"
 MEASURES = ("first_error_f1", "step_auroc_same_position", "auroc_min", "approval_lift")
 
 
@@ -70,19 +71,21 @@ def build_worlds(arguments: argparse.Namespace, settings: dict[str, Any], budget
     """Build what all label sources share, then their labels and PRMs, ``--parallel`` of them at once."""
     command = [sys.executable, "-m", "rlhf_prm.wordproblems", "--root", str(arguments.root / "cache"), "--settings"]
     budget.stage("policy: base model and supervised fine-tuning")
-    subprocess.run([*command, json.dumps(settings), "--without-prm"], check=True)
+    policy = [*command, json.dumps(settings), "--without-prm"]
+    if subprocess.run(policy).returncode:
+        raise SystemExit(FAILED.format("policy"))
     budget.stage(f"labels and PRMs: {', '.join(SOURCES)}")
     waiting = sorted(SOURCES, key=lambda source: source != "mc")  # the longest first
-    running: list[subprocess.Popen] = []
+    running: dict[str, subprocess.Popen] = {}
     while waiting or running:
         while waiting and len(running) < arguments.parallel:
-            of_source = {**settings, "label_source": waiting.pop(0)}
-            running.append(subprocess.Popen([*command, json.dumps(of_source)]))
-        if failed := [one for one in running if one.poll()]:
-            for one in running:
+            source = waiting.pop(0)
+            running[source] = subprocess.Popen([*command, json.dumps({**settings, "label_source": source})])
+        if failed := [source for source, one in running.items() if one.poll()]:
+            for one in running.values():  # what they have begun is kept
                 one.wait()
-            raise SystemExit(f"a stage failed; its message is above: {failed[0].args[-1]}")
-        running = [one for one in running if one.poll() is None]
+            raise SystemExit(FAILED.format(f"labels and PRM, {failed[0]}"))
+        running = {source: one for source, one in running.items() if one.poll() is None}
         time.sleep(0.1)
 
 

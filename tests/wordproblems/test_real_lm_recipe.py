@@ -27,7 +27,7 @@ def real_lm(monkeypatch, tmp_path, tiny_settings):
         started.append(json.loads(command[command.index("--settings") + 1]).get("label_source", "policy"))
         monkeypatch.setattr(sys, "argv", command[2:])
         runpy.run_module(command[2], run_name="__main__")
-        return SimpleNamespace(poll=lambda: 0)
+        return SimpleNamespace(poll=lambda: 0, returncode=0)
 
     for name in ("run", "Popen"):
         monkeypatch.setattr(subprocess, name, partial(here, getattr(subprocess, name)))
@@ -65,3 +65,23 @@ def test_from_the_first_stage_to_the_table(real_lm, capsys):
     real_lm()
     assert "3 finished already, 0 to run" in capsys.readouterr().out
     assert (folder / "preflight_mc.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "fails, named, finished",
+    [("--without-prm", "policy", []), ('"mc"', "labels and PRM, mc", ["--without-prm", '"judge"'])],
+)
+def test_a_failed_stage_ends_the_recipe_in_one_line_and_the_process_beside_it_finishes(
+    monkeypatch, tmp_path, fails, named, finished
+):
+    python, ended = tmp_path / "python", tmp_path / "ended"
+    lines = ["#!/bin/sh", f'case "$*" in *{fails}*) exit 3;; esac', "sleep .3", f'echo "$*" >> {ended}']
+    python.write_text("\n".join(lines))
+    python.chmod(0o755)
+    ended.touch()
+    monkeypatch.setattr(sys, "executable", str(python))
+    recipe = runpy.run_path(str(ROOT / "recipes" / "real_lm.py"), run_name="recipe")
+    with pytest.raises(SystemExit, match=f"the stage failed: {named}; .* the same command goes on there"):
+        recipe["build_worlds"](SimpleNamespace(root=tmp_path, parallel=2), {"seed": 0}, recipe["Budget"](60))
+    calls = ended.read_text().splitlines()
+    assert len(calls) == len(finished) and all(name in call for name, call in zip(finished, calls, strict=True))

@@ -81,11 +81,12 @@ def build_worlds(arguments: argparse.Namespace, settings: dict[str, Any], budget
         while waiting and len(running) < arguments.parallel:
             source = waiting.pop(0)
             running[source] = subprocess.Popen([*command, json.dumps({**settings, "label_source": source})])
-        if failed := [source for source, one in running.items() if one.poll()]:
+        status = {source: one.poll() for source, one in running.items()}
+        if failed := [source for source, code in status.items() if code]:
             for one in running.values():  # what they have begun is kept
                 one.wait()
             raise SystemExit(FAILED.format(f"labels and PRM, {failed[0]}"))
-        running = {source: one for source, one in running.items() if one.poll() is None}
+        running = {source: one for source, one in running.items() if status[source] is None}
         time.sleep(0.1)
 
 

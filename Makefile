@@ -26,9 +26,10 @@ $(VENV)/.real: $(VENV)/.installed
 real: $(VENV)/.real  # 2 CPU cores; continues where it was stopped. `make real SCALE=smoke` runs every stage in minutes
 	$(BIN)/python recipes/real_lm.py --scale $(or $(SCALE),full)
 
-# Two processes; tests that share what is expensive to make run in the same one (tests/conftest.py).
+# Three processes keep two cores busy, as some tests wait for servers and time limits. Tests that share what is expensive
+# to make run in the same one (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
+PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.installed
 	$(PYTEST) $(PARALLEL)

@@ -11,7 +11,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Two processes share two cores (Makefile), and the models are tiny: further threads would only wait for each other.
+# Several processes share the cores (Makefile), and the models are tiny: further threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest

@@ -34,15 +34,22 @@ class Stage:
     cached: bool
 
 
+class NotBuilt(LookupError):
+    """A stage that a cache was to find is not there."""
+
+
 class StageCache:
     """Builds stages under ``root`` and finds them again.
 
     A stage is built in a temporary folder and moved into place when it is complete, so a process killed at any moment
     leaves either the whole stage or none. Of several processes that want one stage, one builds and the others wait.
+
+    Args:
+        builds: False for a cache that only finds, and raises ``NotBuilt`` where a stage is missing.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str], *, builds: bool = True) -> None:
+        self.root, self.builds = Path(root), builds
 
     def stage(
         self, name: str, settings: dict, build: Callable[[Path], None], upstream: tuple[Stage, ...] = ()
@@ -60,6 +67,8 @@ class StageCache:
         with FileLock(f"{building}.lock"):
             if (path / RECORD).is_file():
                 return Stage(path, key, read_json(path / RECORD)["seconds"], cached=True)
+            if not self.builds:
+                raise NotBuilt(f"got no stage {path}, expected it to be built")
             for leftover in (building, path):
                 shutil.rmtree(leftover, ignore_errors=True)
             building.mkdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf_prm.toyworld.apart import build_apart, is_one_of_several
+from rlhf_prm.toyworld.apart import found_or_built_apart, is_one_of_several
 from rlhf_prm.toyworld.calculator import Calculator
 from rlhf_prm.toyworld.policy import IGNORED, fine_tuned_policy, save_policy
 from rlhf_prm.toyworld.problems import ChainProblem, draw_splits
@@ -120,10 +120,15 @@ class ToolWorld:
 def build_tool_world(settings: ToolWorldSettings, root: str | os.PathLike[str] = "runs/cache") -> ToolWorld:
     """The world these settings describe; its policy is reused where it is under ``root`` already.
 
-    One of several ranks builds in a process of its own (``apart``).
+    One of several ranks has it built by a process of its own (``apart``).
     """
+    world_in = partial(_world_in, settings=settings)
     if is_one_of_several():
-        build_apart(settings, root, "--tools")
+        return found_or_built_apart(world_in, settings, root, "--tools")
+    return world_in(StageCache(root))
+
+
+def _world_in(cache: StageCache, *, settings: ToolWorldSettings) -> ToolWorld:
     sizes = {
         "eval": settings.eval_problems,
         "sft": settings.sft_updates * settings.sft_batch,
@@ -131,7 +136,7 @@ def build_tool_world(settings: ToolWorldSettings, root: str | os.PathLike[str] =
     }
     splits = draw_splits(settings.seed, settings.operations, sizes)
     chosen = {name: value for name, value in asdict(settings).items() if name in POLICY_SETTINGS}
-    stage = StageCache(root).stage("tool-policy", chosen, partial(_build_policy, settings, splits["sft"]))
+    stage = cache.stage("tool-policy", chosen, partial(_build_policy, settings, splits["sft"]))
     return ToolWorld(settings, stage.path, splits["train"], splits["eval"], stage)
 
 

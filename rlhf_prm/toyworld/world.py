@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_prm.files import read_json_lines
-from rlhf_prm.toyworld.apart import build_apart, is_one_of_several
+from rlhf_prm.toyworld.apart import found_or_built_apart, is_one_of_several
 from rlhf_prm.toyworld.demonstrator import WRONG_FACTS, Demonstrator
 from rlhf_prm.toyworld.evaluate import evaluate_policy
 from rlhf_prm.toyworld.label_stages import ROWS, label_stages
@@ -105,13 +105,18 @@ def build_world(
     ``with_prm=False`` leaves the PRM out, to train one on the world's labels yourself;
     ``with_labels=False`` also leaves the labelled solutions out.
 
-    One of several ranks builds in a process of its own and the others wait for it (``apart``). Every stage is then
-    found (``cached``).
+    One of several ranks has it built by a process of its own and the others wait for it (``apart``). Every stage is
+    then found (``cached``).
     """
+    world_in = partial(_world_in, settings=settings, with_prm=with_prm, with_labels=with_labels)
     if is_one_of_several():
         left_out = {"--without-prm": not with_prm, "--without-labels": not with_labels}
-        build_apart(settings, root, *[flag for flag, out in left_out.items() if out])
-    cache, splits = StageCache(root), problem_splits(settings)
+        return found_or_built_apart(world_in, settings, root, *[flag for flag, out in left_out.items() if out])
+    return world_in(StageCache(root))
+
+
+def _world_in(cache: StageCache, *, settings: ToyWorldSettings, with_prm: bool, with_labels: bool) -> ToyWorld:
+    splits = problem_splits(settings)
     policy_settings = settings.subset(*POLICY_SETTINGS)
     if settings.wrong_facts != WRONG_FACTS:  # named only if it is not the default, so that older caches stay valid
         policy_settings |= settings.subset("wrong_facts")

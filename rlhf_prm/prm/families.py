@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedToken
 
 from rlhf_prm.prm import render
 from rlhf_prm.prm.decoders import STEP_TAG, complete, decoder_class
+from rlhf_prm.prm.output_head import OutputHead
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel, Qwen2WithValueHead
-from rlhf_prm.prm.readers import HeadReader, ImplicitReader, TokenLogProbs, TwoTokenHead
+from rlhf_prm.prm.readers import HeadReader, ImplicitReader, TokenLogProbs
 from rlhf_prm.prm.texts import Rendered, Texts
 
 QWEN_SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -101,7 +102,7 @@ def _good_or_bad(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs:
     assert family.bad is not None and family.good is not None  # an entry of this builder has both
     bad, good = (texts.token_id(family.bad, "bad answer"), texts.token_id(family.good, "good answer"))
     model = complete(AutoModelForCausalLM, checkpoint.name, **kwargs)
-    return HeadReader(model.base_model, TwoTokenHead(model.get_output_embeddings().weight, bad, good))
+    return HeadReader(model.base_model, OutputHead(model, rows=(bad, good)))
 
 
 def _implicit(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: Any) -> nn.Module:
@@ -112,7 +113,7 @@ def _implicit(checkpoint: Checkpoint, family: Family, texts: Texts, **kwargs: An
         )
     assert family.beta is not None  # an entry of this builder has one
     models = [complete(AutoModelForCausalLM, name, **kwargs) for name in (checkpoint.name, checkpoint.reference)]
-    policy, reference = (TokenLogProbs(m.base_model, m.get_output_embeddings()) for m in models)
+    policy, reference = map(TokenLogProbs, models)
     return ImplicitReader(policy, reference, family.beta)
 
 

@@ -1,22 +1,13 @@
 """Read-outs: torch modules that turn token ids into the log-odds that a step is right, at the step ends only."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+
+from rlhf_prm.prm.output_head import OutputHead
 
 CHUNK = 1024  # positions whose full vocabulary row exists at one time (implicit PRMs only)
-
-
-def whole(parameter: nn.Parameter) -> AbstractContextManager:
-    """A context in which ``parameter`` has all its rows, even if DeepSpeed has sharded it while loading."""
-    if not hasattr(parameter, "ds_id"):
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters([parameter])
 
 
 class HeadReader(nn.Module):
@@ -30,10 +21,12 @@ class HeadReader(nn.Module):
         super().__init__()
         self.body = body
         self.head = head
-        self.shares_prefixes = not has_sliding_window(body.config)
+        attends = not getattr(body, "_is_stateful", False) and only_attends(body.config)
+        self.shares_prefixes = attends and not has_sliding_window(body.config)
         # A flash kernel takes rollouts of any length without padding. Other attention would compute all pairs of a
-        # packed row, mask most of them, and spread a NaN of one rollout to the others.
-        self.packs = str(body.config._attn_implementation).startswith("flash_attention")
+        # packed row, mask most of them, and spread a NaN of one rollout to the others. A layer with a state (linear
+        # attention, convolution) would carry it from one rollout of a packed row into the next.
+        self.packs = attends and str(body.config._attn_implementation).startswith("flash_attention")
 
     def forward(
         self,
@@ -64,39 +57,30 @@ class HeadReader(nn.Module):
         return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def has_sliding_window(config) -> bool:
-    """Whether a layer's cache may drop keys and values, so that a prefix cannot be shared.
+def only_attends(config: PreTrainedConfig) -> bool:
+    """Whether every layer looks at other tokens by attention alone, and none has a state that goes along a row."""
+    kinds = getattr(config, "layer_types", None) or ()
+    return set(kinds) <= {"full_attention", "sliding_attention", "chunked_attention"}
 
-    A sliding window keeps only the last ones, linear attention keeps none.
-    """
+
+def has_sliding_window(config: PreTrainedConfig) -> bool:
+    """Whether a layer's cache may drop keys and values, so that a prefix cannot be shared."""
     layer_types = getattr(config, "layer_types", None)
     if layer_types is None:
         return getattr(config, "sliding_window", None) is not None
     return set(layer_types) != {"full_attention"}
 
 
-class TwoTokenHead(nn.Module):
-    """The two vocabulary rows that a causal-LM PRM compares: (N, H) → (N, 2) logits of bad and good, in fp32."""
+class TokenLogProbs(OutputHead):
+    """Log-probability of each next token under a causal language model, a chunk of positions at a time.
 
-    def __init__(self, output_weight: nn.Parameter, bad_id: int, good_id: int):
-        super().__init__()
-        with whole(output_weight):
-            self.weight = nn.Parameter(output_weight[[bad_id, good_id]].detach().float(), requires_grad=False)
-
-    def forward(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N 2"]:
-        return nn.functional.linear(hidden.to(self.weight.dtype), self.weight)
-
-
-class TokenLogProbs(nn.Module):
-    """Body and language-model head → log-probability of each next token, a chunk of positions at a time.
-
+    The head's weight is this module's own, so that DeepSpeed gathers a sharded one once for all chunks.
     ``temperature`` divides the logits.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Linear, temperature: float = 1.0):
-        super().__init__()
-        self.body = body
-        self.weight = head.weight
+    def __init__(self, model: PreTrainedModel, temperature: float = 1.0):
+        super().__init__(model)
+        self.body = model.base_model
         self.temperature = temperature
 
     def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
@@ -106,7 +90,7 @@ class TokenLogProbs(nn.Module):
         flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
         parts = []
         for begin in range(0, len(flat_targets), CHUNK):
-            logits = nn.functional.linear(flat_hidden[begin : begin + CHUNK], self.weight).float() / self.temperature
+            logits = self.logits(flat_hidden[begin : begin + CHUNK]) / self.temperature
             chosen = logits.gather(-1, flat_targets[begin : begin + CHUNK, None])[:, 0]
             parts.append(chosen - logits.logsumexp(-1))
         out = torch.cat(parts).view(targets.shape) if parts else hidden.new_zeros(targets.shape, dtype=torch.float32)

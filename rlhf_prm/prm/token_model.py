@@ -95,7 +95,7 @@ def load_token_model(
         options["attn_implementation"] = attn_implementation
     with loading_for(placement, precision):
         model = complete(AutoModelForCausalLM, os.fspath(name_or_path), **options)
-        reader = TokenLogProbs(model.base_model, model.get_output_embeddings(), temperature)
+        reader = TokenLogProbs(model, temperature)
     limit = model.config.max_position_embeddings
     return TokenModel(
         IN_PROCESS[placement](reader, device),

@@ -117,7 +117,7 @@ class AdapterModel:
         self.device = next(base.parameters()).device
         limit = base.config.max_position_embeddings
         self._tokens = TokenModel(
-            _Still(TokenLogProbs(base.base_model, base.get_output_embeddings()), self.device),
+            _Still(TokenLogProbs(base), self.device),
             context=min(self.context or limit, limit),
             max_batch_tokens=self.max_batch_tokens,
         )

@@ -1,4 +1,4 @@
-"""From hidden states to logits, as a causal language model computes them: not in every one by a matrix product alone."""
+"""From hidden states to logits, as a causal language model computes them: a matrix product, and in some decoders more."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +16,7 @@ class OutputHead(nn.Module):
     Granite, Falcon-H1, …), a soft cap (Gemma 2).
 
     Args:
-        rows: only these tokens' logits, from a copy of their rows in float32. Default: all, from the model's own weight.
+        rows: only these tokens' logits, from a copy in float32. Default: all, from the model's own weight.
     """
 
     def __init__(self, model: PreTrainedModel, rows: Sequence[int] | None = None):

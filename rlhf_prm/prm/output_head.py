@@ -1,4 +1,4 @@
-"""From hidden states to logits, as a causal language model computes them: a matrix product, and in some decoders more."""
+"""From hidden states to logits as a causal language model computes them: in some decoders more than a matrix product."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

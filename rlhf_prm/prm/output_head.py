@@ -1,4 +1,4 @@
-"""From hidden states to logits as a causal language model computes them: in some decoders more than a matrix product."""
+"""From hidden states to logits as a causal language model computes them: in some more than a matrix product."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

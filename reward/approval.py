@@ -1,10 +1,10 @@
 """How far step scores can be trusted, measured in training: does a rollout without a wrong step end in a right answer?
 
-A rollout is *approved* when no step scores at or below the threshold, which is ProcessBench's rule for "no error". With
-exact scores every approved rollout would end right, however hard the problems are. Let b be the share of right answers
-of all rollouts and q that of the approved ones: trust is (q − b) / (1 − b). It needs no labels beyond the verdicts that
-training has anyway. The counts are a memory of named tensors, passed in and returned, so that a checkpoint can hold
-them.
+A rollout is *approved* when no scored step is at or below the threshold, which is ProcessBench's rule for "no error".
+With exact scores every approved rollout would end right, however hard the problems are. Let b be the share of right
+answers of all rollouts and q that of the approved ones: trust is (q − b) / (1 − b). It needs no labels beyond the
+verdicts that training has anyway. The counts are a memory of named tensors, passed in and returned, so that a
+checkpoint can hold them.
 """
 
 import torch
@@ -24,7 +24,7 @@ def initial_approval() -> Approval:
 def approval_updated(
     rollouts: StepRollouts, memory: Approval, *, threshold: float = 0.5, window: float = 512.0
 ) -> Approval:
-    """The memory after one more batch; only verified rollouts count.
+    """The memory after one more batch; only verified rollouts with a scored step count.
 
     Args:
         threshold: a step that scores at or below it is wrong.
@@ -35,8 +35,9 @@ def approval_updated(
     """
     if not window > 0:
         raise ValueError(f"window: got {window}, expected a number of rollouts above 0")
-    lowest = rollouts.step_scores.float().masked_fill(~rollouts.step_mask, torch.inf).amin(1)
-    verified = rollouts.scorable.float()
+    scored = rollouts.scored_steps
+    lowest = rollouts.step_scores.float().masked_fill(~scored, torch.inf).amin(1)
+    verified = (rollouts.scorable & scored.any(1)).float()
     right, approved = rollouts.correct.float() * verified, (lowest > threshold).float() * verified
     kept = torch.exp(-verified.sum() / window)
     new = {

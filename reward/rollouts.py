@@ -50,6 +50,15 @@ class StepRollouts:
         """The real steps that the scorer has scored itself."""
         return self.step_mask if self.scored is None else self.step_mask & self.scored
 
+    @property
+    def steps_with_scores(self) -> Bool[Tensor, "B K"]:
+        """The real steps from a rollout's first scored one on.
+
+        A later step that the scorer left out has the score before it. What comes before the first score has a fill that
+        says nothing of the step.
+        """
+        return self.step_mask & (self.scored_steps.cumsum(1) > 0)
+
     def judged_wrong(self, threshold: float) -> Bool[Tensor, "B K"]:
         """The steps that the scorer itself scores at or below ``threshold``; an unscored step is not judged wrong."""
         return self.scored_steps & (self.step_scores <= threshold)

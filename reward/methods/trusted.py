@@ -22,7 +22,8 @@ def trusted(
 ) -> tuple[Float[Tensor, "B K"], Approval]:
     """Only scores below a threshold count, as in `clip_delta`, times a trust that is measured while the policy trains.
 
-    Formula: A_k = A_out + w·τ·(c_k − mean of c over all steps of the group), c_k = min(p_k − η, 0);
+    Formula: A_k = A_out + w·τ·(c_k − mean of c over all steps of the group), c_k = min(p_k − η, 0), and A_out alone
+    before the first scored step;
     τ = min(1, s·max(0, lift)), lift = (q − z·se − b) / (1 − b), b = the share of right rollouts, q ± se = that among
     rollouts with all p_k > η, over about the last `window` verified rollouts; w = `process_weight`, η = `threshold`,
     s = `slope`, z = `caution`
@@ -43,7 +44,7 @@ def trusted(
             raise ValueError(f"{name}: got {value}, expected at least 0")
     memory = approval_updated(rollouts, memory, threshold=threshold, window=window)
     trust = (slope * approval_lift(memory, caution=caution)).clamp(0, 1)
-    mask = rollouts.step_mask
+    mask = rollouts.steps_with_scores
     clipped = clip_shaping(rollouts.step_scores, mask, threshold=threshold)
     credit = clipped - over_steps(group_mean_baseline(clipped, mask, rollouts.num_generations), mask)
     return outcome(rollouts) + process_weight * trust * credit, memory

@@ -24,7 +24,8 @@ def vppo(rollouts: StepRollouts, *, threshold: float = 0.8, alpha: float = 0.5) 
     Source: VPPO, arXiv 2601.18984 [2nd]
     """
     mask = rollouts.step_mask
-    before_error = (rollouts.step_scores < threshold).cumsum(1) == 0
+    wrong = rollouts.steps_with_scores & (rollouts.step_scores < threshold)
+    before_error = wrong.cumsum(1) == 0
     rewards = torch.where(rollouts.correct[:, None], 1.0, alpha * before_error)
     means = step_means(rewards, mask, rollouts.token_counts)
     baselines = group_mean_baseline(means, rollouts.scorable, rollouts.num_generations)

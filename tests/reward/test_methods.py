@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from reward import METHODS
+from reward import METHODS, StepRollouts
+from reward.rollouts import filled_scores
 from tests.reward.method_cases import GARBAGE, NAN, STATELESS, VARIANTS, expected, grouped, random_groups, rollouts_of
 
 T3 = 0.6 / math.log(3)  # as a temperature, weighs q = .8, .2 by 1/4, 3/4
@@ -74,6 +75,15 @@ BY_HAND = [
 def test_by_hand(name, keywords, outcomes, by_hand):
     rollouts = rollouts_of([(*PAIR, list(outcomes))])
     torch.testing.assert_close(METHODS[name](rollouts, **keywords), torch.tensor(by_hand).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_vppo_finds_no_error_before_the_first_scored_step():
+    # Fills of (.9 + .2 + .9)/3 < θ before the scored steps. Wrong: α = ½ up to the step of .2; baseline (1 + ¼)/2.
+    given, mask = torch.tensor([[NAN, 0.9, 0.2, NAN], [NAN, NAN, NAN, 0.9]]), torch.ones(2, 4, dtype=torch.bool)
+    filled, unscored = filled_scores(given, mask, 2)
+    rollouts = StepRollouts(filled, mask, mask.long(), torch.tensor([0.0, 1.0]), 2, scored=~unscored)
+    by_hand = torch.tensor([[-0.125, -0.125, -0.625, -0.625], [0.375] * 4])
+    torch.testing.assert_close(METHODS["vppo"](rollouts), by_hand)
 
 
 def test_prof_by_hand():

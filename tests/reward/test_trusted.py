@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from reward import METHODS, approval_lift, approval_updated, initial_approval
+from reward import METHODS, StepRollouts, approval_lift, approval_updated, initial_approval
+from reward.rollouts import filled_scores
 from tests.reward.method_cases import GARBAGE, NAN, grouped, random_groups, rollouts_of
 
 trusted = METHODS["trusted"]
@@ -98,6 +99,40 @@ def test_before_any_evidence_it_is_outcome_only():
     rollouts = rollouts_of(nothing_known)
     advantages, memory = trusted(rollouts, initial_approval())
     assert torch.equal(advantages, METHODS["outcome"](rollouts)) and memory == initial_approval()
+
+
+def partly_scored(scores, outcomes):
+    """One group of rollouts of equal length; a score of NaN is one that the scorer did not give."""
+    given = torch.tensor(scores)
+    mask = torch.ones_like(given, dtype=torch.bool)
+    filled, unscored = filled_scores(given, mask, len(scores))
+    return StepRollouts(filled, mask, mask.long(), torch.tensor(outcomes), len(scores), scored=~unscored)
+
+
+def test_what_the_scorer_left_out_is_no_evidence():
+    # The last step of the first rollout, the only step of the second; the third has no score at all.
+    rollouts = partly_scored([[NAN, 0.9], [NAN, 0.1], [NAN, NAN]], [1.0, 0.0, 0.0])
+    assert rollouts.step_scores[:, 0].tolist() == pytest.approx([0.5] * 3)  # fills, at or below the threshold
+    memory = approval_updated(rollouts, initial_approval())
+    assert floats(memory) == {"verified": 2.0, "right": 1.0, "approved": 1.0, "approved_right": 1.0}
+
+
+def test_what_the_scorer_left_out_is_given_no_credit():
+    # Scored steps: .9 and .1, clipped 0 and −.4, mean −.2; every other advantage is that of the outcome.
+    rollouts = partly_scored([[NAN, 0.9], [NAN, 0.1], [NAN, NAN]], [1.0, 0.0, 0.0])
+    memory = {"verified": 1e6, "right": 5e5, "approved": 5e5, "approved_right": 5e5}
+    advantages, _ = trusted(rollouts, {name: torch.tensor(value) for name, value in memory.items()}, window=1e9)
+    process = advantages - METHODS["outcome"](rollouts)
+    torch.testing.assert_close(process, torch.tensor([[0, 0.2], [0, -0.2], [0, 0]]), atol=1e-4, rtol=0)
+
+
+def test_a_step_left_out_after_a_scored_one_has_the_score_before_it():
+    # A judge of one pass stops at the first error: c = 0, −.3, and −.3 carried on; the mean of the six is −.1.
+    rollouts = partly_scored([[0.9, 0.2, NAN], [0.9, 0.9, 0.9]], [0.0, 1.0])
+    memory = {"verified": 1e6, "right": 5e5, "approved": 5e5, "approved_right": 5e5}
+    advantages, _ = trusted(rollouts, {name: torch.tensor(value) for name, value in memory.items()}, window=1e9)
+    process = advantages - METHODS["outcome"](rollouts)
+    torch.testing.assert_close(process, torch.tensor([[0.1, -0.2, -0.2], [0.1] * 3]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("outcome", [0.0, 1.0])

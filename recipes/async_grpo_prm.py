@@ -1,7 +1,9 @@
 """Asynchronous GRPO: a rollout worker samples and scores while the trainer trains. Policy, PRM and trainer are apart:
 
-VLLM_SERVER_DEV_MODE=1 vllm serve POLICY --weight-transfer-config '{"backend":"nccl"}' --port 8000      # on one GPU
-vllm serve PRM --runner pooling --pooler-config '{"pooling_type":"STEP","step_tag_id":ID}' --port 8001  # on another
+# on one GPU
+VLLM_SERVER_DEV_MODE=1 vllm serve POLICY --dtype float32 --weight-transfer-config '{"backend":"nccl"}' --port 8000
+# on another
+vllm serve PRM --runner pooling --pooler-config '{"pooling_type":"STEP","step_tag_id":ID}' --port 8001
 accelerate launch recipes/async_grpo_prm.py --config recipes/configs/async_qwen2.5-math-1.5b_prm-7b.yaml
 """
 

@@ -90,6 +90,21 @@ def test_a_yaml_file_and_flags_over_it(tmp_path, problems):
     assert len(records) == sum(len(row["completions"]) for row in rows)  # every step, misses or not
 
 
+def test_the_limit_holds_for_sampled_solutions_too(tmp_path, problems):
+    """Six problems are sampled twice by each of two policies, in shards of two problems; three of them are labelled."""
+    arguments = ["--problems", problems, "--out", tmp_path / "out", *MODELS, *PLUGGED]
+    arguments += ["--num-responses", 2, "--shard-size", 2]
+    assert annotate("sample", *arguments) == 0
+    for stage in ("monte-carlo", "judge", "consensus", "outcome"):
+        assert annotate(stage, *arguments, "--limit", 3) == 0
+    for name in ("monte_carlo", "judge", "outcome"):
+        rows = list(read_rows(tmp_path / "out" / f"{name}.jsonl"))
+        assert [row["prompt"] for row in rows] == [one["problem"] for one in GOOD[:3] for _ in range(2 * 2)]
+    assert json.loads((tmp_path / "out" / "consensus_report.json").read_text())["pairs"] == 3 * 2 * 2
+    assert annotate("monte-carlo", *arguments) == 0
+    assert len(list(read_rows(tmp_path / "out" / "monte_carlo.jsonl"))) == 6 * 2 * 2
+
+
 def test_given_solutions_are_labelled(tmp_path):
     path = tmp_path / "solutions.jsonl"
     rows = [

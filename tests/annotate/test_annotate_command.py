@@ -1,11 +1,13 @@
 """The command: whole runs, what it prints before it starts, what it sets aside, what it refuses."""
 
+import argparse
 import json
 import time
 
 import pytest
 import yaml
 
+from rlhf_prm.annotate.command import add_arguments, config_of
 from rlhf_prm.annotate.config import read_config
 from rlhf_prm.annotate.estimate import estimate, table
 from rlhf_prm.annotate.pipeline import NOTHING_WORKS, Pipeline
@@ -233,9 +235,28 @@ def test_refused_commands(tmp_path, capsys):
         (["judge", "--solutions", path], "expected a model that judges"),
         (["sample", "--solutions", path, "--model", "m"], "expected problems and at least one policy"),
         (["all", "--config", tmp_path / "none.yaml"], "no such file"),
+        (["sample", "--config", "x", "--temperature", 0], "got --temperature without --model, expected both"),
+        (["judge", "--judge-model", "j", "--template", "chat"], "got --template without --model, expected both"),
+        (["all", "--config", "x", "--backend", "hf"], "got --backend without --model or --judge-model"),
+        (["all", "--config", "x", "--max-tokens", 8], "for a model that --config names, write it beside the name"),
     ]:
         assert annotate(*arguments, "--out", tmp_path / "out") == 2
         assert message in capsys.readouterr().err
+
+
+def test_models_named_by_flags_have_the_settings_of_the_flags_or_the_usual_ones():
+    """Without flags: the backend and length of ``GeneratorConfig``; the judge's template and temperature stay."""
+
+    def models(*flags):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        given = ["all", "--out", "o", "--problems", "p", "--model", "m", "--judge-model", "j", *flags]
+        config = config_of(parser.parse_args(given))
+        return [(m.backend, m.template, m.temperature, m.max_tokens) for m in (*config.policies, config.judge)]
+
+    assert models() == [("hf", "chat", 1.0, 2048)] * 2
+    flags = ["--backend", "vllm", "--template", "plain", "--temperature", "0", "--max-tokens", "9"]
+    assert models(*flags) == [("vllm", "plain", 0.0, 9), ("vllm", "chat", 1.0, 9)]
 
 
 def test_a_mended_judge_is_asked_again(tmp_path, monkeypatch, capsys):

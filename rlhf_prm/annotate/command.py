@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ STAGES = {
     "outcome": ["outcome"],
 }
 RELABEL = "relabel"  # not a stage: it needs neither a model nor a configuration
+USED_BY_RELABEL = {"command", "run", "stage", "out", "solutions", "threshold", "limit", "kind", "output"}
+IN_THE_FILE = "for a model that --config names, write it beside the name"
 MADE_OF_OTHERS = ("consensus", "outcome")  # stages without a model
 # flag → (key of AnnotateConfig, keywords of add_argument)
 FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -69,13 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="YAML file with the keys of AnnotateConfig")
     for flag, (key, keywords) in FLAGS.items():
         parser.add_argument(flag, dest=key, default=None, **keywords)
-    parser.add_argument(
-        "--go-on",
-        dest="stop_at_first_miss",
-        action="store_const",
-        const=False,
-        help="estimate all steps, also after the first miss",
-    )
+    parser.add_argument("--go-on", action="store_true", help="estimate all steps, also after the first miss")
     parser.add_argument(
         "--retry-rejected", action="store_const", const=True, help="try the rows that were set aside again"
     )
@@ -102,27 +99,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="relabel: folder of the new labels (default: relabelled in --out)")
     parser.add_argument("--judge-model", help="the model that judges")
     parser.add_argument("--judge-endpoint", nargs="+", default=[], help="base URLs that serve the judge")
-    parser.add_argument("--backend", default="auto", help="of all models: hf, vllm, endpoint, or a dotted path")
-    parser.add_argument(
-        "--template", default="chat", help="of the policies: chat, chatml, plain, or text with {problem}"
-    )
-    parser.add_argument("--max-tokens", type=positive, default=2048, help="longest answer of any model, in tokens")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the policies; the judge's is in the config")
+    parser.add_argument("--backend", help="of the models named here: auto, hf, vllm, endpoint, or a dotted path (auto)")
+    parser.add_argument("--max-tokens", type=positive, help="longest answer of the models named here, in tokens (2048)")
+    parser.add_argument("--template", help="of --model: chat, chatml, plain, or text with {problem} (chat)")
+    parser.add_argument("--temperature", type=float, help="of --model (1); the judge's is in the config")
     parser.add_argument("--dry-run", action="store_true", help="print the estimate of calls and tokens, then stop")
     parser.add_argument("--push-to-hub", metavar="NAME", help="publish the labels of this stage as a data set")
 
 
 def config_of(args: argparse.Namespace) -> AnnotateConfig:
     """The settings of the YAML file, overridden by the flags."""
-    keys = [key for key, _ in FLAGS.values()] + ["stop_at_first_miss", "retry_rejected"]
+    keys = [key for key, _ in FLAGS.values()] + ["retry_rejected"]
     overrides = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    if args.go_on:
+        overrides["stop_at_first_miss"] = False
     if "threshold" in overrides:
         if len(overrides["threshold"]) > 1:
             raise ValueError(f"--threshold {overrides['threshold']}: expected one; relabel takes several")
         (overrides["threshold"],) = overrides["threshold"]
-    shared = {"backend": args.backend, "max_tokens": args.max_tokens}
+    shared, sampling = _given(args, ("backend", "max_tokens")), _given(args, ("template", "temperature"))
     if args.model:
-        sampling = {"template": args.template, "temperature": args.temperature}
         overrides["policies"] = [
             {"model": model, "endpoints": args.endpoint, **shared, **sampling} for model in args.model
         ]
@@ -132,11 +128,25 @@ def config_of(args: argparse.Namespace) -> AnnotateConfig:
         raise ValueError("--own-completers needs --model; in a YAML file, name them under completers")
     elif args.endpoint:
         raise ValueError("--endpoint needs --model: the names of the models served there")
+    elif sampling:
+        raise ValueError(f"got {_flags(sampling)} without --model, expected both; {IN_THE_FILE}")
     if args.judge_model:
         overrides["judge"] = {"model": args.judge_model, "endpoints": args.judge_endpoint, **shared}
     elif args.judge_endpoint:
         raise ValueError("--judge-endpoint needs --judge-model: the name of the model served there")
+    elif shared and not args.model:
+        raise ValueError(f"got {_flags(shared)} without --model or --judge-model, expected one of them; {IN_THE_FILE}")
     return read_config(args.config, overrides)
+
+
+def _given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """The arguments among these that the command line has."""
+    values = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None and value is not False and value != []}
+
+
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -177,9 +187,12 @@ def relabel_folder(args: argparse.Namespace) -> None:
     """``relabel``: one line for each threshold."""
     if args.out is None:
         raise ValueError("relabel needs --out: the folder of a finished monte-carlo")
-    if args.model or args.judge_model or args.config:
-        raise ValueError("relabel samples nothing: leave --model, --judge-model and --config out")
-    source = MonteCarloFolder(Path(args.out), args.solutions)
+    if unused := _given(args, [name for name in vars(args) if name not in USED_BY_RELABEL]):
+        raise ValueError(
+            f"relabel samples nothing: got {_flags(unused)}, expected --out, --solutions, --threshold, --limit, "
+            "--output, and --soft or --hard only; leave the others out"
+        )
+    source = MonteCarloFolder(Path(args.out), args.solutions, args.limit)
     for threshold in args.threshold or [0.0]:
         done = relabel(source, threshold, args.kind or "soft", args.output)
         print(f"{done.path}: {done.rows} labelled solutions, {done.right_steps:.1%} of their steps right")

@@ -86,13 +86,15 @@ def given_solutions(config: AnnotateConfig) -> Iterator[Solution | BadRow]:
 
 
 def sampled_solutions(config: AnnotateConfig, samples: list[Shards]) -> Iterator[Solution]:
-    """Every response in the sample folders, the responses to one problem adjacent."""
+    """Every response in the sample folders to the first ``config.limit`` problems; those to one problem are adjacent."""
     shard, found = 0, True
     while found:
         records = [record for store in samples for record in store.records(shard)]
         records.sort(key=lambda record: record["id"])
         for record in records:
             number = int(record["id"].split(".")[0])
+            if config.limit is not None and number >= config.limit:
+                return
             for i, response in enumerate(record["responses"]):
                 steps = config.splitter.split(response) if response.strip() else []
                 row_id, sampled = f"{record['id']}.{i}", _sampled(record, i)

@@ -55,6 +55,7 @@ class MonteCarloFolder:
     Args:
         folder: its ``--out``.
         solutions: the file that was labelled, if solutions were given rather than sampled.
+        limit: how many problems to use, from the first, as when they were labelled; None = all.
 
     Raises:
         ValueError: there are no estimates, or this is not the file that was labelled.
@@ -62,6 +63,7 @@ class MonteCarloFolder:
 
     folder: Path
     solutions: str | None = None
+    limit: int | None = None
     config: AnnotateConfig = field(init=False)
     settings: dict[str, Any] = field(init=False)
 
@@ -91,6 +93,7 @@ class MonteCarloFolder:
             step_pattern=self.settings["step_pattern"],
             num_completions=self.settings["monte_carlo"]["num_completions"],
             shard_size=self.settings["shard_size"],
+            limit=self.limit,
         )
 
     def rows(self) -> Iterator[Solution]:

@@ -86,7 +86,7 @@ def samples_from(args: argparse.Namespace, num_samples: int, most: int, *, all_r
         raise ValueError("expected either --samples FILE or --policy MODEL with --problems FILE")
     if args.samples is not None:
         columns = args.problem_column, args.solution_column, getattr(args, "completions_column", None)
-        rows = read_sample_rows(args.samples, *columns)
+        rows = read_sample_rows(args.samples, *columns)[: args.limit]  # a row holds all samples of its problem
         sizes = [len(row.completions) for row in rows]
         enough = min(sizes) if all_rows else max(sizes)
         if enough < most:

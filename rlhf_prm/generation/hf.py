@@ -1,10 +1,13 @@
 """In-process generation with Transformers: for small models, tests, and machines without vLLM."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
 from transformers import (
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
@@ -109,11 +112,14 @@ class HFGenerator:
         rows = [(i, j) for i in range(len(prompts)) for j in range(n)]
         rows.sort(key=lambda row: len(ids[row[0]]))  # rows of similar length need little padding
         texts: dict[tuple[int, int], str] = {}
-        for start in range(0, len(rows), self.batch_size):
-            chunk = rows[start : start + self.batch_size]
-            batch = self._continue([ids[i] for i, _ in chunk], [seeds[i][j] for i, j in chunk], stop)
-            batch = [Sample(text, written, ids[i]) for (i, _), (text, written) in zip(chunk, batch, strict=True)]
-            texts.update(zip(chunk, batch, strict=True))
+        # A batch ends at one length, so it holds rows that the context leaves the same room.
+        for room, same in groupby(rows, key=lambda row: min(self.max_new_tokens, limit - len(ids[row[0]]))):
+            alike = list(same)
+            for start in range(0, len(alike), self.batch_size):
+                chunk = alike[start : start + self.batch_size]
+                batch = self._continue([ids[i] for i, _ in chunk], [seeds[i][j] for i, j in chunk], room, stop)
+                batch = [Sample(text, written, ids[i]) for (i, _), (text, written) in zip(chunk, batch, strict=True)]
+                texts.update(zip(chunk, batch, strict=True))
         return [[texts[i, j] for j in range(n)] for i in range(len(prompts))]
 
     @torch.no_grad()
@@ -128,8 +134,10 @@ class HFGenerator:
         return found
 
     @torch.no_grad()
-    def _continue(self, ids: list[list[int]], seeds: list[int], stop: list[str] | None) -> list[tuple[str, list[int]]]:
-        """Text and tokens of each row."""
+    def _continue(
+        self, ids: list[list[int]], seeds: list[int], room: int, stop: list[str] | None
+    ) -> list[tuple[str, list[int]]]:
+        """Text and at most ``room`` tokens of each row."""
         device = self.model.device
         width = max(map(len, ids))
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.ends)
@@ -142,23 +150,35 @@ class HFGenerator:
                 processors.append(TopPLogitsWarper(self.top_p))
             processors.append(SeededSampling(seeds, device))
         stopping = StopAt(stop, self.tokenizer, width) if stop else None
-        out = self.model.generate(
-            tokens,
-            attention_mask=mask,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            max_new_tokens=min(self.max_new_tokens, self.model.config.max_position_embeddings - width),
-            pad_token_id=pad,
-            eos_token_id=sorted(self.ends),
-            logits_processor=processors,
-            stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
-        )
+        ends = sorted(self.ends)
+        config = GenerationConfig(do_sample=False, max_new_tokens=room, pad_token_id=pad, eos_token_id=ends)
+        with only_generation_config(self.model, config):
+            out = self.model.generate(
+                tokens,
+                attention_mask=mask,
+                generation_config=config,
+                logits_processor=processors,
+                stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
+            )
         texts = self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
         stopped = stopping.lengths if stopping else {}
         tokens = [up_to_the_end(row[: stopped.get(i)], self.ends) for i, row in enumerate(out[:, width:].tolist())]
         return [(cut_at(text, stop), row) for text, row in zip(texts, tokens, strict=True)]
+
+
+@contextmanager
+def only_generation_config(model: Any, config: GenerationConfig) -> Iterator[None]:
+    """Inside the context the model's own generation config is this one, so that samples are from its distribution.
+
+    ``generate`` fills the open fields of a config that it is given from the model's own, which may hold a repetition
+    penalty or suppressed tokens.
+    """
+    owner = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter's base has it
+    own, owner.generation_config = owner.generation_config, config
+    try:
+        yield
+    finally:
+        owner.generation_config = own
 
 
 def up_to_the_end(ids: list[int], ends: Collection[int]) -> list[int]:

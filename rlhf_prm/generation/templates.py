@@ -41,7 +41,8 @@ class PromptTemplate:
 class ChatTemplate:
     """``template(problem) -> str`` by a tokenizer's own chat template, up to where the assistant begins.
 
-    A leading BOS token is left out, because tokenizing the text adds it.
+    A leading BOS token is left out if tokenizing the text adds it. Not every tokenizer does: SmolLM2's BOS token
+    opens a turn, and it stays.
 
     Args:
         tokenizer: Hub name or folder; only the tokenizer is loaded.
@@ -59,8 +60,11 @@ class ChatTemplate:
                 f"template 'chat': {tokenizer} has no chat template; use one of {', '.join(TEMPLATES)}, or a text with "
                 "{problem} in it"
             )
+        alone = self.tokenizer("1", add_special_tokens=False)["input_ids"]
+        adds_bos = self.tokenizer("1")["input_ids"][: len(alone) + 1] == [self.tokenizer.bos_token_id, *alone]
+        self._added = self.tokenizer.bos_token if adds_bos else ""
 
     def __call__(self, problem: str) -> str:
         messages = [{"role": "system", "content": self.system}, {"role": "user", "content": problem}]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text.removeprefix(self.tokenizer.bos_token or "")
+        return text.removeprefix(self._added)

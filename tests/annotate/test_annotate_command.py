@@ -1,11 +1,13 @@
 """The command: whole runs, what it prints before it starts, what it sets aside, what it refuses."""
 
+import argparse
 import json
 import time
 
 import pytest
 import yaml
 
+from rlhf_prm.annotate.command import add_arguments, config_of
 from rlhf_prm.annotate.config import read_config
 from rlhf_prm.annotate.estimate import estimate, table
 from rlhf_prm.annotate.pipeline import NOTHING_WORKS, Pipeline
@@ -88,6 +90,21 @@ def test_a_yaml_file_and_flags_over_it(tmp_path, problems):
     assert len(rows) == 2
     records = [json.loads(line) for line in (tmp_path / "out" / "monte_carlo" / "00000.jsonl").open()]
     assert len(records) == sum(len(row["completions"]) for row in rows)  # every step, misses or not
+
+
+def test_the_limit_holds_for_sampled_solutions_too(tmp_path, problems):
+    """Six problems are sampled twice by each of two policies, in shards of two problems; three of them are labelled."""
+    arguments = ["--problems", problems, "--out", tmp_path / "out", *MODELS, *PLUGGED]
+    arguments += ["--num-responses", 2, "--shard-size", 2]
+    assert annotate("sample", *arguments) == 0
+    for stage in ("monte-carlo", "judge", "consensus", "outcome"):
+        assert annotate(stage, *arguments, "--limit", 3) == 0
+    for name in ("monte_carlo", "judge", "outcome"):
+        rows = list(read_rows(tmp_path / "out" / f"{name}.jsonl"))
+        assert [row["prompt"] for row in rows] == [one["problem"] for one in GOOD[:3] for _ in range(2 * 2)]
+    assert json.loads((tmp_path / "out" / "consensus_report.json").read_text())["pairs"] == 3 * 2 * 2
+    assert annotate("monte-carlo", *arguments) == 0
+    assert len(list(read_rows(tmp_path / "out" / "monte_carlo.jsonl"))) == 6 * 2 * 2
 
 
 def test_given_solutions_are_labelled(tmp_path):
@@ -218,9 +235,28 @@ def test_refused_commands(tmp_path, capsys):
         (["judge", "--solutions", path], "expected a model that judges"),
         (["sample", "--solutions", path, "--model", "m"], "expected problems and at least one policy"),
         (["all", "--config", tmp_path / "none.yaml"], "no such file"),
+        (["sample", "--config", "x", "--temperature", 0], "got --temperature without --model, expected both"),
+        (["judge", "--judge-model", "j", "--template", "chat"], "got --template without --model, expected both"),
+        (["all", "--config", "x", "--backend", "hf"], "got --backend without --model or --judge-model"),
+        (["all", "--config", "x", "--max-tokens", 8], "for a model that --config names, write it beside the name"),
     ]:
         assert annotate(*arguments, "--out", tmp_path / "out") == 2
         assert message in capsys.readouterr().err
+
+
+def test_models_named_by_flags_have_the_settings_of_the_flags_or_the_usual_ones():
+    """Without flags: the backend and length of ``GeneratorConfig``; the judge's template and temperature stay."""
+
+    def models(*flags):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        given = ["all", "--out", "o", "--problems", "p", "--model", "m", "--judge-model", "j", *flags]
+        config = config_of(parser.parse_args(given))
+        return [(m.backend, m.template, m.temperature, m.max_tokens) for m in (*config.policies, config.judge)]
+
+    assert models() == [("hf", "chat", 1.0, 2048)] * 2
+    flags = ["--backend", "vllm", "--template", "plain", "--temperature", "0", "--max-tokens", "9"]
+    assert models(*flags) == [("vllm", "plain", 0.0, 9), ("vllm", "chat", 1.0, 9)]
 
 
 def test_a_mended_judge_is_asked_again(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from rlhf_prm.annotate.progress import Progress
@@ -44,9 +45,28 @@ def test_problems_to_labels(tmp_path, folder):
             assert row["labels"][-1] == (boxes[-1:] == ["1"])
 
 
-def test_the_tokenizers_template_without_its_first_token(folder, tmp_path):
+def test_the_first_token_is_left_out_of_the_template_if_the_tokenizer_adds_it(folder, tmp_path):
     text = ChatTemplate(str(folder))("2 + 2 ?")
-    assert text.startswith(" system: Please reason") and text.endswith("user: 2 + 2 ?\n")
+    assert text.startswith("so system: Please reason") and text.endswith("user: 2 + 2 ?\n")
+    adding = PreTrainedTokenizerFast.from_pretrained(folder)
+    adding.backend_tokenizer.post_processor = TemplateProcessing(single="so $A", special_tokens=[("so", 5)])
+    adding.save_pretrained(tmp_path / "adding")
+    assert ChatTemplate(str(tmp_path / "adding"))("2 + 2 ?") == text.removeprefix("so")
+
+
+def test_a_first_token_that_opens_a_turn_stays(tmp_path):
+    """SmolLM2's BOS token is <|im_start|>, which its tokenizer does not put before a text."""
+    turn = "{% for m in messages %}<|im_start|>{{ m['content'] }}<eos>{% endfor %}"
+    words = ["<pad>", "<eos>", "<|im_start|>", "a"]
+    opening = word_tokenizer(words, unknown="a", added=["<|im_start|>", "<eos>"], bos_token="<|im_start|>")
+    opening.chat_template = turn + "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    opening.save_pretrained(tmp_path)
+    text = ChatTemplate(str(tmp_path), system="a")("a")
+    assert text == "<|im_start|>a<eos><|im_start|>a<eos><|im_start|>"
+    assert opening(text)["input_ids"] == [2, 3, 1, 2, 3, 1, 2]
+
+
+def test_a_tokenizer_without_a_template(folder, tmp_path):
     bare = PreTrainedTokenizerFast.from_pretrained(folder)
     bare.chat_template = None
     bare.save_pretrained(tmp_path)

@@ -63,6 +63,16 @@ def test_a_lower_threshold_than_was_sampled_needs_sampling(tmp_path, problems, c
     assert "too few for the threshold 0: sample the rest with" in capsys.readouterr().err
 
 
+def test_labels_of_the_first_problems_are_relabelled_with_their_limit(tmp_path, problems, capsys):  # noqa: F811
+    """Two responses of each of two policies to two of six problems."""
+    assert annotate("sample", *arguments(tmp_path, problems)) == 0
+    assert annotate("monte-carlo", *arguments(tmp_path, problems, "--limit", 2)) == 0
+    assert annotate("relabel", "--out", tmp_path / "out", "--limit", 2) == 0
+    assert len(list(read_rows(tmp_path / "out" / "relabelled" / "monte_carlo_soft_0.jsonl"))) == 2 * 2 * 2
+    assert annotate("relabel", "--out", tmp_path / "out") == 2
+    assert "solution 0000002.0.0 has 0 of" in capsys.readouterr().err
+
+
 def test_given_solutions_are_named_and_must_be_the_same(tmp_path, capsys):
     path, out = tmp_path / "solutions.jsonl", tmp_path / "out"
     rows = [{"problem": "p", "steps": ["step 1", "step 2", "so \\boxed{7}"], "answer": "7"}] * 2
@@ -83,6 +93,10 @@ def test_given_solutions_are_named_and_must_be_the_same(tmp_path, capsys):
         (["relabel"], "relabel needs --out"),
         (["relabel", "--out", "nowhere"], "holds no Monte-Carlo estimates"),
         (["relabel", "--out", "nowhere", "--model", "m"], "relabel samples nothing"),
+        (["relabel", "--out", "nowhere", "--dry-run"], "relabel samples nothing: got --dry-run, expected --out"),
+        (["relabel", "--out", "nowhere", "--push-to-hub", "a/b"], "got --push-to-hub, expected"),
+        (["relabel", "--out", "nowhere", "--go-on", "--seed", 0], "got --seed, --go-on, expected"),
+        (["relabel", "--out", "nowhere", "--endpoint", "http://x", "--max-tokens", 8], "got --endpoint, --max-tokens,"),
         (
             ["monte-carlo", "--out", "o", "--problems", "p", "--threshold", 0, 0.5],
             "expected one; relabel takes several",

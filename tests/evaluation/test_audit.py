@@ -239,6 +239,9 @@ def test_the_command_scores_every_sample_once(prm_folder, tmp_path, monkeypatch)
     for row in rows:
         for text in row["completions"]:
             assert scorer.asked[row["problem"], tuple(text.split("\n\n"))] == 1
+    scorer.asked.clear()
+    assert main(["audit", "--prm", str(prm_folder), *samples, "--limit", "3"]) == 0
+    assert {problem for problem, _ in scorer.asked} == {"p0", "p1", "p2"}
 
 
 def test_one_vocabulary_and_the_worst_line_counts():

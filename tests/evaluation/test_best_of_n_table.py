@@ -123,6 +123,18 @@ def test_the_table_of_two_prms_on_two_sets(prm_folder, sets, tmp_path, capsys):
     assert "rm@2" in printed and "low" in printed and "product" not in printed
 
 
+def test_the_limit_holds_for_rows_of_a_file_too(prm_folder, tmp_path):
+    """Right samples only, wrong ones only, then a row with too few samples: pass@2 is 1, then (1 + 0) / 2."""
+    right, wrong = ["\\boxed{1}"] * 2, ["\\boxed{2}"] * 2
+    rows = [{"problem": "step", "completions": texts, "solution": "1"} for texts in (right, wrong, ["step"])]
+    path, out = write(tmp_path / "samples.jsonl", rows), tmp_path / "results.json"
+    for limit, expected in ((1, 1.0), (2, 0.5)):
+        arguments = ("--prm", prm_folder, "--samples", path, "--n", 2, "--limit", limit, "--output", out)
+        assert evaluate(*arguments) == 0
+        assert json.loads(out.read_text())["results"]["pass@2"]["mean"] == expected
+    assert evaluate("--prm", prm_folder, "--samples", path, "--n", 2) == 2
+
+
 def test_columns_of_other_names_and_refusals(prm_folder, sets, capsys):
     columns = ("--columns", "problem=q", "completions=outs", "solution=gold")
     assert evaluate("--prm", prm_folder, "--samples", sets["hard"], "--n", 2, *columns) == 0

@@ -1,8 +1,11 @@
 """HF generation: exact sampling from the model's distribution, every row from its own seed."""
 
+import copy
+
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig, Qwen2ForCausalLM
 
 from rlhf_prm.annotate import GenerationError, Generator
 from rlhf_prm.generation.hf import HFGenerator
@@ -53,6 +56,51 @@ def test_samples_follow_the_softmax(parts):
     assert ((counts / 4000 - probabilities).abs() < 5 * standard_errors).all()
 
 
+def with_defaults_of_a_chat_model(model):
+    """A copy whose own generation config distorts what is sampled, as that of a published checkpoint may."""
+    distorted = copy.deepcopy(model)
+    distorted.generation_config = GenerationConfig(
+        repetition_penalty=3.0,
+        no_repeat_ngram_size=1,
+        suppress_tokens=[2, 3],
+        begin_suppress_tokens=[4],
+        min_new_tokens=5,
+        forced_eos_token_id=9,
+        eos_token_id=1,
+        max_length=7,
+        do_sample=True,
+        top_k=1,
+    )
+    return distorted
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_checkpoints_own_sampling_defaults_change_nothing(parts, temperature, adapter):
+    model, tokenizer = parts
+    settings = {"max_new_tokens": 8, "temperature": temperature}
+    wanted = HFGenerator(model, tokenizer, **settings).generate(["a b c", "d"], 8, seed=4)
+    distorted = with_defaults_of_a_chat_model(model)
+    own = distorted.generation_config
+    before = own.to_dict()
+    given = get_peft_model(distorted, LoraConfig(target_modules=["q_proj"])) if adapter else distorted
+    assert HFGenerator(given, tokenizer, **settings).generate(["a b c", "d"], 8, seed=4) == wanted
+    assert distorted.generation_config is own and own.to_dict() == before
+
+
+def test_the_models_own_defaults_are_back_after_a_failure(parts, monkeypatch):
+    model, tokenizer = parts
+    own = model.generation_config
+
+    def out_of_memory(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(model, "generate", out_of_memory)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        HFGenerator(model, tokenizer).generate(["a"], 1)
+    assert model.generation_config is own
+
+
 def test_greedy_and_stop(parts):
     greedy = HFGenerator(*parts, max_new_tokens=8, temperature=0.0)
     ((first, second),) = greedy.generate(["a"], 2)
@@ -67,6 +115,18 @@ def test_a_prompt_beyond_the_context_is_refused(parts):
         HFGenerator(*parts).generate(["a " * 30], 1)
     (texts,) = HFGenerator(*parts, max_new_tokens=100).generate(["a " * 20], 2, seed=0)
     assert all(len(text.split()) <= 4 for text in texts)
+
+
+def test_a_long_prompt_beside_a_short_one_does_not_cut_it(parts):
+    """A context of 24 tokens leaves 4 behind a prompt of 20, 5 behind one of 19 and 23 behind one of 1."""
+    generator = HFGenerator(*parts, max_new_tokens=100)
+    prompts, seeds = ["a " * 20, "b", "c " * 19, "d " * 20], [5, 6, 7, 8]
+    alone = [generator.generate([prompt], 6, seed=[seed])[0] for prompt, seed in zip(prompts, seeds, strict=True)]
+    together = generator.generate(prompts, 6, seed=seeds)
+    assert together == alone and [[text.ids for text in row] for row in together] == [
+        [text.ids for text in row] for row in alone
+    ]
+    assert [max(len(text.ids) for text in row) for row in together] == [4, 23, 5, 4]
 
 
 def test_the_probabilities_of_choices_are_the_models_own(parts):

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reward.verifier import Verifier
 from rlhf_prm.columns import PROBLEM_COLUMNS, SOLUTION_COLUMNS, gold_of, problem_of
@@ -20,7 +20,11 @@ from rlhf_prm.prm.protocol import PLACEMENTS, StepScorer
 from rlhf_prm.progress import WatchedScorer
 from rlhf_prm.step_data import SUFFIXES, read_all
 
+if TYPE_CHECKING:
+    from rlhf_prm.prm.families import Checkpoint, Family
+
 DECOMPOSED = "decomposed:"  # of a PRM's name: the student of a judge that answered small questions
+BATCH_TOKENS = 16384
 SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
 
 
@@ -52,7 +56,7 @@ def add_prm_arguments(
     parser.add_argument("--reference", help="reference model of an implicit PRM")
     parser.add_argument("--max-length", type=positive, help="longest input in tokens (default: the PRM's context)")
     parser.add_argument(
-        "--max-batch-tokens", type=positive, default=16384, help="tokens of a micro-batch, padding counted"
+        "--max-batch-tokens", type=positive, default=BATCH_TOKENS, help="tokens of a micro-batch, padding counted"
     )
 
 
@@ -108,19 +112,44 @@ def scorer_from(args: argparse.Namespace, prm: str | None = None, watched: bool 
     if is_judge(name):
         scorer = judge_from(name, args.prm_kwargs)
     else:
-        keywords = {setting: getattr(args, setting) for setting in SCORER_SETTINGS} | args.prm_kwargs
         with loading(f"--prm {name}"):
-            scorer = load_prm(name.removeprefix(DECOMPOSED), **keywords)
+            scorer = load_prm(name.removeprefix(DECOMPOSED), **_load_keywords(args, name.removeprefix(DECOMPOSED)))
         if name.startswith(DECOMPOSED):
             scorer = DecomposedScorer(scorer)
     return WatchedScorer(scorer, f"score with {Path(name).name}") if watched else scorer
+
+
+def _load_keywords(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """The keywords of ``load_prm`` for this PRM; of several PRMs the implicit ones alone are given the reference."""
+    keywords = {setting: getattr(args, setting) for setting in SCORER_SETTINGS} | args.prm_kwargs
+    if keywords["placement"] == "server" and keywords["max_batch_tokens"] == BATCH_TOKENS:
+        keywords["max_batch_tokens"] = None  # the default is for a PRM in this process
+    several = isinstance(args.prm, list) and len(args.prm) > 1
+    if several and keywords["reference"] is not None and _recognised(name, keywords)[1].beta is None:
+        keywords["reference"] = None
+    return keywords
+
+
+def _recognised(name: str, keywords: Mapping[str, Any]) -> tuple["Checkpoint", "Family"]:
+    """The checkpoint, without its weights, and the family that ``load_prm`` would choose for it."""
+    from transformers import AutoConfig
+
+    from rlhf_prm.prm.families import Checkpoint
+    from rlhf_prm.prm.load import chosen_family
+    from rlhf_prm.tokenizer_checks import saved_tokenizer
+
+    with loading(f"--prm {name}"):
+        checkpoint = Checkpoint(name, AutoConfig.from_pretrained(name), saved_tokenizer(name), keywords["reference"])
+    marks = {mark: keywords.get(mark) for mark in ("tag", "good", "bad", "between_steps")}
+    with warnings.catch_warnings(action="ignore"):  # loading the PRM gives the same warnings
+        return checkpoint, chosen_family(checkpoint, keywords["family"], **marks)
 
 
 def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
     """Check, before any long work, that ``--prm`` exists and has a known family; no weights are loaded.
 
     Raises:
-        ValueError: it does not exist, or its family is unknown.
+        ValueError: it does not exist, its family is unknown, or it reads no reference.
     """
     name = (prm or args.prm).removeprefix(DECOMPOSED)
     if is_judge(name):
@@ -130,17 +159,13 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
         return
     from transformers import AutoConfig
 
-    from rlhf_prm.prm.families import Checkpoint
-    from rlhf_prm.prm.load import chosen_family
-    from rlhf_prm.tokenizer_checks import saved_tokenizer
+    from rlhf_prm.prm.load import check_reference
 
-    with loading(f"--prm {name}"):
-        checkpoint = Checkpoint(name, AutoConfig.from_pretrained(name), saved_tokenizer(name), args.reference)
-    with warnings.catch_warnings(action="ignore"):  # loading the PRM gives the same warnings
-        chosen_family(checkpoint, args.family)
-    if args.reference is not None:
-        with loading(f"--reference {args.reference}"):
-            AutoConfig.from_pretrained(args.reference)
+    keywords = _load_keywords(args, name)
+    check_reference(*_recognised(name, keywords))
+    if (reference := keywords["reference"]) is not None:
+        with loading(f"--reference {reference}"):
+            AutoConfig.from_pretrained(reference)
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> None:

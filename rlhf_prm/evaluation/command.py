@@ -174,9 +174,14 @@ def _step_search(args: argparse.Namespace) -> Results:
     return results
 
 
-def _on_rows(measure: Callable[..., Results], rows: list, args: argparse.Namespace, *settings: Any) -> Results:
-    """``measure`` on rows that were read already: the PRM is loaded after them."""
-    return measure(shared.scorer_from(args), rows, *settings)
+def _prmbench(args: argparse.Namespace) -> Results:
+    items = load_prmbench(args.data)  # before the PRM
+    return prmbench(shared.scorer_from(args), items, args.threshold, silence_is_missed=shared.is_judge(args.prm))
+
+
+def _rmb(args: argparse.Namespace) -> Results:
+    items = load_rmb(args.data)  # before the PRM
+    return rmb(shared.scorer_from(args), items, args.aggregation, _splitter(args))
 
 
 Evaluation = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Results]]
@@ -191,12 +196,12 @@ EVALUATIONS: dict[str, Evaluation] = {
     "prmbench": (
         "planted errors by category",
         _data("PRMBench's .jsonl"),
-        lambda args: _on_rows(prmbench, load_prmbench(args.data), args, args.threshold),
+        _prmbench,
     ),
     "rmb": (
         "best-of-n and pairwise accuracy: the winner must outscore every loser",
         _rmb_arguments,
-        lambda args: _on_rows(rmb, load_rmb(args.data), args, args.aggregation, _splitter(args)),
+        _rmb,
     ),
     "first_errors": (
         "right answers by a wrong process: first wrong steps, written into a samples file",

@@ -90,7 +90,8 @@ def score_mr_ben(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         raise ValueError("--grader-endpoint needs --grader: the name of the model served there")
     items = load_mr_ben(args.data)
     if args.grader is None:
-        return mr_ben(shared.scorer_from(args), items, args.threshold)
+        silent = is_judge(args.prm)
+        return mr_ben(shared.scorer_from(args), items, args.threshold, silence_is_missed=silent)
     if not is_judge(args.prm):
         raise ValueError(f"--grader grades the reasons of a judge, and --prm {args.prm} gives none: use --judge MODEL")
     grader = load_judge(args.grader, endpoint=args.grader_endpoint, temperature=0.0)

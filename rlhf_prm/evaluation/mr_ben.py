@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf_prm.evaluation.processbench import first_errors_of, unscorable
 from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.files import read_json
 from rlhf_prm.prm.protocol import StepScorer
-from rlhf_prm.statistics import WRONG_AT_OR_BELOW, correlation, predicted_first_error
+from rlhf_prm.statistics import WRONG_AT_OR_BELOW, correlation
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,25 @@ def mr_score_parts(predictions: Sequence[int], labels: Sequence[int]) -> dict[st
 
 
 def mr_ben(
-    scorer: StepScorer, items: Sequence[MRBenItem], threshold: float = WRONG_AT_OR_BELOW
+    scorer: StepScorer,
+    items: Sequence[MRBenItem],
+    threshold: float = WRONG_AT_OR_BELOW,
+    *,
+    silence_is_missed: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Parts of the MR-Score for each subject and for ``"all"`` samples together, with the number of samples."""
+    """Parts of the MR-Score for each subject and for ``"all"`` samples together, with the number of samples.
+
+    ``silence_is_missed`` and ``unscorable`` are those of :func:`rlhf_prm.evaluation.processbench.processbench`.
+    """
     scores = scorer.score([item.problem for item in items], [item.steps for item in items])
-    predictions = [predicted_first_error(row, threshold) for row in scores]
+    labels = [item.label for item in items]
+    predictions = first_errors_of(scores, labels, threshold, silence_is_missed=silence_is_missed)
     groups: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
         groups[item.subject].append(index)
     groups["all"] = list(range(len(items)))
     return {
-        name: mr_score_parts([predictions[i] for i in indices], [items[i].label for i in indices])
-        | {"samples": len(indices)}
+        name: mr_score_parts([predictions[i] for i in indices], [labels[i] for i in indices])
+        | {"samples": len(indices), "unscorable": unscorable([scores[i] for i in indices])}
         for name, indices in groups.items()
     }

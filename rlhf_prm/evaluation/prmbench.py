@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf_prm.evaluation.processbench import is_silent, unscorable
 from rlhf_prm.evaluation.rows import read_items, text, texts, whole
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.statistics import WRONG_AT_OR_BELOW
@@ -64,17 +65,32 @@ def step_report(predicted: Sequence[bool], truth: Sequence[bool]) -> dict[str, f
 
 
 def prmbench(
-    scorer: StepScorer, items: Sequence[PRMBenchItem], threshold: float = WRONG_AT_OR_BELOW
+    scorer: StepScorer,
+    items: Sequence[PRMBenchItem],
+    threshold: float = WRONG_AT_OR_BELOW,
+    *,
+    silence_is_missed: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Step-level report of each category and of ``"all"`` steps; a step is right when its score > threshold."""
+    """Step-level report of each category and of ``"all"`` steps; a step is right when its score > threshold.
+
+    A step without a score counts as right. With ``silence_is_missed`` every step of a sample without any score counts
+    as missed, whatever its label. ``unscorable`` counts the samples with a step that has no score.
+    """
     scores = scorer.score([item.problem for item in items], [item.steps for item in items])
     predicted: dict[str, list[bool]] = defaultdict(list)
     truth: dict[str, list[bool]] = defaultdict(list)
-    count: dict[str, int] = defaultdict(int)
+    rows: dict[str, list[Sequence[float]]] = defaultdict(list)
     for item, row in zip(items, scores, strict=True):
+        missed = silence_is_missed and is_silent(row)
+        said = [not label for label in item.labels] if missed else [not score <= threshold for score in row]
         for name in (item.category, "all"):
-            predicted[name] += [not score <= threshold for score in row]
+            predicted[name] += said
             truth[name] += item.labels
-            count[name] += 1
+            rows[name].append(row)
     names = [*sorted(name for name in predicted if name != "all"), "all"]
-    return {name: step_report(predicted[name], truth[name]) | {"samples": count[name]} for name in names if count[name]}
+    return {
+        name: step_report(predicted[name], truth[name])
+        | {"samples": len(rows[name]), "unscorable": unscorable(rows[name])}
+        for name in names
+        if rows[name]
+    }

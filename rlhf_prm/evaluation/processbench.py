@@ -49,6 +49,31 @@ def processbench_metrics(predictions: Sequence[int], labels: Sequence[int]) -> d
     return {"error_accuracy": a, "correct_accuracy": b, "f1": 2 * a * b / (a + b) if a + b > 0 else 0.0}
 
 
+def is_silent(step_scores: Sequence[float]) -> bool:
+    """Whether no step has a score: a judge's answer that cannot be read."""
+    return all(score != score for score in step_scores)
+
+
+def unscorable(rows: Sequence[Sequence[float]]) -> int:
+    """The number of solutions with a step that has no score."""
+    return sum(any(score != score for score in row) for row in rows)
+
+
+def missing(label: int) -> int:
+    """A first error that counts as missed in every measure: an error in a right solution, none in a wrong one."""
+    return 0 if label == -1 else -1
+
+
+def first_errors_of(
+    rows: Sequence[Sequence[float]], labels: Sequence[int], threshold: float, *, silence_is_missed: bool
+) -> list[int]:
+    """The predicted first error of each solution's scores; see :func:`processbench` for ``silence_is_missed``."""
+    return [
+        missing(label) if silence_is_missed and is_silent(row) else predicted_first_error(row, threshold)
+        for row, label in zip(rows, labels, strict=True)
+    ]
+
+
 def wrong_process_metrics(
     predictions: Sequence[int], labels: Sequence[int], answers: Sequence[bool | None]
 ) -> dict[str, float]:
@@ -150,8 +175,8 @@ def processbench(
         silence_is_missed: a sample without any score counts as missed, whatever its label, as ProcessBench counts a
             critic's answer that cannot be read. Otherwise nothing is wrong in it, as with steps past a PRM's context.
 
-    Each subset also reports ``samples``, ``unscorable`` (samples with a step past the model's context) and, where it
-    knows the answers' verdicts, :func:`wrong_process_metrics`.
+    Each subset also reports ``samples``, ``unscorable`` (samples with a step that has no score) and, where it knows the
+    answers' verdicts, :func:`wrong_process_metrics`.
     """
     check_threshold(threshold, list(subsets))
     scores = {
@@ -163,16 +188,13 @@ def processbench(
         threshold = best_threshold(scores[threshold], labels[threshold])
     results: dict[str, dict[str, float]] = {}
     for name, rows in scores.items():
-        predictions = [predicted_first_error(row, threshold) for row in rows]
-        if silence_is_missed:  # an index past the last step, which no label has
-            silent = [all(score != score for score in row) for row in rows]
-            predictions = [len(r) if s else p for p, r, s in zip(predictions, rows, silent, strict=True)]
+        predictions = first_errors_of(rows, labels[name], threshold, silence_is_missed=silence_is_missed)
         results[name] = processbench_metrics(predictions, labels[name])
         answers = [item.final_answer_correct for item in subsets[name]]
         results[name] |= wrong_process_metrics(predictions, labels[name], answers)
         results[name]["threshold"] = float(threshold)
         results[name]["samples"] = len(rows)
-        results[name]["unscorable"] = sum(any(score != score for score in row) for row in rows)
+        results[name]["unscorable"] = unscorable(rows)
     means = ("error_accuracy", "correct_accuracy", "f1")
     rows = list(results.values())
     results["mean"] = {key: sum(row[key] for row in rows) / len(rows) for key in means}

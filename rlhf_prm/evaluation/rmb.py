@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_prm.evaluation.aggregation import solution_score
+from rlhf_prm.evaluation.processbench import unscorable
 from rlhf_prm.evaluation.rows import read_items, text, texts
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.step_data import SUFFIXES
@@ -90,17 +91,25 @@ def rmb(
 
     A category of several levels ("Helpfulness/Chat/Discussion") has a row for each of them. Where a file or folder
     holds both sets there are two rows over all, ``all best-of-n`` and ``all pairwise``: a pair is easier than a list.
-    Solutions are split into steps and their scores aggregated by ``how``; a tie does not count.
+    Solutions are split into steps and their scores aggregated by ``how``; a tie does not count. Nor does an item that
+    has an answer with a step without a score; ``unscorable`` counts such items.
     """
     splitter = splitter or StepSplitter()
     texts = [(item.prompt, text) for item in items for text in (item.winner, *item.losers)]
     rows = iter(scorer.score([prompt for prompt, _ in texts], [splitter.split(text) for _, text in texts]))
     both = len({item.kind for item in items}) > 1
     wins: dict[str, list[bool]] = defaultdict(list)
+    without_score: dict[str, int] = defaultdict(int)
     for item in items:
-        winner, *losers = (solution_score(next(rows), how) for _ in range(1 + len(item.losers)))
+        answers = [next(rows) for _ in range(1 + len(item.losers))]
+        unscored = unscorable(answers) > 0
+        winner, *losers = (solution_score(answer, how) for answer in answers)
         levels = item.category.split("/")
         overall = f"all {item.kind}" if both else "all"
         for name in {"/".join(levels[: depth + 1]) for depth in range(len(levels))} - {"all"} | {overall}:
-            wins[name].append(all(winner > loser for loser in losers))
-    return {name: {"accuracy": sum(won) / len(won), "items": len(won)} for name, won in sorted(wins.items())}
+            wins[name].append(not unscored and all(winner > loser for loser in losers))
+            without_score[name] += unscored
+    return {
+        name: {"accuracy": sum(won) / len(won), "items": len(won), "unscorable": without_score[name]}
+        for name, won in sorted(wins.items())
+    }

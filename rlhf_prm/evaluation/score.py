@@ -110,11 +110,12 @@ def _run_on_ray(args: argparse.Namespace, splitter: StepSplitter, output: Path, 
 
     if is_judge(args.prm):
         raise ValueError(f"--runner ray: got the judge {args.prm}, which is behind endpoints; expected runner local")
+    read = {"separator": args.separator, "problem_column": args.problem_column}
     shards = ScoreShards(
         output.resolve(),
         partial(read_rollouts, args.input.resolve(), splitter, args.problem_column),
-        partial(load_prm, args.prm, **keywords, **args.prm_kwargs),
-        {"prm": args.prm, "input": _content(args.input), "separator": args.separator, **keywords, **args.prm_kwargs},
+        partial(load_prm, args.prm, **keywords | args.prm_kwargs),
+        {**read, "prm": args.prm, "input": _content(args.input), **keywords, **args.prm_kwargs},
         args.shard_size,
         args.chunk,
     )

@@ -76,14 +76,29 @@ def load_prm(
         server_url, server_deadline: see :class:`~rlhf_prm.prm.server.ServerScorer`.
 
     Raises:
-        ValueError: no family fits, the tokenizer lacks the family's tag, or the tag's embedding or weights are missing.
+        ValueError: no family fits, a keyword has no effect for this family or placement, the tokenizer lacks the
+            family's tag, or the tag's embedding or weights are missing.
     """
     if placement not in PLACEMENTS:
         raise ValueError(f"placement={placement!r}: expected one of {', '.join(PLACEMENTS)}.")
+    if placement == "server":
+        for keyword, given, default in (
+            ("device", device, None),
+            ("dtype", dtype, "auto"),
+            ("max_batch_tokens", max_batch_tokens, None),
+            ("share_prefix", share_prefix, "auto"),
+            ("attn_implementation", attn_implementation, None),
+        ):
+            if given != default:
+                raise ValueError(
+                    f"{keyword}={given!r} has no effect: with placement 'server' the model runs as its server was "
+                    "started. Leave it out."
+                )
     name = os.fspath(name_or_path)
     config, tokenizer = AutoConfig.from_pretrained(name), saved_tokenizer(name)
     checkpoint = Checkpoint(name, config, tokenizer, None if reference is None else os.fspath(reference))
     chosen = chosen_family(checkpoint, family, tag=tag, good=good, bad=bad, between_steps=between_steps)
+    check_reference(checkpoint, chosen)
     calibration = Calibration(score_scale, score_shift)
     if chosen.beta is not None and calibration == Calibration():
         warn_of_narrow_scores(name, chosen.beta)
@@ -199,6 +214,14 @@ def chosen_family(checkpoint: Checkpoint, family: str | Family, **marks: str | N
     if chosen.name == "causal_tag" and None in (chosen.tag, chosen.good, chosen.bad):
         raise ValueError("family 'causal_tag' needs tag=, good= and bad=: the texts this PRM was trained with.")
     return chosen
+
+
+def check_reference(checkpoint: Checkpoint, chosen: Family) -> None:
+    """Raise a ``ValueError`` for a reference model that the family would not read."""
+    if checkpoint.reference is not None and chosen.beta is None:
+        raise ValueError(
+            f"reference={checkpoint.reference!r} has no effect: PRMs of family {chosen.name!r} have none. Leave it out."
+        )
 
 
 def this_device() -> torch.device:

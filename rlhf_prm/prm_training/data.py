@@ -1,5 +1,6 @@
 """From stepwise-supervision rows to the padded batches that PRMTrainer learns from."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,9 @@ def encode_row(
     loss. With ``drop_after_error`` the steps after the first wrong one are cut off; so are whole steps past
     ``max_length`` tokens. A row may be left without any step.
 
+    ``first_error`` is that of the whole solution, −1 for none: the number of labelled steps before it, which is past
+    the end of ``step_labels`` if it was cut off. ``cut`` says whether ``max_length`` cut off steps.
+
     Args:
         target: ``"outcome"`` has one label, the verdict, at the end of the last step, and keeps all steps.
         verdict_at: ``"every_step"``: the verdict is the label of every step of an outcome model's row.
@@ -66,6 +70,7 @@ def encode_row(
     error = first_error([label is None or label for label in labels])
     kept = error + 1 if drop_after_error and error >= 0 else len(steps)
     steps, labels = steps[:kept], labels[:kept]
+    before_error = -1 if error < 0 else sum(label is not None for label in labels[:error])
     rendered = encode(row["prompt"], steps)
     fitting = [end for end in rendered.ends if max_length is None or end < max_length]
     labels = (labels + [None] * len(steps))[: len(fitting)]
@@ -73,6 +78,8 @@ def encode_row(
         "input_ids": rendered.ids[:max_length],
         "step_ends": fitting,
         "step_labels": [IGNORE if label is None else int(label) for label in labels],
+        "first_error": before_error,
+        "cut": len(fitting) < len(steps),
     }
     if soft:
         encoded["soft_labels"] = _soft_labels(row, labels)
@@ -95,6 +102,8 @@ def encode_dataset(
 ) -> Dataset:
     """Encode every row by :func:`encode_row`, and drop rows in which no labelled step is left.
 
+    A warning says how many rows were cut or dropped.
+
     Raises:
         ValueError: a column is missing, or nothing is left to learn from.
     """
@@ -112,7 +121,23 @@ def encode_dataset(
     usable = encoded.filter(lambda row: any(label != IGNORE for label in row["step_labels"]))
     if len(usable) == 0:
         raise ValueError(f"no row of the {name} dataset has a labelled step within max_length={options['max_length']}")
+    _warn_of_losses(encoded, usable, name, options["max_length"])
     return usable
+
+
+def _warn_of_losses(encoded: Dataset, usable: Dataset, name: str, max_length: int | None) -> None:
+    lost = []
+    if cut := sum(usable["cut"]):
+        kept = (sum(label != IGNORE for label in labels) for labels in usable["step_labels"])
+        hidden = sum(error >= labelled for error, labelled in zip(usable["first_error"], kept, strict=True))
+        lost.append(
+            f"{cut} lose their last steps to max_length={max_length}, {hidden} of them their first error, which counts "
+            "as missed in an evaluation; raise max_length to keep them"
+        )
+    if dropped := len(encoded) - len(usable):
+        lost.append(f"{dropped} have no labelled step within max_length={max_length} and are left out")
+    if lost:
+        warnings.warn(f"the {name} dataset has {len(encoded)} rows: {'; '.join(lost)}", stacklevel=3)
 
 
 def by_length(encoded: Dataset) -> Dataset:
@@ -123,7 +148,7 @@ def by_length(encoded: Dataset) -> Dataset:
 
 @dataclass
 class StepCollator:
-    """Pads on the right: tokens to (B, T), step ends and labels to (B, K)."""
+    """Pads on the right: tokens to (B, T), step ends and labels to (B, K). First errors are (B,)."""
 
     pad_token_id: int
 
@@ -133,6 +158,7 @@ class StepCollator:
             "attention_mask": _padded([[1] * len(row["input_ids"]) for row in rows], 0),
             "step_ends": _padded([row["step_ends"] for row in rows], 0),
             "labels": _padded([row["step_labels"] for row in rows], IGNORE),
+            "first_errors": torch.tensor([row["first_error"] for row in rows]),
         }
         if "soft_labels" in rows[0]:
             batch["soft_labels"] = _padded([row["soft_labels"] for row in rows], 0.0)

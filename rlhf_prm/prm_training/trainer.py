@@ -43,7 +43,7 @@ from rlhf_prm.prm_training.stages import hold_body, split_head_groups
 from rlhf_prm.prm_training.stopping import stopping_callbacks
 from rlhf_prm.rl.master_weights import check_master_weights
 from rlhf_prm.rl.trl_seam import count_labels_unshifted, prepared
-from rlhf_prm.statistics import auroc, expected_calibration_error, first_error, predicted_first_error
+from rlhf_prm.statistics import auroc, expected_calibration_error, predicted_first_error
 from rlhf_prm.tokenizer_checks import check_is_saved_one, saved_tokenizer
 
 
@@ -191,14 +191,17 @@ class PRMTrainer(Trainer):
         return sampler
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Loss, step scores (B, K) and labels (B, K), both −100 where there is no labelled step."""
+        """Loss, step scores (B, K), and labels (B, K) with first errors (B,).
+
+        Scores and labels are −100 where there is no labelled step; first errors are those of the whole solutions.
+        """
         inputs = prepared(self, inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, logits = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:
             return loss.detach(), None, None
         scores = logits.float().softmax(-1)[..., 1].masked_fill(inputs["labels"] == IGNORE, IGNORE)
-        return loss.detach(), scores.detach(), inputs["labels"]
+        return loss.detach(), scores.detach(), (inputs["labels"], inputs["first_errors"])
 
     def create_optimizer(self, model=None):
         """The Trainer's optimizer, its groups split into body and head where they are treated differently."""
@@ -244,11 +247,11 @@ class PRMTrainer(Trainer):
 
 def step_metrics(evaluated: EvalPrediction) -> dict[str, float]:
     """First-error F1 (a step is wrong at ≤ 0.5) with its two accuracies and the F1 of a blind guess (``chance_f1``),
-    AUROC and ECE over all labelled steps."""
-    scores, labels = evaluated.predictions, evaluated.label_ids
+    AUROC and ECE over all labelled steps. A first error that was cut off counts as missed."""
+    scores, (labels, first_errors) = evaluated.predictions, evaluated.label_ids
     mask = labels != IGNORE
     predictions = [predicted_first_error(row[real].tolist()) for row, real in zip(scores, mask, strict=True)]
-    truth = [first_error(row[real].tolist()) for row, real in zip(labels, mask, strict=True)]
+    truth = first_errors.tolist()
     flat_scores, flat_labels = scores[mask].astype(np.float64), labels[mask]
     return {
         **processbench_metrics(predictions, truth),

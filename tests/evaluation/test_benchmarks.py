@@ -1,6 +1,7 @@
 """MR-Ben, PRMBench and RMB by hand and on the real files."""
 
 import json
+import math
 
 import pytest
 
@@ -43,6 +44,43 @@ def test_mr_ben_by_subject_and_on_the_real_file(shared_data, tmp_path):
         load_mr_ben(broken)
 
 
+def good_unless_mute(problem, before, step):
+    return math.nan if problem == "mute" else "bad" not in step
+
+
+def test_mr_ben_a_silent_judge_misses_and_an_unscored_prm_finds_nothing_wrong():
+    items = [
+        MRBenItem("mute", ["good", "bad"], 1, "algebra"),
+        MRBenItem("mute", ["good"], -1, "algebra"),
+        MRBenItem("p", ["good"], -1, "logic"),
+        MRBenItem("p", ["bad"], 0, "logic"),
+    ]
+    # of a judge: called correct +, −, +, −, and they are −, +, +, −: TP = TN = FP = FN = 1
+    judged = mr_ben(RuleScorer(good_unless_mute), items, silence_is_missed=True)
+    assert (judged["all"]["mcc"], judged["all"]["acc_step"]) == (0.0, 0.5)
+    assert judged["algebra"]["mcc"] == -1.0
+    assert [judged[name]["unscorable"] for name in ("algebra", "logic", "all")] == [2, 0, 2]
+    # of a PRM: called correct +, +, +, −: TP 2, TN 1, FP 1, FN 0: 2/√(3·2·2·1)
+    scored = mr_ben(RuleScorer(good_unless_mute), items)
+    assert scored["all"]["mcc"] == pytest.approx(3**-0.5) and scored["all"]["unscorable"] == 2
+
+
+def test_prmbench_a_silent_judge_misses_and_an_unscored_prm_finds_nothing_wrong():
+    items = [
+        PRMBenchItem("mute", ["good", "bad"], [True, False], "circular"),
+        PRMBenchItem("p", ["good", "bad"], [True, False], "deception"),
+    ]
+    # of a judge: said FT TF, truth TF TF: each class has one hit, one miss, one false alarm
+    judged = prmbench(RuleScorer(good_unless_mute), items, silence_is_missed=True)
+    assert judged["circular"]["accuracy"] == judged["circular"]["prm_score"] == 0.0
+    assert [judged["all"][key] for key in ("f1_right", "f1_wrong", "accuracy", "samples")] == [0.5, 0.5, 0.5, 2]
+    assert [judged[name]["unscorable"] for name in ("circular", "deception", "all")] == [1, 0, 1]
+    # of a PRM: said TT TF: right 4/5, wrong 2/3
+    scored = prmbench(RuleScorer(good_unless_mute), items)["all"]
+    assert (scored["f1_right"], scored["f1_wrong"]) == (pytest.approx(4 / 5), pytest.approx(2 / 3))
+    assert scored["unscorable"] == 1
+
+
 def test_prmbench_by_hand():
     # right: predicted TTF F, truth TFF T → TP 1, FP 1, FN 1: ½; wrong class: TP 1, FP 1, FN 1: ½
     report = step_report([True, True, False, False], [True, False, False, True])
@@ -76,8 +114,8 @@ def test_rmb_counts_an_item_iff_the_winner_outscores_every_loser(tmp_path):
         BestOfNItem("p", "0.3", ["0.2"], "code"),
     ]
     assert rmb(scorer, items) == {
-        "math": {"accuracy": 0.5, "items": 2}, "code": {"accuracy": 1.0, "items": 1},
-        "all": {"accuracy": pytest.approx(2 / 3), "items": 3},
+        "math": {"accuracy": 0.5, "items": 2, "unscorable": 0}, "code": {"accuracy": 1.0, "items": 1, "unscorable": 0},
+        "all": {"accuracy": pytest.approx(2 / 3), "items": 3, "unscorable": 0},
     }  # fmt: skip
     assert rmb(scorer, items, how="last")["math"]["accuracy"] == 0.5
     path = tmp_path / "rmb.json"
@@ -94,6 +132,20 @@ def test_rmb_counts_an_item_iff_the_winner_outscores_every_loser(tmp_path):
     path.write_text('{"prompt": "p"}')
     with pytest.raises(ValueError, match=r"rmb.json:1: winner: got nothing \(the columns are prompt\)"):
         load_rmb(path)
+
+
+def test_rmb_an_item_with_an_unscored_answer_is_not_won():
+    scorer = RuleScorer(lambda problem, before, step: float(step))
+    items = [
+        BestOfNItem("p", "0.9", ["nan"], "math"),
+        BestOfNItem("p", "0.9", ["0.1\n\nnan", "0.2"], "math"),
+        BestOfNItem("p", "nan", ["0.1"], "math"),
+        BestOfNItem("p", "0.5", ["0.4"], "code"),
+    ]
+    assert rmb(scorer, items) == {
+        "math": {"accuracy": 0.0, "items": 3, "unscorable": 3}, "code": {"accuracy": 1.0, "items": 1, "unscorable": 0},
+        "all": {"accuracy": 0.25, "items": 4, "unscorable": 3},
+    }  # fmt: skip
 
 
 def test_rmb_pairs_and_folders(tmp_path):

@@ -1,11 +1,13 @@
 """``rlhf-prm evaluate``: every evaluation from the command line, against its own function."""
 
+import argparse
 import json
 import shutil
 
 import pytest
 
 from rlhf_prm.cli import main
+from rlhf_prm.evaluation.arguments import add_prm_arguments, check_prm, scorer_from
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.processbench import load_processbench, processbench
 from rlhf_prm.evaluation.samples import load_samples, scored
@@ -91,6 +93,36 @@ def test_best_of_n_from_a_file_of_samples(prm_folder, tmp_path, capsys):
 def test_benchmark_files(name, row, column, prm_folder, tmp_path, capsys):
     assert evaluate(name, "--prm", prm_folder, "--data", write(tmp_path / "rows.jsonl", [row])) == 0
     assert column in capsys.readouterr().out
+
+
+def prm_arguments(*given, many=False):
+    parser = argparse.ArgumentParser()
+    add_prm_arguments(parser, many)
+    return parser.parse_args([str(one) for one in given])
+
+
+def test_the_check_of_a_prm_reads_its_keywords(prm_folder, policy_folder):
+    with pytest.raises(ValueError, match="fits no family of PRMs"):
+        check_prm(prm_arguments("--prm", policy_folder))
+    marks = json.dumps({"family": "causal_tag", "tag": "step", "good": "good", "bad": "bad"})
+    check_prm(prm_arguments("--prm", policy_folder, "--prm-kwargs", marks))
+    check_prm(prm_arguments("--prm", policy_folder, "--prm-kwargs", json.dumps({"reference": str(policy_folder)})))
+    with pytest.raises(ValueError, match="has no effect: PRMs of family 'qwen_prm' have none"):
+        check_prm(prm_arguments("--prm", prm_folder, "--reference", policy_folder))
+
+
+def test_of_several_prms_the_implicit_one_is_given_the_reference(prm_folder, policy_folder):
+    args = prm_arguments("--prm", prm_folder, policy_folder, "--reference", policy_folder, many=True)
+    for name, family in ((prm_folder, "qwen_prm"), (policy_folder, "implicit_prm")):
+        check_prm(args, str(name))
+        assert scorer_from(args, str(name), watched=False).family.name == family
+
+
+def test_a_served_prm_is_loaded_with_the_default_arguments(prm_folder):
+    served = ("--prm", prm_folder, "--placement", "server")
+    scorer_from(prm_arguments(*served), watched=False).close()
+    with pytest.raises(ValueError, match="max_batch_tokens=64 has no effect"):
+        scorer_from(prm_arguments(*served, "--max-batch-tokens", 64))
 
 
 def test_sampling_from_a_policy(prm_folder, policy_folder, tmp_path, capsys):

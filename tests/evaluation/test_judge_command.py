@@ -49,6 +49,51 @@ def test_processbench_f1_of_a_judge(tmp_path, capsys):
     assert (gsm8k["samples"], gsm8k["unscorable"]) == (4, 1)
 
 
+MR_BEN = {"Subject": "s", "Model_Solution_Correctness": "correct"}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "expected"),
+    [
+        (
+            "mr_ben",
+            [
+                {"Question": "p", "Model_Solution_Steps": ["a"], **MR_BEN},
+                {"Question": "q", "Model_Solution_Steps": ["mute"], **MR_BEN},
+                {
+                    "Question": "r", "Model_Solution_Steps": ["bad"], **MR_BEN,
+                    "Model_Solution_Correctness": "incorrect", "Model_Solution_First_Error_Step": "1",
+                },
+            ],
+            {"mcc": 0.5, "acc_step": 1.0},  # TP 1, TN 1, FN 1, FP 0: 1/√(1·2·1·2)
+        ),
+        (
+            "prmbench",
+            [
+                {"modified_question": "p", "modified_process": ["a", "bad"], "error_steps": [2], "classification": "c"},
+                {"modified_question": "q", "modified_process": ["mute", "b"], "error_steps": [], "classification": "c"},
+            ],
+            {"accuracy": 0.5, "f1_right": 0.5, "f1_wrong": 0.5},
+        ),
+        (
+            "rmb",
+            [
+                {"prompt": "p", "winner": "a", "losers": ["bad"]},
+                {"prompt": "p", "winner": "b", "losers": ["mute"]},
+            ],
+            {"accuracy": 0.5},
+        ),
+    ],
+)  # fmt: skip
+def test_an_answer_that_cannot_be_read_is_missed_and_reported(name, rows, expected, tmp_path):
+    data, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "results.json"
+    with JudgeServer(answer_to=unless_mute) as server:
+        judge = ("--judge", "m", "--endpoint", server.url, "--prm-kwargs", KEYWORDS)
+        assert run("evaluate", name, *judge, "--data", data, "--output", out) == 0
+    found = json.loads(out.read_text())["results"]["all"]
+    assert {key: found[key] for key in expected} == pytest.approx(expected) and found["unscorable"] == 1
+
+
 def test_best_of_n_by_a_judge(tmp_path, capsys):
     texts = ["good\n\n\\boxed{1}", "bad\n\n\\boxed{2}"]
     samples = write(tmp_path / "samples.jsonl", [{"problem": "p", "completions": texts, "solution": "1"}])

@@ -7,6 +7,7 @@ from prm_checkpoints import qwen_prm
 from prm_rollouts import ragged
 
 from rlhf_prm.cli import main
+from rlhf_prm.evaluation.score_shards import ScoreShards
 from rlhf_prm.prm import load_prm
 
 
@@ -41,6 +42,16 @@ def test_a_step_without_a_score_is_null(folder, tmp_path):
         assert main(["score", *arguments]) == 0
     scores = json.loads((tmp_path / "o").read_text())["step_scores"]
     assert 0 < scores[0] < 1 and scores[1] is None
+
+
+def test_shards_of_another_problem_column_or_separator_are_other_shards(tmp_path, monkeypatch):
+    hashes = []
+    monkeypatch.setattr(ScoreShards, "run", lambda self, total, **workers: hashes.append(self.hash))
+    path = write(tmp_path / "in.jsonl", [{"problem": "a", "title": "b", "steps": ["c"]}])
+    keywords = ["--prm-kwargs", '{"max_length": 64}']  # one that also is an argument
+    for more in ([], [], ["--problem-column", "title"], ["--separator", "x"]):
+        assert main(["score", "--prm", "prm", "--input", str(path), "--runner", "ray", *keywords, *more]) == 0
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
 
 
 @pytest.mark.parametrize(

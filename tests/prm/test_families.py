@@ -93,6 +93,11 @@ def test_implicit_reads_two_models(tmp_path):
         load_prm(folder, "implicit_prm")
 
 
+def test_a_reference_that_is_not_read_is_refused(folder_of):
+    with pytest.raises(ValueError, match="reference='r' has no effect: PRMs of family 'qwen_prm' have none"):
+        load_prm(folder_of("qwen_prm"), reference="r")
+
+
 def assert_scores(scorer, problems, steps, expected, spread=0.02):
     for order in (range(6), (5, 3, 1, 0, 2, 4)):
         got = scorer.score([problems[i] for i in order], [steps[i] for i in order])

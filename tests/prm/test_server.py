@@ -47,6 +47,22 @@ def expected(folder):
     return [pytest.approx(row, abs=1e-5) for row in load_prm(folder).score(*ragged())]
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"device": "cpu"},
+        {"dtype": "bfloat16"},
+        {"max_batch_tokens": 8},
+        {"share_prefix": True},
+        {"attn_implementation": "sdpa"},
+    ],
+)
+def test_what_has_no_effect_on_a_server_is_refused(folder, told):
+    ((name, value),) = told.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r} has no effect: with placement 'server'"):
+        load_prm(folder, placement="server", **told)
+
+
 def test_scores_are_those_of_the_model_in_process(folder, model, tag_id, served):
     with PoolingServer(model, tag_id) as server:
         scorer = served(server.url)

@@ -1,5 +1,7 @@
 """Rows, labels and padding."""
 
+import warnings
+
 import pytest
 from datasets import Dataset
 
@@ -22,7 +24,10 @@ def row(labels, soft=None, steps=4):
 def test_steps_after_the_first_error_are_cut_off_or_kept():
     labels = [True, False, True, False]
     dropped = encode_row(row(labels), encode, **OPTIONS)
-    assert dropped == {"input_ids": [9, 1, 2, 1, 2], "step_ends": [2, 4], "step_labels": [1, 0], "length": 5}
+    assert dropped == {
+        "input_ids": [9, 1, 2, 1, 2], "step_ends": [2, 4], "step_labels": [1, 0], "first_error": 1, "cut": False,
+        "length": 5,
+    }  # fmt: skip
     kept = encode_row(row(labels), encode, **OPTIONS | {"drop_after_error": False})
     assert kept["step_labels"] == [1, 0, 1, 0] and kept["length"] == 9
 
@@ -35,7 +40,34 @@ def test_unlabelled_steps_are_read_but_not_learnt_from():
 
 def test_max_length_cuts_whole_steps():
     encoded = encode_row(row([True, True, True, True]), encode, **OPTIONS | {"max_length": 6})
-    assert encoded == {"input_ids": [9, 1, 2, 1, 2, 1], "step_ends": [2, 4], "step_labels": [1, 1], "length": 6}
+    assert encoded == {
+        "input_ids": [9, 1, 2, 1, 2, 1], "step_ends": [2, 4], "step_labels": [1, 1], "first_error": -1, "cut": True,
+        "length": 6,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_first_error_that_is_cut_off_is_known(drop):
+    """It is counted in labelled steps, as evaluation counts predictions."""
+    options = OPTIONS | {"max_length": 6, "drop_after_error": drop}
+    encoded = encode_row(row([True, None, True, False]), encode, **options)
+    assert (encoded["step_labels"], encoded["first_error"]) == ([1, IGNORE], 2)
+    assert encode_row(row([None, False, True, True]), encode, **options)["first_error"] == 0
+
+
+def test_cut_and_dropped_rows_are_counted_once():
+    labels = [True, True, True, False], [True] * 4, [True], [None, None, True]
+    rows = Dataset.from_list([row(given, steps=len(given)) for given in labels])
+    with pytest.warns(UserWarning) as caught:
+        assert len(encode_dataset(rows, encode, "eval", **OPTIONS | {"max_length": 6})) == 3
+    assert [str(one.message) for one in caught] == [
+        "the eval dataset has 4 rows: 2 lose their last steps to max_length=6, 1 of them their first error, which "
+        "counts as missed in an evaluation; raise max_length to keep them; 1 have no labelled step within max_length=6 "
+        "and are left out"
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode_dataset(rows, encode, "eval", **OPTIONS)
 
 
 def test_soft_labels_follow_the_cut_and_must_be_there():
@@ -64,4 +96,5 @@ def test_collator_pads_tokens_and_steps_apart():
         "attention_mask": [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]],
         "step_ends": [[2, 0], [2, 4]],
         "labels": [[1, IGNORE], [1, 0]],
+        "first_errors": [-1, 1],
     }

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoTokenizer, EvalPrediction
 
@@ -168,12 +169,31 @@ def test_a_tokenizer_without_the_separator_gets_it(language_model_folder, tokeni
 def test_metrics_by_hand():
     scores = np.array([[0.9, 0.2, -100], [0.4, -100, -100], [0.8, 0.6, 0.7]])
     labels = np.array([[1, 0, -100], [1, -100, -100], [1, 1, 0]])
-    got = step_metrics(EvalPrediction(predictions=scores, label_ids=labels))
+    got = step_metrics(EvalPrediction(predictions=scores, label_ids=(labels, np.array([1, -1, 2]))))
     # first errors: predicted 1, 0, −1; true 1, −1, 2 → a = 1/2, b = 0 → F1 0
     assert (got["error_accuracy"], got["correct_accuracy"], got["f1"]) == (0.5, 0.0, 0.0)
     assert got["auroc"] == pytest.approx(6 / 8)  # rights .9 .4 .8 .6 over wrongs .2 .7: 4 + 2 of 8
     # bins of one score each: |.9−1|, |.2−0|, |.4−1|, |.8−1|, |.6−1|, |.7−0|
     assert got["ece"] == pytest.approx((0.1 + 0.2 + 0.6 + 0.2 + 0.4 + 0.7) / 6)
+
+
+def test_an_error_past_max_length_is_missed_and_its_solution_is_not_correct(model, tokenizer, tmp_path):
+    steps = ["so good 1", "so good 2", "so bad 3"]
+    rows = [
+        {"prompt": "add 1", "completions": steps[:2], "labels": [True, True]},
+        {"prompt": "add 1", "completions": steps, "labels": [True, True, False]},
+    ]
+    args = config(tmp_path, max_length=10, per_device_eval_batch_size=1)
+    with pytest.warns(UserWarning, match="the eval dataset has 2 rows: 1 lose their last steps to max_length=10, 1 of"):
+        trainer = PRMTrainer(model, args, None, Dataset.from_list(rows), tokenizer)
+    assert [row["step_labels"] for row in trainer.eval_dataset] == [[1, 1], [1, 1]]
+    with torch.no_grad():  # every score is 1
+        trainer.model.score[2].weight.zero_()
+        trainer.model.score[2].bias.copy_(torch.tensor([-9.0, 9.0]))
+    found = trainer.evaluate()
+    # one wrong solution, its error missed; one right one: a = 0, b = 1; all errors at one step: 2·1/(1 + 1)² = 1/2
+    assert (found["eval_error_accuracy"], found["eval_correct_accuracy"], found["eval_f1"]) == (0.0, 1.0, 0.0)
+    assert found["eval_chance_f1"] == 0.5
 
 
 @pytest.mark.parametrize(

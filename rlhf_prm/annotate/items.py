@@ -86,7 +86,7 @@ def given_solutions(config: AnnotateConfig) -> Iterator[Solution | BadRow]:
 
 
 def sampled_solutions(config: AnnotateConfig, samples: list[Shards]) -> Iterator[Solution]:
-    """Every response in the sample folders to the first ``config.limit`` problems; those to one problem are adjacent."""
+    """The responses in the sample folders to the first ``config.limit`` problems; those to one problem are adjacent."""
     shard, found = 0, True
     while found:
         records = [record for store in samples for record in store.records(shard)]

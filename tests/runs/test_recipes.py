@@ -74,6 +74,8 @@ def test_every_config_names_its_command():
         (["--gold_fraction", "2"], "gold_fraction"),
         (["--gold_fraction", "0", "--baseline", "outcome"], "baseline: got 'outcome' for .* without a gold answer"),
         (["--dtype", "bfloat16", "--learning_rate", "1e-6"], "learning_rate: got 1e-06 for bfloat16 weights"),
+        (["--model_revision", "v1", "--beta", "0.1"], "model_revision: got 'v1' beside beta 0.1, whose reference"),
+        (["--model_revision", "v1", "--prm", "self"], "model_revision: got 'v1' beside prm 'self', whose reference"),
         (["--load_in_4bit", "true"], "load_in_4bit: got True, expected it to be left out"),
         (["--bnb_4bit_quant_type", "fp4"], "bnb_4bit_quant_type: got 'fp4', expected it to be left out"),
         (["--verifier", "exact"], "unknown verifier 'exact'"),

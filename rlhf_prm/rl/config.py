@@ -21,6 +21,7 @@ _TRL_CHOICES = {
     "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
 }
 STEP_UNITS = ("separator", "turn")
+OF_CUTTING = ("step_separator", "step_pattern", "step_limit", "step_merge", "think_tags")
 NEVER = r"(?!)"  # a pattern that matches nowhere
 
 
@@ -147,8 +148,12 @@ class ProcessGRPOConfig(GRPOConfig):
         for name, choices in (("step_unit", STEP_UNITS), ("turn_rule", tuple(RULES))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}")
-        if self.step_unit == "turn" and (self.step_pattern is not None or self.step_separator != "\n\n"):
-            raise ValueError("step_unit: got 'turn' beside a step_separator or step_pattern, expected one of the two")
+        for name in OF_CUTTING if self.step_unit == "turn" else ():
+            if (value := getattr(self, name)) != getattr(ProcessGRPOConfig, name):
+                raise ValueError(
+                    f"step_unit: got 'turn' beside {name} {value!r}, expected one of the two: a turn is one step, "
+                    "which is neither cut nor merged"
+                )
         if self.turn_scores is not None:
             refuse_unread(self, self.turn_scores)
         if len(self.turn_range) != 2 or not self.turn_range[0] < self.turn_range[1]:

@@ -14,7 +14,7 @@ from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.master_weights import refuse_low_precision
 from rlhf_prm.runs.arguments import RecipeArguments, parse
 from rlhf_prm.runs.errors import user_errors
-from rlhf_prm.runs.sources import Sources, load_sources
+from rlhf_prm.runs.sources import Sources, load_sources, refuse_revision
 from rlhf_prm.runs.train import check_settings, run_and_compare
 
 ARGUMENTS = (RecipeArguments, ProcessGRPOConfig, ModelConfig)
@@ -25,6 +25,7 @@ def main() -> None:
     with user_errors():
         recipe, config, model_args = parse(ARGUMENTS, default_config=TOY_WORLD)
         check_settings(recipe, config)
+        refuse_revision(recipe, config, model_args)
         if not model_args.use_peft:
             refuse_low_precision(model_args.dtype, config, config.learning_rate)
         sources = load_sources(recipe, model_args, config.seed)

@@ -13,7 +13,7 @@ from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.master_weights import refuse_low_precision
 from rlhf_prm.runs.arguments import RecipeArguments, parse
 from rlhf_prm.runs.errors import user_errors
-from rlhf_prm.runs.sources import Sources, load_sources
+from rlhf_prm.runs.sources import Sources, load_sources, refuse_revision
 from rlhf_prm.runs.tools import ToolArguments, tool_world
 from rlhf_prm.runs.train import check_settings, run_and_compare
 
@@ -27,6 +27,7 @@ def main() -> None:
         check_settings(recipe, config)
         if recipe.prm_refresh:
             raise ValueError("prm_refresh: got settings with tools, expected none: it does not read tool results yet")
+        refuse_revision(recipe, config, model_args)
         if not model_args.use_peft:
             refuse_low_precision(model_args.dtype, config, config.learning_rate)
         if recipe.dataset is None:

@@ -7,6 +7,7 @@ of type ``TokenAdvantages``, which also carries one advantage per token; TRL's p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from reward import step_to_token
 from reward.reward_functions import gold_text
 from reward.verifier import Verifier
 from rlhf_prm.prompts import last_user_message
+from rlhf_prm.rl.master_weights import refuse_low_precision
 from rlhf_prm.rl.parts import Reading, credited_steps
 from rlhf_prm.rl.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
 from rlhf_prm.rl.step_advantages import StepAdvantages
+from rlhf_prm.rl.thoughts import opens_thought, refuse_unopened, tell_in_thought
 from rlhf_prm.rl.trl_seam import pack_token_advantages, use_rollout_loop
 from rlhf_prm.steps import StepSplitter
 
@@ -57,6 +60,10 @@ class ProcessCredit:
         verifier: () → a verifier.
         splitter, reading: how completions are cut into steps, and which part of them the PRM and the verifier read.
 
+    Attributes:
+        in_thought: whether completions begin inside a thought; the trainer finds out from the prompts.
+        weight_sync_steps: updates between two versions of the policy that samples, which the trainer sets too.
+
     Raises:
         ValueError: the method or a keyword is unknown, the method remembers batches or reads token scores, or a scorer
     """
@@ -79,6 +86,7 @@ class ProcessCredit:
             )
         if self.scorer is None and self.method != "outcome":
             raise ValueError(f"method {self.method!r} needs step scores: pass scorer=partial(load_prm, …)")
+        self.in_thought, self.weight_sync_steps = False, 1
         self._scoring: RolloutScoring | None = None
         self._rows: list[ScoredRollout] = []
 
@@ -88,9 +96,13 @@ class ProcessCredit:
         scorer = None if self.scorer is None else self.scorer()
         if scorer is not None and not hasattr(scorer, "score"):
             raise ValueError(f"scorer: got {type(scorer).__name__}, expected one with score(problems, steps)")
-        self._scoring = RolloutScoring(
-            self.splitter, tokenizer, self.reading.of_scorer(scorer), self.reading.of_verifier(self.verifier())
-        )
+        if self.splitter.pattern is None and hasattr(scorer, "follow_separator"):
+            scorer.follow_separator(self.splitter.separator)
+        verifier = self.verifier()
+        shown = self.reading.of_verifier(verifier)
+        if self.in_thought and self.reading.verifier == "all":  # otherwise it is not shown the thinking
+            tell_in_thought(verifier)
+        self._scoring = RolloutScoring(self.splitter, tokenizer, self.reading.of_scorer(scorer), shown)
 
     def __call__(
         self, prompts: list, completion_ids: list[list[int]], solution: Sequence | None = None, **columns: Any
@@ -103,6 +115,10 @@ class ProcessCredit:
         rows = self._scoring(asked, list(columns.get("problem") or asked), golds, completion_ids, prompts)
         self._rows = self.reading.credited(rows)
         return [row.reward for row in rows]
+
+    def update_of(self, model_version: int) -> int:
+        """The update at which this version of the policy began to sample; TRL gives version 1 to the first weights."""
+        return max(0, model_version - 1) * self.weight_sync_steps
 
     def token_advantages(self, outcome_rewards: Tensor, update: int) -> tuple[list[Tensor], list[ScoredRollout]]:
         """Advantages (T_i,) of each rollout of the group scored last, equal to those of the synchronous trainer."""
@@ -142,7 +158,7 @@ class DenseRolloutLoop(their_worker._AsyncRolloutLoop):
                 "expected one for each: dense advantages are for single turns without tools"
             )
         outcomes = torch.tensor([sample.metrics["reward"] for sample in samples])
-        tokens, rows = self.credit.token_advantages(outcomes, int(group.model_version))
+        tokens, rows = self.credit.token_advantages(outcomes, self.credit.update_of(int(group.model_version)))
         return [
             replace(
                 sample,
@@ -191,7 +207,8 @@ class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
         model, args, train_dataset, …: as TRL's.
 
     Raises:
-        ValueError: ``tools``, an ``environment_factory`` or a ``rollout_worker`` is given.
+        ValueError: ``tools``, an ``environment_factory`` or a ``rollout_worker`` is given; low-precision weights
+            without float32 copies (``refuse_low_precision``); prompts that open a thought without ``think_opened``.
     """
 
     _tag_names = ("trl", "async-grpo", "process-supervision")
@@ -212,7 +229,19 @@ class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
                     f"{name}: got one, expected none: dense advantages need single turns and TRL's own worker"
                 )
         more = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
+        if isinstance(model, str) and trl_arguments.get("peft_config") is None:
+            dtype = (args.model_init_kwargs or {}).get("dtype", args.dtype)
+            refuse_low_precision(dtype, args, args.learning_rate)
         pack_token_advantages()
         super().__init__(model, args=args, reward_funcs=[credit, *more], **trl_arguments)
+        prompts = SimpleNamespace(
+            train_dataset=trl_arguments.get("train_dataset"),
+            chat_template=None,  # the tokenizer's own
+            chat_template_kwargs=args.chat_template_kwargs or {},
+            _tokenizer=self.processing_class,
+            _is_vlm=False,
+        )
+        refuse_unopened(credit.reading.thinking, prompts)
+        credit.in_thought, credit.weight_sync_steps = opens_thought(prompts), args.weight_sync_steps
         if self.rollout_worker is not None:
             use_rollout_loop(self.rollout_worker, DenseRolloutLoop)

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 from trl import GRPOConfig
 
+from reward import TOKEN_METHODS
 from rlhf_prm.merged_steps import RULES as MERGE_RULES
 from rlhf_prm.rl.parts import Reading
-from rlhf_prm.rl.turn_scores import RULES
+from rlhf_prm.rl.turn_scores import RULES, refuse_unread
 from rlhf_prm.steps import StepSplitter
 from rlhf_prm.thinking import PARTS, Thinking
 
@@ -20,6 +21,7 @@ _TRL_CHOICES = {
     "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
 }
 STEP_UNITS = ("separator", "turn")
+OF_CUTTING = ("step_separator", "step_pattern", "step_limit", "step_merge", "think_tags")
 NEVER = r"(?!)"  # a pattern that matches nowhere
 
 
@@ -40,7 +42,8 @@ class ProcessGRPOConfig(GRPOConfig):
             there. None: thinking and answer are not distinguished.
         think_opened: the prompt ends with the opening tag, so that a completion begins in the middle of thinking.
         prm_reads, verifier_reads, credit_reads: "all", "thinking" or "answer". Steps that the PRM does not read have no
-            score; those without credit have their outcome-only advantage.
+            score; those without credit have their outcome-only advantage. In PPO they have no process reward of their
+            own, but GAE passes on to them what later steps earn.
         gathered_texts: about how many completions of a generation batch have their texts sent to every process, for the
             completions table, the guard and labelling; 0 = all. Numbers are always sent.
         groups_at_once: how many groups of a process are sampled together; while the next ones are sampled, the
@@ -145,8 +148,14 @@ class ProcessGRPOConfig(GRPOConfig):
         for name, choices in (("step_unit", STEP_UNITS), ("turn_rule", tuple(RULES))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}")
-        if self.step_unit == "turn" and (self.step_pattern is not None or self.step_separator != "\n\n"):
-            raise ValueError("step_unit: got 'turn' beside a step_separator or step_pattern, expected one of the two")
+        for name in OF_CUTTING if self.step_unit == "turn" else ():
+            if (value := getattr(self, name)) != getattr(ProcessGRPOConfig, name):
+                raise ValueError(
+                    f"step_unit: got 'turn' beside {name} {value!r}, expected one of the two: a turn is one step, "
+                    "which is neither cut nor merged"
+                )
+        if self.turn_scores is not None:
+            refuse_unread(self, self.turn_scores)
         if len(self.turn_range) != 2 or not self.turn_range[0] < self.turn_range[1]:
             raise ValueError(f"turn_range: got {self.turn_range}, expected [lowest, highest]")
 
@@ -161,14 +170,24 @@ class ProcessGRPOConfig(GRPOConfig):
         return self.method != "outcome"
 
     @property
+    def reads_tokens_only(self) -> bool:
+        """Whether the advantages come from token scores, so that step scores reach none of them."""
+        return self.method in TOKEN_METHODS
+
+    @property
     def label(self) -> str:
         """The name of this run in tables and reports."""
         return self.method
 
     def baseline(self, method: str) -> "ProcessGRPOConfig":
-        """A copy that trains by ``method`` with its defaults."""
+        """A copy that trains by ``method`` with its defaults.
+
+        Raises:
+            ValueError: the method cannot use the turn scores of these settings.
+        """
         other = copy.deepcopy(self)
         other.method, other.method_kwargs = method, {}
+        other._check_turns()
         return other
 
     def splitter(self) -> StepSplitter:

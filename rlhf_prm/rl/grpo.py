@@ -120,6 +120,8 @@ class ProcessGRPOTrainer(GRPOTrainer):
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs] if reward_funcs else []
         acts = bool(trl_arguments.get("tools") or trl_arguments.get("environment_factory"))
         scores = [one for one in (step_scorer, turn_scorer, args.turn_scores) if one is not None]
+        if acts or trl_arguments.get("rollout_func"):
+            args.reading().refuse_turns()
         check_sources(self.step_advantages, scores, verifier, reward_funcs, acts)
         self.step_advantages.check_scorer(step_scorer)
         check_datasets(

@@ -38,6 +38,19 @@ class Reading:
                     f"{name}_reads: got {which!r} without think_tags; set them, mostly to ['<think>', '</think>']"
                 )
 
+    def refuse_turns(self) -> None:
+        """Raise a ValueError if PRM or credit read a part only: in the first turn that thinks, the thinking would end.
+
+        The verifier reads the last turn alone, which has its own thinking and answer.
+        """
+        for name in ("prm", "credit"):
+            if getattr(self, name) != "all":
+                raise ValueError(
+                    f"{name}_reads: got {getattr(self, name)!r} for a policy with tools, an environment or a "
+                    "rollout_func, expected 'all': thinking and answer are told apart once in a rollout, not in every "
+                    "turn"
+                )
+
     def sources(self, tokenizer: Any, scorer: Any, verifier: Verifier | None) -> tuple[Any, Verifier | None]:
         """Scorer and verifier, each shown only what it reads, for a policy with this tokenizer."""
         self.check_tokenizer(tokenizer)

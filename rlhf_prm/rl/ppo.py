@@ -4,14 +4,22 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import ProcessorMixin
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.callbacks import SyncRefModelCallback
 from trl.trainer.utils import disable_dropout_in_model
 
-from reward import SHAPINGS, StepRollouts, generalized_advantage_estimation, resolve, scheduled, tokens_to_step
+from reward import (
+    SHAPINGS,
+    StepRollouts,
+    generalized_advantage_estimation,
+    resolve,
+    scheduled,
+    step_to_token,
+    tokens_to_step,
+)
 from reward.ppo import clipped_value_loss, explained_variance, kl_penalty, masked_sums, token_rewards, whitened
 from rlhf_prm.prm.protocol import StepScorer
 from rlhf_prm.rl.critic import (
@@ -121,6 +129,15 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         credited = mask if self._credited is None else mask & self._credited[rows].to(mask.device)
         return weight * torch.where(credited, self._shaping(rollouts.step_scores[rows], mask, **keywords), 0)
 
+    def _credited_tokens(
+        self, lengths: Int[Tensor, "B K"], rows: slice, mask: Bool[Tensor, "B T"]
+    ) -> Bool[Tensor, "B T"]:
+        """The tokens of these rows that lie in steps with process credit."""
+        if self._credited is None:
+            return mask
+        credited = self._credited[rows].to(mask.device, torch.float32)
+        return mask & step_to_token(credited, lengths, mask.size(1)).bool()
+
     def _advantages(self, output: dict[str, Tensor], rollouts: StepRollouts, local: slice) -> tuple[Tensor, Tensor]:
         """(B, K) mean advantage of each step over all ranks, and (B, T) token advantages of this one.
 
@@ -135,7 +152,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         if self._shaping is None and self.args.process_weight:
             weight = self.args.process_weight * self.process_scale
             of_tokens = of_width(rollouts.required_token_scores[local], mask)
-            rewards = rewards + weight * torch.where(mask, of_tokens, 0)
+            rewards = rewards + weight * torch.where(self._credited_tokens(lengths, local, mask), of_tokens, 0)
         if self.beta:
             kl = kl_penalty(log_probs, compacted(output["ref_per_token_logps"], own), mask)
             rewards = rewards - self.beta * kl

@@ -86,6 +86,11 @@ class ProcessPPOConfig(ProcessGRPOConfig):
         return True
 
     @property
+    def reads_tokens_only(self) -> bool:
+        """Whether tokens are paid their own scores, so that step scores reach no reward."""
+        return self.shaping == TOKEN_SCORES
+
+    @property
     def label(self) -> str:
         """What tables and reports call this run."""
         return "ppo_dense" if self.process_weight else "ppo_outcome"

@@ -17,7 +17,13 @@ def tell_of_thoughts(verifier: Any, trainer: Any) -> None:
     A completion that was cut off before ``</think>`` would otherwise be read as an answer. A verifier without that
     attribute is left alone; if the user set it to False, a warning is given.
     """
-    if not hasattr(verifier, "in_thought") or not opens_thought(trainer):
+    if opens_thought(trainer):
+        tell_in_thought(verifier)
+
+
+def tell_in_thought(verifier: Any) -> None:
+    """``tell_of_thoughts`` where it is known that completions begin inside a thought."""
+    if not hasattr(verifier, "in_thought"):
         return
     if verifier.in_thought is None:
         verifier.in_thought = True

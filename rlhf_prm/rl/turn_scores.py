@@ -89,14 +89,14 @@ def turn_scores(
     """What the settings and the trainer's arguments ask for; None = no scores of turns.
 
     Args:
-        args: ``turn_scores``, ``turn_rule`` and ``turn_range`` of a trainer's config.
+        args: a trainer's config.
         turn_scorer: the trainer's argument.
         environments: an instance of every kind of environment, none = there is no environment.
         own_rollouts: a ``rollout_func`` tells the turn rewards.
 
     Raises:
-        ValueError: two sources, a rule without a source or without the step scores it merges with, or environments
-            that say nothing of turns.
+        ValueError: two sources, a rule without a source or without the step scores it merges with, a method that reads
+            no step scores, or environments that say nothing of turns.
     """
     if turn_scorer is not None and args.turn_scores is not None:
         raise ValueError(f"turn_scores: got {args.turn_scores!r} beside turn_scorer=, expected one of the two")
@@ -105,6 +105,7 @@ def turn_scores(
             if getattr(args, name) != default:
                 raise ValueError(f"{name}: got {getattr(args, name)!r} without turn_scores or turn_scorer=")
         return None
+    refuse_unread(args, turn_scorer or args.turn_scores)
     source = turn_scorer
     if turn_scorer is None:
         source = resolve(args.turn_scores, {ENVIRONMENT: ENVIRONMENT}, "turn_scores")
@@ -118,6 +119,18 @@ def turn_scores(
             "and 'last' need none"
         )
     return TurnScores(source, args.turn_rule, *args.turn_range)
+
+
+def refuse_unread(args: Any, source: Any) -> None:
+    """Raise a ValueError if the settings of a run let no step score reach an advantage.
+
+    Turn scores are merged into step scores, so they would change nothing.
+    """
+    if args.reads_tokens_only:
+        raise ValueError(
+            f"turn_scores: got {source!r} beside a method or shaping that reads token scores, expected one that reads "
+            "step scores: turn scores are merged into those, so here they would change nothing"
+        )
 
 
 def of_the_policy(scores: list[list[float]], shown: list[list[str]], who: str) -> list[list[float]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
-from trl import TrlParser
+from trl import ModelConfig, TrlParser
 
 from rlhf_prm.rl.cpu_ranks import prepare_cpu_ranks
 from rlhf_prm.rl.master_weights import refuse_other_precision
@@ -18,6 +18,7 @@ from rlhf_prm.settings import json_mapping, read_mapping
 OF_ONES_OWN = ("dataset", "model_name_or_path", "train_data")  # with one of these arguments the toy world is not used
 WORLDS = ("toyworld", "word_problems")
 NO_BASELINE = ("", "none", "null")
+QUANTIZATION = ("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
 
 
 @dataclass
@@ -134,7 +135,8 @@ def parse(dataclasses: Sequence[type], default_config: Path | None = None) -> tu
     Standard output says which of the three applies.
 
     Raises:
-        ValueError: the file is missing, keys or values are unknown, or DeepSpeed was launched in another precision.
+        ValueError: the file is missing, keys or values are unknown, DeepSpeed was launched in another precision, or a
+            quantized model is asked for.
     """
     prepare_cpu_ranks()
     arguments = [part for argument in sys.argv[1:] for part in _separated(argument)]
@@ -156,7 +158,19 @@ def parse(dataclasses: Sequence[type], default_config: Path | None = None) -> tu
     for part in parsed:
         if isinstance(part, TrainingArguments):
             refuse_other_precision(part)
+        if isinstance(part, ModelConfig):
+            _refuse_quantization(part)
     return tuple(parsed)
+
+
+def _refuse_quantization(model_args: ModelConfig) -> None:
+    """The recipes load models in the precision of ``dtype``; TRL's settings of bitsandbytes would do nothing."""
+    for name in QUANTIZATION:
+        if (value := getattr(model_args, name)) != getattr(ModelConfig, name):
+            raise ValueError(
+                f"{name}: got {value!r}, expected it to be left out: the recipes do not quantize models; use dtype and "
+                "use_peft to save memory, or give a trainer a quantized model in Python"
+            )
 
 
 def _separated(argument: str) -> list[str]:

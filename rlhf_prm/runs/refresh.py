@@ -21,6 +21,7 @@ from rlhf_prm.runs.sources import LIVE_VALUES, ORACLE, Sources
 from rlhf_prm.runs.token_scorers import kind_of
 from rlhf_prm.step_data import read_rows
 
+CONTINUED = ("mc", "consensus")  # labels from completions of prefixes
 FOLDER = "prm_refresh"  # in the run's folder: labelled rows, versions of the weights
 
 
@@ -46,6 +47,16 @@ def check_refresh(recipe: RecipeArguments, config: Any) -> None:
             f"prm_refresh: got prm_placement {recipe.prm_placement!r}, expected replicate or offload; a PRM behind a "
             "server is refreshed by hand: stop the run, label its rollouts (rlhf-prm annotate), train the PRM on old "
             "and new rows (recipes/train_prm.py), serve the new folder, continue with --resume_from_checkpoint true"
+        )
+    if config.prm_reads != "all":
+        raise ValueError(
+            f"prm_reads: got {config.prm_reads!r} beside prm_refresh, expected 'all': labels are of every step, and "
+            "the PRM would learn steps that it is not shown"
+        )
+    if config.step_pattern is not None and settings.labels in CONTINUED:
+        raise ValueError(
+            f"step_pattern: got {config.step_pattern!r} beside prm_refresh labels {settings.labels!r}, expected a "
+            "step_separator: the steps of a prefix are joined by it before the prefix is continued"
         )
     check_options(settings, options, in_toy_world=recipe.dataset is None)
 

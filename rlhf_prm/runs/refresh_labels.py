@@ -114,7 +114,7 @@ def _estimates(completer: GeneratorConfig | None, options: Mapping[str, Any], tr
     )
     verifier = trainer.scoring.verifier
     if completer is None:
-        return MonteCarloLabeller(LivePolicy(trainer), verifier, how, partial(_rendered, tokenizer_of(trainer)))
+        return MonteCarloLabeller(LivePolicy(trainer), verifier, how, partial(_rendered, trainer))
     template = completer.prompt_template()
     return MonteCarloLabeller(completer.build(CONCURRENCY), verifier, how, lambda rollout: template(rollout.prompt))
 
@@ -164,12 +164,13 @@ def _refuse_ranks(trainer: Any) -> None:
         )
 
 
-def _rendered(tokenizer: Any, rollout: FreshRollout) -> str:
-    """The text that the policy in training was given."""
+def _rendered(trainer: Any, rollout: FreshRollout) -> str:
+    """The text that the policy in training was given, in the trainer's template."""
     prompt = given(rollout)
     if isinstance(prompt, str):
         return prompt
-    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
+    return tokenizer_of(trainer).apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template)
 
 
 class _MadeWhenAsked:

@@ -24,7 +24,7 @@ from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
 from rlhf_prm.runs.ignored import without_effect
-from rlhf_prm.runs.token_scorers import kind_of, token_scorer
+from rlhf_prm.runs.token_scorers import kind_of, loads_the_policy, token_scorer
 from rlhf_prm.settings import build
 from rlhf_prm.tokenizer_checks import saved_tokenizer
 
@@ -107,6 +107,24 @@ def load_sources(recipe: RecipeArguments, model_args: ModelConfig, seed: int) ->
                 )
         return _word_problems(recipe, seed) if recipe.world == "word_problems" else _toy_world(recipe, seed)
     return _named(recipe, model_args, seed)
+
+
+def refuse_revision(recipe: RecipeArguments, config: Any, model_args: ModelConfig) -> None:
+    """Raise a ValueError if the policy is of another revision than the reference model that is loaded beside it.
+
+    TRL and the token scorers load a reference by the policy's name alone, which is its revision "main".
+    """
+    if model_args.model_revision == ModelConfig.model_revision:
+        return
+    needs_reference = f"beta {config.beta:g}" if config.beta and not model_args.use_peft else None
+    if loads_the_policy(recipe):
+        needs_reference = f"prm {recipe.prm!r}"
+    if needs_reference is not None:
+        raise ValueError(
+            f"model_revision: got {model_args.model_revision!r} beside {needs_reference}, whose reference model would "
+            f"be the policy's revision {ModelConfig.model_revision!r}; expected a folder: download the revision and "
+            "name its folder in model_name_or_path"
+        )
 
 
 def _toy_world(recipe: RecipeArguments, seed: int) -> Sources:

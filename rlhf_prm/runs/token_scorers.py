@@ -28,6 +28,14 @@ def kind_of(prm: str | None) -> str | None:
     return kind if kind in KINDS else None
 
 
+def loads_the_policy(recipe: RecipeArguments) -> bool:
+    """Whether the token scorer that ``--prm`` names loads the policy's starting checkpoint again."""
+    kind, _, name = (recipe.prm or "").partition(":")
+    if kind == "implicit" and "lora" in recipe.prm_kwargs:
+        return not name and recipe.prm_kwargs.get("base") != ON_THE_POLICY
+    return kind == "self" or (kind == "implicit" and not (name and "reference" in recipe.prm_kwargs))
+
+
 def token_scorer(recipe: RecipeArguments, policy_path: str, tokenizer: Any, prompt: Any) -> Any:
     """The scorer that ``--prm`` names.
 

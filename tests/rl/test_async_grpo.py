@@ -13,7 +13,10 @@ from trl.experimental.async_grpo.packing import TreeRow
 
 from rlhf_prm.rl.async_grpo import DenseRolloutLoop, ProcessAsyncGRPOTrainer, ProcessCredit, TokenAdvantages
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
+from rlhf_prm.rl.parts import Reading
 from rlhf_prm.rl.trl_seam import pack_token_advantages
+from rlhf_prm.steps import StepSplitter
+from rlhf_prm.thinking import Thinking
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
 
@@ -141,6 +144,7 @@ def test_the_trainer_runs_our_loop_in_trls_worker(monkeypatch):
 
     def constructed(self, model, **arguments):
         seen.update(arguments)
+        self.processing_class = None
         self.rollout_worker = object.__new__(AsyncRolloutWorker)
 
     monkeypatch.setattr("trl.experimental.async_grpo.AsyncGRPOTrainer.__init__", constructed)
@@ -150,6 +154,55 @@ def test_the_trainer_runs_our_loop_in_trls_worker(monkeypatch):
     assert AsyncRolloutWorker._loop_cls is not DenseRolloutLoop
     with pytest.raises(ValueError, match="tools: got one, expected none"):
         ProcessAsyncGRPOTrainer("policy", args, credit=given, tools=[max])
+
+
+class Told(DigitVerifier):
+    in_thought = None
+
+
+class Follows(HashScorer):
+    def follow_separator(self, separator):
+        self.separator = separator
+
+
+def thinking_trainer(monkeypatch, given, **settings) -> ProcessAsyncGRPOTrainer:
+    """Without a server, of a policy whose template opens the thought where ``think`` is true."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}{% if think %}<think>{% endif %}"
+
+    def constructed(self, model, **arguments):
+        self.processing_class, self.rollout_worker = tokenizer, None
+
+    monkeypatch.setattr("trl.experimental.async_grpo.AsyncGRPOTrainer.__init__", constructed)
+    args = object.__new__(AsyncGRPOConfig)
+    vars(args).update({"chat_template_kwargs": {"think": True}, **settings})
+    rows = [{"prompt": [{"role": "user", "content": "3?"}]}]
+    return ProcessAsyncGRPOTrainer("policy", args, credit=given, train_dataset=rows)
+
+
+def test_the_worker_is_told_of_thoughts_and_of_the_separator(monkeypatch):
+    scorer, verifier = Follows(), Told()
+    given = credit(scorer=lambda: scorer, verifier=lambda: verifier, splitter=StepSplitter("; "))
+    given.prepare(tiny_tokenizer())
+    assert verifier.in_thought is None and scorer.separator == "; "
+    thinking_trainer(monkeypatch, given)
+    given.prepare(tiny_tokenizer())
+    assert verifier.in_thought is True
+    with pytest.raises(ValueError, match="think_opened: got False, but the prompts end in <think>"):
+        thinking_trainer(monkeypatch, credit(reading=Reading(Thinking())))
+
+
+def test_schedules_count_updates_and_not_the_versions_that_are_sent(monkeypatch):
+    """The first weights are version 1; every 4 updates come the next."""
+    given = credit()
+    thinking_trainer(monkeypatch, given, weight_sync_steps=4)
+    assert [given.update_of(version) for version in (0, 1, 2, 3)] == [0, 0, 4, 8]
+
+
+def test_weights_whose_updates_round_away_are_refused(monkeypatch):
+    low = {"learning_rate": 1e-6, "deepspeed_plugin": None, "fsdp_plugin_args": None}
+    with pytest.raises(ValueError, match="learning_rate: got 1e-06 for bfloat16 weights"):
+        thinking_trainer(monkeypatch, credit(), dtype="bfloat16", **low)
 
 
 def test_one_number_and_its_tokens():

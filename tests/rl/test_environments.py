@@ -275,6 +275,9 @@ def test_the_table_shows_results_as_such(tmp_path, monkeypatch):
     assert list(row["turn_scores"])[:2] == [0.25, 0.5] and math.isnan(row["turn_scores"][2])
 
 
+THINKS = {"think_tags": ["<think>", "</think>"]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -291,6 +294,11 @@ def test_the_table_shows_results_as_such(tmp_path, monkeypatch):
         ({"settings": {"turn_rule": "min"}, "tools": [add]}, "turn_rule: got 'min' without turn_scores"),
         ({"settings": {"turn_scores": "environment"}, "turn_scorer": add}, "beside turn_scorer="),
         ({"settings": {"turn_scores": "nowhere"}, "tools": [add]}, "unknown turn_scores 'nowhere'"),
+        ({"settings": THINKS | {"prm_reads": "answer"}, "tools": [add]}, "prm_reads: got 'answer' for a policy with"),
+        (
+            {"settings": THINKS | {"credit_reads": "answer"}, "rollout_func": lambda prompts, trainer: {}},
+            "credit_reads: got 'answer' for a policy with",
+        ),
         ({"step_scorer": LiveMonteCarloScorer(), "tools": [add]}, "live Monte-Carlo values: got tools"),
         ({"train_dataset": Dataset.from_dict({"prompt": ["a"] * 8}), "tools": [add]}, "got texts as `prompt` beside"),
     ],
@@ -308,7 +316,11 @@ def test_what_cannot_apply_is_refused_at_once(tmp_path, monkeypatch, algorithm, 
     ("settings", "message"),
     [
         ({"step_unit": "word"}, "step_unit: got 'word'"),
-        ({"step_unit": "turn", "step_pattern": "x"}, "step_unit: got 'turn' beside a step_separator or step_pattern"),
+        ({"step_unit": "turn", "step_pattern": "x"}, "step_unit: got 'turn' beside step_pattern 'x', expected one of"),
+        ({"step_unit": "turn", "step_separator": "x"}, "step_unit: got 'turn' beside step_separator 'x'"),
+        ({"step_unit": "turn", "think_tags": ["<a>", "</a>"]}, "step_unit: got 'turn' beside think_tags"),
+        ({"step_unit": "turn", "step_limit": 4}, "step_unit: got 'turn' beside step_limit 4"),
+        ({"step_unit": "turn", "step_merge": "breaks"}, "step_unit: got 'turn' beside step_merge 'breaks'"),
         ({"turn_rule": "max"}, "turn_rule: got 'max', expected one of replace, last, mean, min"),
         ({"turn_range": [1.0, 0.0]}, r"turn_range: got \[1.0, 0.0\], expected \[lowest, highest\]"),
     ],

@@ -14,6 +14,7 @@ from rlhf_prm.rl.ppo_config import ProcessPPOConfig
 from rlhf_prm.rl.rollout_scoring import RolloutScoring, step_rollouts
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.rl.token_scoring import step_scores
+from rlhf_prm.rl.turn_scores import turn_scores
 from rlhf_prm.steps import StepSplitter
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
 
@@ -159,6 +160,36 @@ def test_ppo_pays_every_token_what_it_scored(tmp_path):
         rewards[-1] += rollouts.outcome_rewards[row]
         wanted = rewards.flip(0).cumsum(0).flip(0)
         torch.testing.assert_close(output["returns"][row, :n], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_ppo_pays_no_token_scores_where_there_is_no_credit(tmp_path):
+    """Tokens of thinking are paid nothing by themselves; what the answer earns still reaches them."""
+    settings = dict(shaping="token_scores", process_weight=2.0, whiten_advantages=False, max_steps=1, num_generations=2)
+    tags = {"think_tags": [" a", " ="], "think_opened": True, "credit_reads": "answer"}
+    trainer = trainer_of(tmp_path, IdScorer(), ProcessPPOTrainer, **settings, **tags)
+    seen, generate = [], trainer._generate_and_score_completions
+    trainer._generate_and_score_completions = lambda inputs: seen.append(generate(inputs)) or seen[-1]
+    trainer.train()
+    batch, both = trainer.last_rollouts, 0
+    for i, row in enumerate(batch.rows):
+        paid = torch.tensor([credit for credit, n in zip(row.credited, row.lengths, strict=True) for _ in range(n)])
+        both += 0 < paid.sum() < len(paid)
+        rewards = 2.0 * batch.rollouts.token_scores[i, : len(paid)] * paid
+        rewards[-1] += batch.rollouts.outcome_rewards[i]
+        wanted = rewards.flip(0).cumsum(0).flip(0)
+        torch.testing.assert_close(seen[0]["returns"][i, : len(paid)], wanted, atol=1e-4, rtol=1e-4)
+    assert both  # the test can fail
+
+
+def test_turn_scores_that_nothing_would_read_are_refused(tmp_path):
+    unread = r"turn_scores: got .* beside a method or shaping that reads token scores"
+    for settings in ({"method": "distil"}, {"config_class": ProcessPPOConfig, "shaping": "token_scores"}):
+        with pytest.raises(ValueError, match=unread):
+            tiny_config(tmp_path, turn_scores="environment", **settings)
+    with pytest.raises(ValueError, match=unread):
+        tiny_config(tmp_path, method="immediate", turn_scores="environment").baseline("prime")
+    with pytest.raises(ValueError, match=unread):
+        turn_scores(tiny_config(tmp_path, method="distil"), HashScorer(), True, [])
 
 
 def test_methods_and_shapings_of_tokens_need_token_scores(tmp_path):

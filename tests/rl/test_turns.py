@@ -255,7 +255,7 @@ def test_a_scorer_and_a_function_read_turns_with_the_results_between():
 
 
 def test_what_is_no_scorer_is_refused():
-    args = SimpleNamespace(turn_scores=None, turn_rule="replace", turn_range=[0.0, 1.0])
+    args = SimpleNamespace(reads_tokens_only=False, turn_scores=None, turn_rule="replace", turn_range=[0.0, 1.0])
     with pytest.raises(ValueError, match=r"turn_scorer: got 3, expected score\(problems, turns\)"):
         turn_scores(args, 3, True, [])
 

@@ -5,6 +5,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jaxtyping
 import pytest
@@ -13,8 +14,10 @@ import torch
 from rlhf_prm.prm import load_prm
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.refresh import check_refresh
-from rlhf_prm.runs.refresh_labels import own_models, split_settings
-from tests.tiny import tiny_config
+from rlhf_prm.runs.refresh_labels import _estimates, own_models, split_settings
+from rlhf_prm.step_data import FreshRollout
+from rlhf_prm.steps import StepSplitter
+from tests.tiny import DigitVerifier, tiny_config, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("empty_pages")
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,6 +161,34 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(tmp_path, refresh, rec
     recipe = RecipeArguments(prm_refresh=refresh, **recipe_settings)
     with pytest.raises(ValueError, match=told):
         check_refresh(recipe, tiny_config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "told"),
+    [
+        ("outcome", {"think_tags": ["<a>", "</a>"], "prm_reads": "answer"}, "prm_reads: got 'answer' beside prm_refre"),
+        ("mc", {"step_pattern": ";"}, "step_pattern: got ';' beside prm_refresh labels 'mc', expected"),
+    ],
+)
+def test_readings_and_steps_that_labels_do_not_follow_are_refused(tmp_path, labels, settings, told):
+    recipe = RecipeArguments(prm_refresh={"labels": labels}, dataset="d", prm="p")
+    with pytest.raises(ValueError, match=told):
+        check_refresh(recipe, tiny_config(tmp_path, **settings))
+
+
+def test_completions_continue_the_prompt_that_the_policy_was_given():
+    """By the trainer's own template and its keywords, not by those that came with the tokenizer."""
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if quiet %}<quiet>{% endif %}"
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "another one"
+    trainer = SimpleNamespace(
+        processing_class=tokenizer, _tokenizer=tokenizer, chat_template=template, chat_template_kwargs={"quiet": True}
+    )
+    trainer.scoring = SimpleNamespace(splitter=StepSplitter(), verifier=DigitVerifier())
+    trainer.accelerator = SimpleNamespace(num_processes=1)
+    labeller = _estimates(None, {}, trainer)
+    asked = FreshRollout("3?", ("3",), "3", 1.0, [{"role": "user", "content": "What is 3?"}])
+    assert labeller.template(asked) == "What is 3?<quiet>"
 
 
 def test_a_run_on_outcomes_alone_has_nothing_to_refresh(tmp_path):

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from trl import ModelConfig
 
 from rlhf_prm.runs.arguments import RecipeArguments
-from rlhf_prm.runs.token_scorers import kind_of, token_scorer
+from rlhf_prm.runs.sources import refuse_revision
+from rlhf_prm.runs.token_scorers import kind_of, loads_the_policy, token_scorer
 from rlhf_prm.toyworld import ToyWorldSettings, build_world
 from tests.runs.test_prm_refresh import ROOT, WORLD
+from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.usefixtures("empty_pages")
 TIMED = ("seconds", "step_time", "train_", "_per_second")
@@ -126,3 +129,32 @@ def test_what_cannot_be_is_said(cache, prm, kwargs, more, told):
     arguments = RecipeArguments(prm=prm, prm_kwargs=kwargs, **more)
     with pytest.raises(ValueError, match=told):
         token_scorer(arguments, path, AutoTokenizer.from_pretrained(path), None)
+
+
+@pytest.mark.parametrize(
+    ("prm", "prm_kwargs", "loads"),
+    [
+        (None, {}, False),
+        ("self", {}, True),
+        ("teacher:t", {}, False),
+        ("implicit", {"reference": "r"}, True),
+        ("implicit:m", {}, True),
+        ("implicit:m", {"reference": "r"}, False),
+        ("implicit", {"lora": {"r": 2}}, True),
+        ("implicit", {"lora": {"r": 2}, "base": "policy"}, False),
+    ],
+)
+def test_which_scorers_load_the_policy_again(prm, prm_kwargs, loads):
+    assert loads_the_policy(RecipeArguments(prm=prm, prm_kwargs=prm_kwargs)) is loads
+
+
+def test_another_revision_is_refused_beside_a_reference_of_main(tmp_path):
+    """Adapters have no reference model beside them, and without beta there is none."""
+    recipe, other = RecipeArguments(), ModelConfig(model_revision="v1")
+    with pytest.raises(ValueError, match=r"model_revision: got 'v1' beside beta 0.1"):
+        refuse_revision(recipe, tiny_config(tmp_path, beta=0.1), other)
+    with pytest.raises(ValueError, match="model_revision: got 'v1' beside prm 'self'"):
+        refuse_revision(RecipeArguments(prm="self"), tiny_config(tmp_path), other)
+    refuse_revision(recipe, tiny_config(tmp_path, beta=0.1), ModelConfig())
+    refuse_revision(recipe, tiny_config(tmp_path, beta=0.1), ModelConfig(model_revision="v1", use_peft=True))
+    refuse_revision(recipe, tiny_config(tmp_path), other)

@@ -63,8 +63,8 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
         model, args, step_scorer, verifier, reward_funcs and all others: as ProcessGRPOTrainer's.
 
     Raises:
-        ValueError: what ProcessGRPOTrainer raises, an unknown shaping, no PRM for a process weight, or no weights to
-            start the critic from.
+        ValueError: what ProcessGRPOTrainer raises, an unknown shaping, no PRM for a process weight, no weights to
+            start the critic from, or an optimizer of the caller's.
     """
 
     _tag_names = ("trl", "ppo", "process-supervision")
@@ -85,6 +85,11 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
                 "process_weight=0"
             )
         _refuse_images(isinstance(arguments.get("processing_class"), ProcessorMixin))
+        if (arguments.get("optimizers") or (None, None))[0] is not None:
+            raise ValueError(
+                "optimizers: got an optimizer, expected none: the critic is made in the trainer, so an optimizer that "
+                "was made before does not train it; choose one by optim and optim_args"
+            )
         self._shaping = None
         if args.shaping == TOKEN_SCORES:
             _check_token_scorer(args, step_scorer)

@@ -11,6 +11,7 @@ from torch import Tensor
 from reward import METHODS, TOKEN_METHODS, StepRollouts, resolve, scheduled, step_to_token
 
 Memory = dict[str, Tensor]
+OF_SCHEDULES = {"start", "end", "updates", "kind"}  # any other mapping is a keyword's own value
 
 
 class StepAdvantages:
@@ -23,7 +24,8 @@ class StepAdvantages:
 
     Args:
         method: a name in ``reward.METHODS`` or ``reward.TOKEN_METHODS``, or a dotted path.
-        keywords: the method's keywords; numbers may be schedules (``reward.scheduled``).
+        keywords: the method's keywords; numbers may be schedules (``reward.scheduled``): mappings with a key of
+            ``OF_SCHEDULES``.
 
     A method that measures how far scores agree with outcomes has an attribute ``measures_trust``.
 
@@ -147,7 +149,7 @@ class StepAdvantages:
 
     def _keywords_at(self, update: int) -> dict[str, Any]:
         return {
-            name: scheduled(value, update) if isinstance(value, Mapping) else value
+            name: scheduled(value, update) if isinstance(value, Mapping) and OF_SCHEDULES & set(value) else value
             for name, value in self.keywords.items()
         }
 

@@ -1,5 +1,6 @@
 """Tools and environments of a policy in a recipe, by name, or the embedded tool world."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,10 +15,23 @@ from reward.dotted import resolve
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.rl.turns import num_turns
 from rlhf_prm.runs.arguments import RecipeArguments
+from rlhf_prm.runs.ignored import without_effect
 from rlhf_prm.runs.sources import Sources
 from rlhf_prm.settings import build, json_mapping
 
 NOTHING = float("nan")
+NOT_OF_THE_TOOL_WORLD = {  # with their defaults
+    "world": "toyworld",
+    "prm": None,
+    "prm_family": "auto",
+    "prm_placement": "replicate",
+    "prm_kwargs": {},
+    "gold_fraction": 1.0,
+    "ceiling": False,
+    "check_prm": False,
+    "columns": {},
+    "eval_dataset": None,
+}
 
 
 @dataclass
@@ -78,15 +92,20 @@ def tool_world(recipe: RecipeArguments, seed: int) -> tuple[Sources, dict[str, A
     from rlhf_prm.toyworld.tool_world import ToolWorldSettings, build_tool_world
     from rlhf_prm.toyworld.verifier import ExactMatchVerifier
 
-    for name, default in (("prm", None), ("ceiling", False), ("check_prm", False), ("eval_dataset", None)):
+    for name, default in NOT_OF_THE_TOOL_WORLD.items():
         if getattr(recipe, name) != default:
-            raise ValueError(f"{name}: got {getattr(recipe, name)!r} without a dataset; the tool world has none of it")
+            raise ValueError(
+                f"{name}: got {getattr(recipe, name)!r} without a dataset, expected it to be left out: the tool world "
+                "has none of it"
+            )
+    for sentence in without_effect(recipe):
+        warnings.warn(sentence, stacklevel=2)
     settings = build(ToolWorldSettings, {"seed": seed, **recipe.world_settings}, "world_settings")
     world = build_tool_world(settings, recipe.stage_cache)
     tokenizer = AutoTokenizer.from_pretrained(world.policy_path)
 
     def evaluate(model: Any, limit: int | None) -> dict[str, float]:
-        return world.evaluate(model, tokenizer)
+        return world.evaluate(model, tokenizer, limit=limit or recipe.eval_limit)
 
     problems = world.train_problems
     sources = Sources(
@@ -100,7 +119,7 @@ def tool_world(recipe: RecipeArguments, seed: int) -> tuple[Sources, dict[str, A
         ),
         evaluate=evaluate,
         world=world,
-        eval_problems=len(world.eval_problems),
+        eval_problems=len(world.eval_problems[: recipe.eval_limit]),
     )
     price = partial(price_of_calls, price=settings.price)
     price.__name__ = "price_of_calls"

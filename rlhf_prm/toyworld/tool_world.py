@@ -98,15 +98,19 @@ class ToolWorld:
     stage: Stage
 
     def evaluate(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0, limit: int | None = None
     ) -> dict[str, float]:
-        """One seeded rollout of every held-out problem: ``accuracy``, ``process_accuracy`` (every turn right),
-        ``outcome`` (what would be paid), ``calls`` per rollout and the share of calls that were ``useful``."""
+        """One seeded rollout of each of the first ``limit`` held-out problems (None = all).
+
+        Returns ``accuracy``, ``process_accuracy`` (every turn right), ``outcome`` (what would be paid), ``calls`` per
+        rollout and the share of calls that were ``useful``.
+        """
         sampler = ToolSampler(model, tokenizer, max_new_tokens=self.settings.max_completion_length)
-        environments = [self.settings.environment(p, "evaluation", i) for i, p in enumerate(self.eval_problems)]
-        prompts = tokenizer([problem.prompt for problem in self.eval_problems]).input_ids
+        problems = self.eval_problems[:limit]
+        environments = [self.settings.environment(p, "evaluation", i) for i, p in enumerate(problems)]
+        prompts = tokenizer([problem.prompt for problem in problems]).input_ids
         rollouts = sampler.rollouts(prompts, 1, environments, seed=seed)
-        pairs = list(zip(self.eval_problems, rollouts, strict=True))
+        pairs = list(zip(problems, rollouts, strict=True))
         paid = [reward for rollout in rollouts for reward in rollout.environment.turn_rewards()]
         return {
             "accuracy": _mean([verdict(*pair) for pair in pairs]),

@@ -330,3 +330,10 @@ def test_bad_settings_say_what_came_and_what_was_expected(tmp_path, settings, me
 def test_a_process_weight_needs_a_prm(tmp_path):
     with pytest.raises(ValueError, match=r"pass step_scorer"):
         ppo_trainer(tmp_path, scorer=None)
+
+
+def test_an_optimizer_that_would_leave_the_critic_untrained_is_refused(tmp_path):
+    policy = tiny_policy()
+    own = {"optimizers": (torch.optim.SGD(policy.parameters(), lr=0.1), None)}
+    with pytest.raises(ValueError, match="optimizers: got an optimizer, expected none: the critic is made in"):
+        ppo_trainer(tmp_path, model=policy, trainer_arguments=own)

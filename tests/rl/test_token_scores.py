@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from reward import TOKEN_METHODS, step_to_token
+from reward import METHODS, TOKEN_METHODS, StepRollouts, step_to_token
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.own_state import SCORER_FILE
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
@@ -208,6 +208,22 @@ def test_trust_is_not_measured_on_outcomes_that_the_scorer_has_just_learnt(tmp_p
     trainer_of(tmp_path, IdScorer("after"), method=method)
 
 
+def test_a_mapping_that_is_no_schedule_is_the_methods_own():
+    """The keywords of the method that ``distil`` adds to; a schedule beside it stays one."""
+    weight = {"start": 1.0, "end": 0.0, "updates": 2}
+    given = {"method": "immediate", "method_kwargs": {"process_weight": 0.25}, "teacher_weight": weight}
+    rollouts = StepRollouts(
+        step_scores=torch.tensor([[0.9], [0.1]]), step_mask=torch.ones(2, 1, dtype=torch.bool),
+        step_lengths=torch.tensor([[2], [1]]), outcome_rewards=torch.tensor([1.0, 0.0]), num_generations=2,
+        token_scores=torch.tensor([[0.3, -0.1], [0.2, 0.0]]),
+    )  # fmt: skip
+    wanted = METHODS["immediate"](rollouts, process_weight=0.25)
+    found = StepAdvantages("distil", given)(rollouts, 2)
+    torch.testing.assert_close(found, step_to_token(wanted, rollouts.step_lengths, 2))
+    with pytest.raises(ValueError, match="schedule: got keys"):
+        StepAdvantages("distil", {"teacher_weight": {"start": 1.0, "end": 0.0}})
+
+
 def test_process_scale_shrinks_to_the_outcome():
     advantages = StepAdvantages("distil", {"teacher_weight": 3.0})
     rows = dict(
@@ -215,8 +231,6 @@ def test_process_scale_shrinks_to_the_outcome():
         step_lengths=torch.tensor([[2], [1]]), outcome_rewards=torch.tensor([1.0, 0.0]), num_generations=2,
         token_scores=torch.tensor([[0.3, -0.1], [0.2, 0.0]]),
     )  # fmt: skip
-    from reward import METHODS, StepRollouts
-
     batch = StepRollouts(**rows)
     outcome = step_to_token(METHODS["outcome"](batch), batch.step_lengths, 2)
     torch.testing.assert_close(advantages(batch, 0, process_scale=0.0), outcome)

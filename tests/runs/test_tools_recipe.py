@@ -10,8 +10,8 @@ import jaxtyping
 import pytest
 import yaml
 
-from rlhf_prm.runs.arguments import parse
-from rlhf_prm.runs.tools import ToolArguments, price_of_calls
+from rlhf_prm.runs.arguments import RecipeArguments, parse
+from rlhf_prm.runs.tools import ToolArguments, price_of_calls, tool_world
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
@@ -85,6 +85,9 @@ def test_calls_cost():
     ("arguments", "message"),
     [
         (["--prm", "oracle"], "prm: got 'oracle' without a dataset"),
+        (["--gold_fraction", "0.5"], "gold_fraction: got 0.5 without a dataset, expected it to be left out"),
+        (["--prm_kwargs", '{"a": 1}'], "prm_kwargs: got {'a': 1} without a dataset"),
+        (["--world", "word_problems"], "world: got 'word_problems' without a dataset"),
         (["--ceiling", "true"], "ceiling: got True without a dataset"),
         (["--tools", "python"], "tools: got a model, tools or an environment without a dataset"),
     ],
@@ -103,11 +106,24 @@ def test_the_tool_world_trains(recipe, tmp_path):
     recipe(
         *("--output_dir", str(folder), "--stage_cache", str(tmp_path / "cache"), "--max_steps", "2"),
         *("--per_device_train_batch_size", "8", "--num_generations", "4", "--world_settings", json.dumps(small)),
-        *("--baseline", "none"),
+        *("--baseline", "none", "--eval_limit", "8"),
     )
     summary = json.loads((folder / "summary.json").read_text())
+    assert summary["eval_problems"] == 8 and all(v * 8 % 1 == 0 for v in summary["accuracy"].values())
     assert summary["method"] == "mt_grpo" and all(math.isfinite(v) for v in summary["accuracy"].values())
     assert "<html" in (folder / "report.html").read_text()[:500].lower()
+
+
+def test_settings_that_do_nothing_in_the_tool_world_are_said(monkeypatch):
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("rlhf_prm.toyworld.tool_world.build_tool_world", stop)
+    with (
+        pytest.warns(UserWarning, match="chat: True has no effect; it needs a dataset"),
+        pytest.raises(InterruptedError),
+    ):
+        tool_world(RecipeArguments(chat=True), seed=0)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # transformers' names of a soft cap
+
 
 class OutputHead(nn.Module):
     """The language-model head of ``model``: (N, H) → (N, V) logits in float32.
@@ -28,7 +30,8 @@ class OutputHead(nn.Module):
         else:
             self.weight = _copied(head.weight, rows)
             self.bias = None if bias is None else _copied(bias, rows)
-        self.factor, self.cap = logit_factor(config), getattr(config, "final_logit_softcapping", None)
+        self.factor = logit_factor(config)
+        self.cap = next((cap for name in CAPS if (cap := getattr(config, name, None)) is not None), None)
 
     def forward(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:
         return self.logits(hidden)

@@ -117,7 +117,11 @@ class ProcessCredit:
         return [row.reward for row in rows]
 
     def update_of(self, model_version: int) -> int:
-        """The update at which this version of the policy began to sample; TRL gives version 1 to the first weights."""
+        """The update at which this version of the policy began to sample; TRL gives version 1 to the first weights.
+
+        TRL also counts the weights that a resumed run sends first, so schedules are ``weight_sync_steps`` updates ahead
+        after each resume.
+        """
         return max(0, model_version - 1) * self.weight_sync_steps
 
     def token_advantages(self, outcome_rewards: Tensor, update: int) -> tuple[list[Tensor], list[ScoredRollout]]:

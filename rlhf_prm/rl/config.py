@@ -21,7 +21,7 @@ _TRL_CHOICES = {
     "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
 }
 STEP_UNITS = ("separator", "turn")
-OF_CUTTING = ("step_separator", "step_pattern", "step_limit", "step_merge", "think_tags")
+OF_CUTTING = ("step_separator", "step_pattern", "step_limit", "step_merge")
 NEVER = r"(?!)"  # a pattern that matches nowhere
 
 
@@ -148,11 +148,13 @@ class ProcessGRPOConfig(GRPOConfig):
         for name, choices in (("step_unit", STEP_UNITS), ("turn_rule", tuple(RULES))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}")
-        for name in OF_CUTTING if self.step_unit == "turn" else ():
+        for_verifier = self.verifier_reads != "all" and self.prm_reads == self.credit_reads == "all"
+        cutting = OF_CUTTING if for_verifier else (*OF_CUTTING, "think_tags")
+        for name in cutting if self.step_unit == "turn" else ():
             if (value := getattr(self, name)) != getattr(ProcessGRPOConfig, name):
                 raise ValueError(
                     f"step_unit: got 'turn' beside {name} {value!r}, expected one of the two: a turn is one step, "
-                    "which is neither cut nor merged"
+                    "which is neither cut nor merged (think_tags may serve the verifier alone, by verifier_reads)"
                 )
         if self.turn_scores is not None:
             refuse_unread(self, self.turn_scores)

@@ -5,7 +5,7 @@ from typing import Any
 
 from trl.data_utils import is_conversational
 
-from rlhf_prm.rl.trl_seam import reads_images, tokenizer_of
+from rlhf_prm.rl.trl_seam import reads_images, rendered
 from rlhf_prm.thinking import Thinking
 
 OPENED = "<think>"
@@ -56,11 +56,6 @@ def opens_thought(trainer: Any) -> bool:
         return False
     prompt = rows[0]["prompt"]
     if is_conversational({"prompt": prompt}):
-        if prompt[-1]["role"] == "assistant":  # TRL goes on from it
-            prompt = prompt[-1]["content"]
-        else:
-            template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
-            prompt = tokenizer_of(trainer).apply_chat_template(
-                prompt, tokenize=False, add_generation_prompt=True, **template
-            )
+        last = prompt[-1]  # TRL goes on from an assistant's turn
+        prompt = last["content"] if last["role"] == "assistant" else rendered(trainer, prompt)
     return prompt.rstrip().endswith(OPENED)

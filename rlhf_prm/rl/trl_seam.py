@@ -91,6 +91,12 @@ def reads_images(trainer: Any) -> bool:
     return trainer._is_vlm
 
 
+def rendered(trainer: Any, messages: list[dict[str, Any]]) -> str:
+    """The text of a prompt's messages in the trainer's chat template, up to where the policy begins."""
+    template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
+    return tokenizer_of(trainer).apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
+
+
 def prompt_ids(trainer: Any, prompts: list[Any]) -> list[list[int]]:
     """The tokens of prompts (texts or messages) as the policy reads them."""
     return trainer._tokenize_prompts(prompts)[0]

@@ -20,7 +20,7 @@ from rlhf_prm.generation.config import GeneratorConfig
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.prm_training.refresh import RefreshSettings
 from rlhf_prm.rl.policy_sampling import Prefix, TrainerSampler
-from rlhf_prm.rl.trl_seam import tokenizer_of
+from rlhf_prm.rl.trl_seam import rendered, tokenizer_of
 from rlhf_prm.runs.sources import Sources
 from rlhf_prm.step_data import FreshRollout
 
@@ -167,10 +167,7 @@ def _refuse_ranks(trainer: Any) -> None:
 def _rendered(trainer: Any, rollout: FreshRollout) -> str:
     """The text that the policy in training was given, in the trainer's template."""
     prompt = given(rollout)
-    if isinstance(prompt, str):
-        return prompt
-    template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
-    return tokenizer_of(trainer).apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template)
+    return prompt if isinstance(prompt, str) else rendered(trainer, prompt)
 
 
 class _MadeWhenAsked:

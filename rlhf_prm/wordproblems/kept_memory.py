@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next allocation instead of going back to the system, which saves a part of each update."""
+"""Freed memory is kept for the next allocation, not given back to the system, which saves a part of every update."""
 
 import ctypes
 

@@ -13,6 +13,7 @@ from transformers import (
     LlamaConfig,
     MiniCPM3Config,
     PhiConfig,
+    RecurrentGemmaConfig,
 )
 
 from rlhf_prm.prm.output_head import OutputHead
@@ -24,6 +25,7 @@ SMALL = {
     "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None,
 }  # fmt: skip
 LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16}
+RECURRENT = {"lru_width": 32, "block_types": ["recurrent", "attention"]}
 FALCON = {"mamba_d_ssm": 32, "mamba_n_heads": 2, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
 DECODERS = {
     "llama": LlamaConfig(**SMALL),
@@ -33,6 +35,7 @@ DECODERS = {
     "phi": PhiConfig(**{name: value for name, value in SMALL.items() if name != "head_dim"}),
     "hyperclovax": HyperCLOVAXConfig(**SMALL, logits_scaling=0.5),
     "minicpm3": MiniCPM3Config(**SMALL | LATENT | {"num_key_value_heads": 2}, dim_model_base=8),
+    "recurrent_gemma": RecurrentGemmaConfig(**SMALL, **RECURRENT, logits_soft_cap=2.0),
     "falcon_h1": FalconH1Config(**SMALL, **FALCON, lm_head_multiplier=0.3),
 }
 

@@ -319,6 +319,7 @@ def test_what_cannot_apply_is_refused_at_once(tmp_path, monkeypatch, algorithm, 
         ({"step_unit": "turn", "step_pattern": "x"}, "step_unit: got 'turn' beside step_pattern 'x', expected one of"),
         ({"step_unit": "turn", "step_separator": "x"}, "step_unit: got 'turn' beside step_separator 'x'"),
         ({"step_unit": "turn", "think_tags": ["<a>", "</a>"]}, "step_unit: got 'turn' beside think_tags"),
+        ({"step_unit": "turn", **THINKS, "verifier_reads": "answer", "prm_reads": "answer"}, "turn' beside think_tags"),
         ({"step_unit": "turn", "step_limit": 4}, "step_unit: got 'turn' beside step_limit 4"),
         ({"step_unit": "turn", "step_merge": "breaks"}, "step_unit: got 'turn' beside step_merge 'breaks'"),
         ({"turn_rule": "max"}, "turn_rule: got 'max', expected one of replace, last, mean, min"),
@@ -328,3 +329,7 @@ def test_what_cannot_apply_is_refused_at_once(tmp_path, monkeypatch, algorithm, 
 def test_settings_nobody_knows(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         tiny_config(tmp_path, **settings)
+
+
+def test_tags_that_only_the_verifier_reads_may_stand_beside_whole_turns(tmp_path):
+    assert tiny_config(tmp_path, step_unit="turn", **THINKS, verifier_reads="answer").step_unit == "turn"

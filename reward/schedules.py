@@ -5,6 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 KINDS = ("linear", "cosine")
+NEEDED = {"start", "end", "updates"}
+KEYS = NEEDED | {"kind"}
+
+
+def is_schedule(value: Any) -> bool:
+    """Whether a mapping has a key of a schedule; any other is a value of its own."""
+    return isinstance(value, Mapping) and not KEYS.isdisjoint(value)
 
 
 def scheduled(value: Any, step: int) -> float:
@@ -25,8 +32,7 @@ def scheduled(value: Any, step: int) -> float:
             f"schedule: got {value!r}, expected a number or {{start, end, updates, kind}} (YAML reads 1e-3 as text: "
             "write 1.0e-3)"
         )
-    unknown, missing = set(value) - {"start", "end", "updates", "kind"}, {"start", "end", "updates"} - set(value)
-    if unknown or missing:
+    if set(value) - KEYS or NEEDED - set(value):
         raise ValueError(f"schedule: got keys {sorted(value)}, expected start, end, updates and, if wanted, kind")
     for key in ("start", "end", "updates"):
         if not _is_number(value[key]):

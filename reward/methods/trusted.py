@@ -22,8 +22,8 @@ def trusted(
 ) -> tuple[Float[Tensor, "B K"], Approval]:
     """Only scores below a threshold count, as in `clip_delta`, times a trust that is measured while the policy trains.
 
-    Formula: A_k = A_out + w·τ·(c_k − mean of c over all steps of the group), c_k = min(p_k − η, 0), and A_out alone
-    before the first scored step;
+    Formula: A_k = A_out + w·τ·(c_k − mean of c over these steps of the group), c_k = min(p_k − η, 0), from a rollout's
+    first scored step on, and A_out before it;
     τ = min(1, s·max(0, lift)), lift = (q − z·se − b) / (1 − b), b = the share of right rollouts, q ± se = that among
     rollouts with all p_k > η, over about the last `window` verified rollouts; w = `process_weight`, η = `threshold`,
     s = `slope`, z = `caution`

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf_prm.evaluation.mr_ben import MRBenItem, mr_score_parts
-from rlhf_prm.evaluation.processbench import missing
+from rlhf_prm.evaluation.processbench import as_missed
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.generation.tasks import Task
 from rlhf_prm.judges.budget import OVER_BUDGET
@@ -122,7 +122,7 @@ def graded_mr_ben(
         attempts,
         seed,
     )
-    predictions = [found.get(i, missing(item.label)) for i, item in enumerate(items)]
+    predictions = [found.get(i, as_missed(item.label)) for i, item in enumerate(items)]
     groups: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
         groups[item.subject].append(index)

@@ -59,7 +59,7 @@ def unscorable(rows: Sequence[Sequence[float]]) -> int:
     return sum(any(score != score for score in row) for row in rows)
 
 
-def missing(label: int) -> int:
+def as_missed(label: int) -> int:
     """A first error that counts as missed in every measure: an error in a right solution, none in a wrong one."""
     return 0 if label == -1 else -1
 
@@ -69,7 +69,7 @@ def first_errors_of(
 ) -> list[int]:
     """The predicted first error of each solution's scores; see :func:`processbench` for ``silence_is_missed``."""
     return [
-        missing(label) if silence_is_missed and is_silent(row) else predicted_first_error(row, threshold)
+        as_missed(label) if silence_is_missed and is_silent(row) else predicted_first_error(row, threshold)
         for row, label in zip(rows, labels, strict=True)
     ]
 

@@ -7,7 +7,6 @@ of type ``TokenAdvantages``, which also carries one advantage per token; TRL's p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from rlhf_prm.rl.parts import Reading, credited_steps
 from rlhf_prm.rl.rollout_scoring import RolloutScoring, ScoredRollout, step_rollouts
 from rlhf_prm.rl.step_advantages import StepAdvantages
 from rlhf_prm.rl.thoughts import opens_thought, refuse_unopened, tell_in_thought
-from rlhf_prm.rl.trl_seam import pack_token_advantages, use_rollout_loop
+from rlhf_prm.rl.trl_seam import pack_token_advantages, prompts_of_async, use_rollout_loop
 from rlhf_prm.steps import StepSplitter
 
 
@@ -238,13 +237,8 @@ class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
             refuse_low_precision(dtype, args, args.learning_rate)
         pack_token_advantages()
         super().__init__(model, args=args, reward_funcs=[credit, *more], **trl_arguments)
-        prompts = SimpleNamespace(
-            train_dataset=trl_arguments.get("train_dataset"),
-            chat_template=None,  # the tokenizer's own
-            chat_template_kwargs=args.chat_template_kwargs or {},
-            _tokenizer=self.processing_class,
-            _is_vlm=False,
-        )
+        rows = trl_arguments.get("train_dataset")
+        prompts = prompts_of_async(self.processing_class, args.chat_template_kwargs, rows)
         refuse_unopened(credit.reading.thinking, prompts)
         credit.in_thought, credit.weight_sync_steps = opens_thought(prompts), args.weight_sync_steps
         if self.rollout_worker is not None:

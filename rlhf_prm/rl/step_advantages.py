@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reward import METHODS, TOKEN_METHODS, StepRollouts, resolve, scheduled, step_to_token
+from reward.schedules import is_schedule
 
 Memory = dict[str, Tensor]
-OF_SCHEDULES = {"start", "end", "updates", "kind"}  # any other mapping is a keyword's own value
 
 
 class StepAdvantages:
@@ -24,8 +24,7 @@ class StepAdvantages:
 
     Args:
         method: a name in ``reward.METHODS`` or ``reward.TOKEN_METHODS``, or a dotted path.
-        keywords: the method's keywords; numbers may be schedules (``reward.scheduled``): mappings with a key of
-            ``OF_SCHEDULES``.
+        keywords: the method's keywords; numbers may be schedules (``reward.scheduled``).
 
     A method that measures how far scores agree with outcomes has an attribute ``measures_trust``.
 
@@ -149,8 +148,7 @@ class StepAdvantages:
 
     def _keywords_at(self, update: int) -> dict[str, Any]:
         return {
-            name: scheduled(value, update) if isinstance(value, Mapping) and OF_SCHEDULES & set(value) else value
-            for name, value in self.keywords.items()
+            name: scheduled(value, update) if is_schedule(value) else value for name, value in self.keywords.items()
         }
 
     def _check_keywords(self) -> None:

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -84,6 +85,17 @@ def texts_shortened(shorter: Callable[[list[Any]], list[Any]]) -> Iterator[None]
 def tokenizer_of(trainer: Any) -> Any:
     """The policy's tokenizer, also if the processing class is a processor of images and text."""
     return trainer._tokenizer
+
+
+def prompts_of_async(tokenizer: Any, template_keywords: dict[str, Any] | None, train_dataset: Any) -> SimpleNamespace:
+    """What ``rendered`` and its callers read of a trainer, for AsyncGRPO's: text only, in the tokenizer's template."""
+    return SimpleNamespace(
+        train_dataset=train_dataset,
+        chat_template=None,
+        chat_template_kwargs=template_keywords or {},
+        _tokenizer=tokenizer,
+        _is_vlm=False,
+    )
 
 
 def reads_images(trainer: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -16,43 +17,52 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def real_lm(monkeypatch, tmp_path, tiny_settings):
-    """Calls the recipe; the processes that build worlds are calls in this one, which are counted."""
+    """Calls the recipe; the processes of its stages are calls in this one, which are counted."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.chdir(ROOT)
     started = []
 
     def here(others, command, *arguments, **settings):
-        if "rlhf_prm.wordproblems" not in command:  # in a cell, which is a fork of this process
+        if "--stage" not in command:  # in a cell, which is a fork of this process
             return others(command, *arguments, **settings)
-        started.append(json.loads(command[command.index("--settings") + 1]).get("label_source", "policy"))
-        monkeypatch.setattr(sys, "argv", command[2:])
-        runpy.run_module(command[2], run_name="__main__")
-        return SimpleNamespace(poll=lambda: 0, returncode=0)
+        started.append(command[-1])
+        call(*command[2:])
+        return SimpleNamespace(poll=lambda: 0)
 
-    for name in ("run", "Popen"):
-        monkeypatch.setattr(subprocess, name, partial(here, getattr(subprocess, name)))
+    monkeypatch.setattr(subprocess, "Popen", partial(here, subprocess.Popen))
+
+    def call(*arguments: str) -> None:
+        main = runpy.run_path("recipes/real_lm.py", run_name="recipe")["main"]
+        monkeypatch.setattr(sys, "argv", ["real_lm.py", *arguments])
+        main()
 
     def run(*arguments: str) -> Path:
         started.clear()
-        given = ["--scale", "smoke", "--root", str(tmp_path), "--settings", json.dumps(tiny_settings)]
-        main = runpy.run_path("recipes/real_lm.py", run_name="recipe")["main"]
-        monkeypatch.setattr(sys, "argv", ["real_lm.py", *given, *arguments])
-        main()
+        call("--scale", "smoke", "--root", str(tmp_path), "--settings", json.dumps(tiny_settings), *arguments)
         return tmp_path / "smoke-seed0"
 
     run.started = started
-    return run
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
 
 
-def test_from_the_first_stage_to_the_table(real_lm, capsys):
-    with pytest.raises(SystemExit, match=r"next is policy.*the same command continues there"):
+def test_from_the_first_stage_to_the_table(real_lm, capsys, tiny_settings):
+    with pytest.raises(SystemExit, match=r"next is policy; the same command continues there"):
         real_lm("--budget", "0")
     assert real_lm.started == []
     folder = real_lm()
-    assert real_lm.started == ["policy", "mc", "judge", "gold"]
+    needs = runpy.run_path("recipes/real_lm.py", run_name="recipe")["NEEDS"]
+    assert sorted(real_lm.started) == sorted(needs)
+    for stage, needed in needs.items():
+        assert all(real_lm.started.index(stage) > real_lm.started.index(one) for one in needed)
+    prompts = []
     for source in ("judge", "mc", "gold"):
         assert (folder / f"preflight_{source}.html").exists()
-        assert json.loads((folder / f"preflight_{source}.json").read_text())["measures"]["accuracy"] is not None
+        data = json.loads((folder / f"preflight_{source}.json").read_text())
+        assert data["measures"]["accuracy"] is not None and data["prm"] == f"labels: {source}"
+        prompts.append(data["measures"]["accuracy"])
+    assert len(set(prompts)) == 1  # the same rollouts
     cells = sorted(path.name for path in (folder / "rl" / "cells").iterdir())
     assert cells == ["method=ceiling", "method=outcome", "method=trusted"]
     for cell in cells:
@@ -60,28 +70,42 @@ def test_from_the_first_stage_to_the_table(real_lm, capsys):
         assert summary["settings"]["max_steps"] == 1 and summary["settings"]["recipe"]["world"] == "word_problems"
         assert (folder / "rl" / "cells" / cell / "seed0" / "report.html").exists()
     assert (folder / "rl" / "report.html").exists()
+
     before = (folder / "preflight_mc.json").stat().st_mtime_ns
     capsys.readouterr()
+    (folder / "rollouts.jsonl").unlink()
+    (folder / "preflight_gold.json").unlink()
     real_lm()
+    assert real_lm.started == ["policy", "prm_judge", "rollouts", "prm_mc", "prm_gold", "preflight_gold"]
     assert "3 finished already, 0 to run" in capsys.readouterr().out
     assert (folder / "preflight_mc.json").stat().st_mtime_ns == before
 
+    with pytest.raises(SystemExit, match="got label_source, expected none"):
+        real_lm("--settings", '{"label_source": "mc"}')
+    with pytest.raises(SystemExit, match="begun with prm_updates=4, got 5; give another --root, or delete"):
+        real_lm("--settings", json.dumps({**tiny_settings, "prm_updates": 5}))
 
-@pytest.mark.parametrize(
-    "fails, named, finished",
-    [("--without-prm", "policy", []), ('"mc"', "labels and PRM, mc", ["--without-prm", '"judge"'])],
-)
-def test_a_failed_stage_ends_the_recipe_in_one_line_and_the_process_beside_it_finishes(
-    monkeypatch, tmp_path, fails, named, finished
-):
-    python, ended = tmp_path / "python", tmp_path / "ended"
-    lines = ["#!/bin/sh", f'case "$*" in *{fails}*) exit 3;; esac', "sleep .3", f'echo "$*" >> {ended}']
-    python.write_text("\n".join(lines))
-    python.chmod(0o755)
-    ended.touch()
-    monkeypatch.setattr(sys, "executable", str(python))
-    recipe = runpy.run_path(str(ROOT / "recipes" / "real_lm.py"), run_name="recipe")
-    with pytest.raises(SystemExit, match=f"the stage failed: {named}; .* the same command goes on there"):
-        recipe["build_worlds"](SimpleNamespace(root=tmp_path, parallel=2), {"seed": 0}, recipe["Budget"](60))
-    calls = ended.read_text().splitlines()
-    assert len(calls) == len(finished) and all(name in call for name, call in zip(finished, calls, strict=True))
+
+def test_a_failed_stage_ends_the_recipe_in_one_line(real_lm, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "Popen", lambda command: subprocess_of_failure(command[-1]))
+
+    def subprocess_of_failure(stage: str) -> SimpleNamespace:
+        return SimpleNamespace(poll=lambda: 3 if stage == "prm_judge" else 0)
+
+    with pytest.raises(SystemExit, match=r"^failed: prm_judge; the message is above"):
+        real_lm()
+    assert "prm_judge failed with status 3" in capsys.readouterr().out
+
+
+def test_a_signal_ends_the_recipe_with_what_it_has_started(real_lm, monkeypatch):
+    ended = []
+
+    def poll() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    ends = {"terminate": lambda: ended.append("ended"), "kill": lambda: ended.append("killed")}
+    process = SimpleNamespace(poll=poll, wait=lambda timeout: 0, **ends)
+    monkeypatch.setattr(subprocess, "Popen", lambda command: process)
+    with pytest.raises(SystemExit, match="ended by a signal"):
+        real_lm()
+    assert ended == ["ended"]

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 DECOMPOSED = "decomposed:"  # of a PRM's name: the student of a judge that answered small questions
 BATCH_TOKENS = 16384
-SCORER_SETTINGS = ("family", "placement", "reference", "max_length", "max_batch_tokens", "server_url")
+SCORER_SETTINGS = {  # keywords of load_prm that are options of the commands, with their defaults there
+    **{"family": "auto", "placement": "replicate", "reference": None, "max_length": None},
+    **{"max_batch_tokens": BATCH_TOKENS, "server_url": "http://127.0.0.1:8000"},
+}
 
 
 def add_prm_arguments(
@@ -50,14 +53,13 @@ def add_prm_arguments(
         "--judge-endpoint", *other, nargs="+", default=[], help="base URLs that serve the judge; none: in this process"
     )
     add_prm_kwargs(parser)
-    parser.add_argument("--family", default="auto", help="how the PRM is read: auto, or a family of docs/prms.md")
-    parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
-    parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
+    parser.add_argument("--family", help="how the PRM is read: auto, or a family of docs/prms.md")
+    parser.add_argument("--placement", choices=PLACEMENTS)
+    parser.add_argument("--server-url", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
     parser.add_argument("--max-length", type=positive, help="longest input in tokens (default: the PRM's context)")
-    parser.add_argument(
-        "--max-batch-tokens", type=positive, default=BATCH_TOKENS, help="tokens of a micro-batch, padding counted"
-    )
+    parser.add_argument("--max-batch-tokens", type=positive, help="tokens of a micro-batch, padding counted")
+    parser.set_defaults(**SCORER_SETTINGS)
 
 
 def add_prm_kwargs(parser: argparse.ArgumentParser) -> None:
@@ -104,12 +106,29 @@ def judge_from(name: str, keywords: Mapping[str, Any]) -> StepScorer:
         raise ValueError(f"--prm {name}: {error}") from error
 
 
+def refuse_settings_of_prms(judge: str, args: argparse.Namespace, defaults: Mapping[str, Any]) -> None:
+    """Raise a ``ValueError`` for a setting that only a PRM reads, given beside a judge."""
+    for name, default in defaults.items():
+        if (value := getattr(args, name)) != default:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value} has no effect on {judge}, not a PRM: leave it out. What a "
+                "judge reads is given by --prm-kwargs (docs/judges.md)"
+            )
+
+
+def _refuse_beside_judges(args: argparse.Namespace) -> None:
+    names = args.prm if isinstance(args.prm, list) else [args.prm]
+    if all(map(is_judge, names)):
+        refuse_settings_of_prms(", ".join(names), args, SCORER_SETTINGS)
+
+
 def scorer_from(args: argparse.Namespace, prm: str | None = None, watched: bool = True) -> StepScorer:
     """The scorer of ``--prm`` (or of one of several); ``watched``: with a bar over what it scores."""
     from rlhf_prm.prm import load_prm
 
     name = prm or args.prm
     if is_judge(name):
+        _refuse_beside_judges(args)
         scorer = judge_from(name, args.prm_kwargs)
     else:
         with loading(f"--prm {name}"):
@@ -153,6 +172,7 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
     """
     name = (prm or args.prm).removeprefix(DECOMPOSED)
     if is_judge(name):
+        _refuse_beside_judges(args)
         if args.prm_kwargs.get("endpoint"):
             judge_from(name, args.prm_kwargs)  # loads nothing, but checks that the hosts answer
         check_judge_keywords(args.prm_kwargs)
@@ -166,6 +186,20 @@ def check_prm(args: argparse.Namespace, prm: str | None = None) -> None:
     if (reference := keywords["reference"]) is not None:
         with loading(f"--reference {reference}"):
             AutoConfig.from_pretrained(reference)
+
+
+def check_prms(args: argparse.Namespace) -> None:
+    """``check_prm`` of each of several, and that one of them reads the reference if there is one.
+
+    Raises:
+        ValueError: as ``check_prm``, or no PRM is implicit.
+    """
+    for name in args.prm:
+        check_prm(args, name)
+    reference = args.prm_kwargs.get("reference", args.reference)
+    read = [name for name in args.prm if not is_judge(name)]
+    if reference is not None and all(_load_keywords(args, name)["reference"] is None for name in read):
+        raise ValueError(f"--reference {reference} has no effect: none of {', '.join(args.prm)} is an implicit PRM")
 
 
 def add_policy_arguments(parser: argparse.ArgumentParser, required: bool) -> None:

@@ -123,8 +123,7 @@ def samples_from(args: argparse.Namespace, num_samples: int, most: int, *, all_r
 def choose_best(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """One PRM on one set: every rule with its interval. Several: a table of PRM × rule by set, and the sets' mean."""
     take_columns(args)
-    for prm in args.prm:
-        shared.check_prm(args, prm)
+    shared.check_prms(args)
     drawn = args.num_samples or max(args.n)
     files = named_files(args.samples or [])
     if args.samples is None or (len(files) == 1 and "=" not in args.samples[0]):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhf_prm.columns import PROBLEM_COLUMNS, STEPS_COLUMNS
 from rlhf_prm.command_line import add_separator, check_can_write, loading, positive
-from rlhf_prm.evaluation.arguments import add_prm_kwargs, judge_from
+from rlhf_prm.evaluation.arguments import SCORER_SETTINGS, add_prm_kwargs, judge_from, refuse_settings_of_prms
 from rlhf_prm.evaluation.score_rows import TEXT_COLUMNS, read_rollouts, scored_rows
 from rlhf_prm.evaluation.score_shards import ScoreShards
 from rlhf_prm.files import whole
@@ -18,6 +18,10 @@ from rlhf_prm.progress import Bar
 from rlhf_prm.steps import StepSplitter
 
 RUNNERS = ("local", "ray")
+PRM_SETTINGS = {  # keywords of load_prm that are options here, with their defaults
+    **(SCORER_SETTINGS | {"max_batch_tokens": None}),
+    **{"tag": None, "good": None, "bad": None, "score_scale": 1.0, "score_shift": 0.0},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,19 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{'|'.join(TEXT_COLUMNS)} (one text, cut at --separator)",
     )
     parser.add_argument("--output", type=Path, help="default: the input's name with .scored.jsonl")
-    parser.add_argument("--family", default="auto", help="how the PRM is read: auto, or a family of docs/prms.md")
-    parser.add_argument("--placement", default="replicate", choices=PLACEMENTS)
-    parser.add_argument("--server-url", default="http://127.0.0.1:8000", help="where a served PRM listens")
+    parser.add_argument("--family", help="how the PRM is read: auto, or a family of docs/prms.md")
+    parser.add_argument("--placement", choices=PLACEMENTS)
+    parser.add_argument("--server-url", help="where a served PRM listens")
     parser.add_argument("--reference", help="reference model of an implicit PRM")
     parser.add_argument("--tag", help="step tag of a causal_tag PRM")
     parser.add_argument("--good", help="good answer of a causal_tag PRM")
     parser.add_argument("--bad", help="bad answer of a causal_tag PRM")
-    parser.add_argument("--score-scale", type=float, default=1.0, help="scale of the PRM's log-odds (docs/prms.md)")
-    parser.add_argument("--score-shift", type=float, default=0.0, help="shift of the scaled log-odds")
+    parser.add_argument("--score-scale", type=float, help="scale of the PRM's log-odds (docs/prms.md)")
+    parser.add_argument("--score-shift", type=float, help="shift of the scaled log-odds")
     add_separator(parser)
     parser.add_argument("--problem-column", help="default: problem, prompt or question")
     parser.add_argument("--max-length", type=positive, help="longest input in tokens (default: the PRM's context)")
     parser.add_argument("--max-batch-tokens", type=positive, help="tokens of a micro-batch, padding counted")
+    parser.set_defaults(**PRM_SETTINGS)
     parser.add_argument("--runner", default="local", choices=RUNNERS, help="ray: on the workers of a Ray cluster")
     parser.add_argument("--workers", type=positive, default=2, help="of runner ray, each with the PRM")
     parser.add_argument("--gpus-per-worker", type=float, default=0.0, help="of runner ray")
@@ -59,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
     """
     from rlhf_prm.prm import load_prm
 
+    if is_judge(args.prm):
+        refuse_settings_of_prms(args.prm, args, PRM_SETTINGS)
     splitter = StepSplitter(args.separator)
     output = args.output or args.input.with_suffix(".scored.jsonl")
     if output.resolve() == args.input.resolve():
@@ -67,27 +74,14 @@ def run(args: argparse.Namespace) -> None:
     if not total:
         raise ValueError(f"{args.input} has no rows, expected at least one rollout")
     check_can_write(output, "--output")
-    keywords = (
-        "family",
-        "placement",
-        "reference",
-        "tag",
-        "good",
-        "bad",
-        "score_scale",
-        "score_shift",
-        "max_length",
-        "max_batch_tokens",
-        "server_url",
-    )
     if args.runner == "ray":
-        _run_on_ray(args, splitter, output, total, {name: getattr(args, name) for name in keywords})
+        _run_on_ray(args, splitter, output, total, {name: getattr(args, name) for name in PRM_SETTINGS})
         return
     if is_judge(args.prm):
         scorer = judge_from(args.prm, args.prm_kwargs)
     else:
         with loading(f"--prm {args.prm}"):
-            scorer = load_prm(args.prm, **{name: getattr(args, name) for name in keywords} | args.prm_kwargs)
+            scorer = load_prm(args.prm, **{name: getattr(args, name) for name in PRM_SETTINGS} | args.prm_kwargs)
     rows = read_rollouts(args.input, splitter, args.problem_column)
     with whole(output) as unfinished, unfinished.open("w", encoding="utf-8") as file, Bar(total, "score") as bar:
         for row in scored_rows(rows, scorer, args.chunk):

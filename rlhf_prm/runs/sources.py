@@ -41,10 +41,11 @@ class Sources:
 
     ``policy_path`` loads a fresh policy with ``policy()``, so that a baseline starts from the same weights.
     ``evaluate(model, limit)`` gives {"accuracy", "process_accuracy"} on held-out problems, or is None if the
-    trainer evaluates on ``eval_dataset`` itself. ``seconds`` is the time spent building; ``eval_problems`` is how many
-    held-out problems an evaluation without a limit uses. If steps can be checked exactly, ``check_prm(page)``
-    measures and audits the PRM if there is one, and ``exact_scorer`` scores by exact labels; ``world`` is the toy
-    world, if it is used. ``prepare`` is called on every fresh policy.
+    trainer evaluates on ``eval_dataset`` itself; ``start_accuracy()`` is what it gives before training, if that is
+    known without the trainer. ``seconds`` is the time spent building; ``eval_problems`` is how many problems an
+    evaluation without a limit uses. If steps can be checked exactly, ``check_prm(page)`` measures and audits the PRM if
+    there is one, and ``exact_scorer`` scores by exact labels; ``world`` is the toy world, if it is used. ``prepare`` is
+    called on every fresh policy.
     """
 
     policy_path: str
@@ -55,6 +56,7 @@ class Sources:
     train_dataset: Dataset
     eval_dataset: Dataset | None = None
     evaluate: Callable[[PreTrainedModel, int | None], dict[str, float]] | None = None
+    start_accuracy: Callable[[], dict[str, float]] | None = None
     check_prm: Callable[[Path], dict[str, Any]] | None = None
     exact_scorer: StepScorer | None = None
     world: Any = None
@@ -212,6 +214,7 @@ def _word_problems(recipe: RecipeArguments, seed: int) -> Sources:
         verifier=ExactMatchVerifier(),
         train_dataset=world.train_dataset,
         evaluate=evaluate,
+        start_accuracy=lambda: world.start_accuracy(recipe.eval_limit),
         check_prm=check if hasattr(scorer, "score") and recipe.prm != LIVE_VALUES else None,
         exact_scorer=OracleScorer(seed=settings.seed, checker=WORDS),
         prepare=prepare,

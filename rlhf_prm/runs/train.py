@@ -136,7 +136,7 @@ def _one_run(
     if beside is None:
         label = config.label
         with _timed(seconds, "evaluate"):
-            before = held_out_accuracy(trainer, sources)
+            before = sources.start_accuracy() if sources.start_accuracy else held_out_accuracy(trainer, sources)
     else:
         name, before = beside
         label = f"{config.label} ({name})"

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf_prm.files import read_json_lines
+from rlhf_prm.files import read_json, read_json_lines, write_json
 from rlhf_prm.generation.prompts import prompt_ids
 from rlhf_prm.prompts import keep_gold
 from rlhf_prm.steps import StepSplitter
@@ -31,6 +31,7 @@ from rlhf_prm.wordproblems.problems import WordProblem, draw_splits
 from rlhf_prm.wordproblems.sampler import ATTENTION, TextSampler, load_policy
 from rlhf_prm.wordproblems.settings import WordWorldSettings
 
+ACCURACY = "accuracy.json"
 PRM_SETTINGS = (
     *("seed", "prm_updates", "prm_batch", "prm_learning_rate", "prm_held_out", "prm_eval_every", "prm_patience"),
     "frozen_layers",
@@ -73,6 +74,16 @@ class WordWorld:
         sampler = TextSampler(model, tokenizer, max_new_tokens=self.settings.max_completion_length)
         texts = [group[0] for group in sampler.generate([messages(problem) for problem in problems], seed=seed)]
         return evaluate_completions([WordProblem.parse(problem) for problem in problems], texts)
+
+    def start_accuracy(self, limit: int | None = None) -> dict[str, float]:
+        """``evaluate`` of the policy that RL starts from: a stage, measured once for all runs of the world."""
+        policy = self.stages["policy"]
+        needed = {"limit": limit, **self.settings.subset("max_completion_length")}
+        cache, build = StageCache(policy.path.parent), partial(self._measure_start, limit)
+        return read_json(cache.stage("start_accuracy", needed, build, (policy,)).path / ACCURACY)
+
+    def _measure_start(self, limit: int | None, folder: Path) -> None:
+        write_json(folder / ACCURACY, self.evaluate(*load_policy(self.policy_path), limit=limit))
 
     def held_out_solutions(self, problems: int, per_problem: int = 1, *, seed: int = 0) -> list[dict[str, Any]]:
         """The starting policy's solutions of held-out problems: stepwise rows with exact labels, and ``solution``.

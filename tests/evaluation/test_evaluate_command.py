@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from rlhf_prm.cli import main
-from rlhf_prm.evaluation.arguments import add_prm_arguments, check_prm, scorer_from
+from rlhf_prm.evaluation.arguments import add_prm_arguments, check_prm, check_prms, scorer_from
 from rlhf_prm.evaluation.best_of_n import best_of_n
 from rlhf_prm.evaluation.processbench import load_processbench, processbench
 from rlhf_prm.evaluation.samples import load_samples, scored
@@ -116,6 +116,18 @@ def test_of_several_prms_the_implicit_one_is_given_the_reference(prm_folder, pol
     for name, family in ((prm_folder, "qwen_prm"), (policy_folder, "implicit_prm")):
         check_prm(args, str(name))
         assert scorer_from(args, str(name), watched=False).family.name == family
+    check_prms(args)
+    for given in (("--reference", policy_folder), ("--prm-kwargs", json.dumps({"reference": str(policy_folder)}))):
+        with pytest.raises(ValueError, match=r"--reference .* has no effect: none of .* is an implicit PRM"):
+            check_prms(prm_arguments("--prm", prm_folder, prm_folder, *given, many=True))
+
+
+def test_what_only_a_prm_reads_is_refused_beside_a_judge_alone(prm_folder):
+    given = ("--max-length", 99, "--prm")
+    with pytest.raises(ValueError, match="--max-length 99 has no effect on judge:m, not a PRM"):
+        check_prm(prm_arguments(*given, "judge:m"))
+    check_prms(prm_arguments(*given, "judge:m", prm_folder, many=True))
+    check_prms(prm_arguments("--prm", "judge:m", "judge:n", many=True))
 
 
 def test_a_served_prm_is_loaded_with_the_default_arguments(prm_folder):

@@ -117,6 +117,12 @@ def test_scores_of_a_file_by_a_judge(tmp_path, capsys):
     assert "3 questions to the judge" in capsys.readouterr().out
 
 
+def test_the_settings_of_a_prm_do_nothing_for_a_judge(tmp_path, capsys):
+    path = write(tmp_path / "rows.jsonl", [{"problem": "p", "steps": ["a"]}])
+    assert run("score", "--prm", "judge:m", "--input", path, "--score-scale", 2) == 2
+    assert "--score-scale 2.0 has no effect on judge:m" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,6 +130,7 @@ def test_scores_of_a_file_by_a_judge(tmp_path, capsys):
         ((), "--prm is needed: a PRM's folder or Hub name, or --judge MODEL"),
         (("--prm", "x", "--endpoint", "http://h/v1"), "--judge-endpoint needs --judge"),
         (("--judge", "m", "--prm-kwargs", '{"vote": 3}'), "--prm judge:m: a judge has no keyword 'vote'"),
+        (("--judge", "m", "--family", "qwen_prm"), "--family qwen_prm has no effect on judge:m"),
         (("--judge", "m", "--endpoint", "http://127.0.0.1:9/v1"), "no endpoint of 'm' can be reached"),
     ],
 )

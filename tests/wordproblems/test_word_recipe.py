@@ -37,8 +37,10 @@ def test_a_run_on_the_worlds_own_prm_beside_the_ceiling(recipe, tmp_path, word_w
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["method"] == summary["ceiling"]["method"] == "trusted" and summary["eval_problems"] == 24
     assert summary["seconds"]["prm"] == word_world.stages["prm"].seconds  # found, not built again
+    start = word_world.start_accuracy()
     for kind in ("accuracy", "process_accuracy"):
         assert all(0 <= value <= 1 for value in summary[kind].values())
+        assert summary[kind]["before"] == summary["ceiling"][kind]["before"] == start[kind]
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows if "loss" in row} == {1, 2}
     assert (tmp_path / "report.html").exists() and (tmp_path / "ceiling" / "metrics.jsonl").exists()

@@ -1,6 +1,7 @@
 """The word-problem world on a tiny model: every stage, in the cache, after a kill, and as a recipe's source."""
 
 import json
+import zlib
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -68,6 +69,21 @@ def test_the_prm_scores_and_its_frozen_layers_are_the_policys(word_world):
         key = next(k for k in body if k.endswith(name))
         changed[layer] = (body[key].float() - policy[f"model.{name}"].float()).abs().max().item()
     assert changed[0] < 1e-6 < changed[1]
+
+
+def test_the_accuracy_at_the_start_is_measured_once_and_is_that_of_the_policy_in_a_trainer(word_world, monkeypatch):
+    def fingerprint(problems, texts):
+        return {"accuracy": zlib.crc32("\n".join([*(problem.text for problem in problems), *texts]).encode())}
+
+    monkeypatch.setattr("rlhf_prm.wordproblems.world.evaluate_completions", fingerprint)
+    found = word_world.start_accuracy(5)
+    tokenizer = saved_tokenizer(word_world.policy_path, padding_side="left")
+    policy = AutoModelForCausalLM.from_pretrained(word_world.policy_path, dtype="float32", attn_implementation="eager")
+    assert found == word_world.evaluate(policy, tokenizer, limit=5)  # the same texts
+    monkeypatch.setattr("rlhf_prm.wordproblems.world.WordWorld.evaluate", None)
+    assert found == word_world.start_accuracy(5)
+    with pytest.raises(TypeError):
+        word_world.start_accuracy(6)  # other problems, another measurement
 
 
 def test_held_out_solutions_and_accuracy(word_world):

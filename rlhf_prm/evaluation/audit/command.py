@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if args.insight_endpoint and args.insight is None:
         raise ValueError("--insight-endpoint needs --insight: the name of the model served there")
     labelled = right_answers_of_processbench(args.processbench) if args.processbench else []
-    for name in args.prm:
-        shared.check_prm(args, name)
+    shared.check_prms(args)
     samples = samples_from(args, args.n, args.n, all_rows=False)
     settings = AuditSettings(
         n=args.n,

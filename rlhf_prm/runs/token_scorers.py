@@ -4,10 +4,12 @@ import inspect
 from dataclasses import fields
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM
 
 from rlhf_prm.generation.log_probs import EndpointTokenModel
 from rlhf_prm.prm.log_ratio import LogRatioScorer
+from rlhf_prm.prm.placement import loading_for
 from rlhf_prm.prm.token_model import check_tokenizers, load_token_model
 from rlhf_prm.prm_training.implicit import ImplicitPRM, ImplicitSettings
 from rlhf_prm.prm_training.implicit_models import AdapterModel, TwoModels
@@ -98,7 +100,7 @@ def _implicit(
         raise ValueError(f"prm_kwargs: lora: {error}") from error
     if base == ON_THE_POLICY:
         return ImplicitPRM(AdapterModel(None, adapter), settings)
-    with loading("prm", name):
+    with loading("prm", name), loading_for("replicate", torch.float32):
         model = AutoModelForCausalLM.from_pretrained(name, dtype=options.get("dtype", "float32"))
     return ImplicitPRM(AdapterModel(model, adapter), settings)
 

@@ -20,6 +20,7 @@ from rlhf_prm.command_line import loading
 from rlhf_prm.generation.prompts import first_tokens, prompt_ids, prompt_seeds
 from rlhf_prm.generation.requests import Prompt, Sample, unit_seed
 from rlhf_prm.tokenizer_checks import check_policy, saved_tokenizer
+from rlhf_prm.unsharded_loading import unsharded_loading
 
 
 class SeededSampling(LogitsProcessor):
@@ -90,7 +91,7 @@ class HFGenerator:
             from transformers import AutoModelForCausalLM
 
             device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-            with loading(f"model {model}"):
+            with loading(f"model {model}"), unsharded_loading():
                 tokenizer = tokenizer or saved_tokenizer(model)
                 model = AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(device)
         if tokenizer is None:

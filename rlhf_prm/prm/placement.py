@@ -1,6 +1,5 @@
 """Where a PRM's weights are kept: a copy on each device, in CPU memory between calls, or sharded over the ranks."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
@@ -8,9 +7,9 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.distributed as dist
 from torch import nn
-from transformers.integrations import deepspeed as hf_deepspeed
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-FSDP_LOADING = "FSDP_CPU_RAM_EFFICIENT_LOADING"  # accelerate sets it, transformers reads it
+from rlhf_prm.unsharded_loading import unsharded_loading
 
 
 @runtime_checkable
@@ -125,18 +124,11 @@ def zero3_config(dtype: torch.dtype) -> dict:
 def loading_for(placement: str, dtype: torch.dtype) -> Iterator[None]:
     """Inside the context ``from_pretrained`` shards as it loads for ``"zero3"``, and does not for other placements.
 
-    With a policy at stage 3, transformers shards every model that is loaded after it; but whether the PRM is sharded is
-    decided by its placement. Under FSDP's ``cpu_ram_efficient_loading`` it gives every rank but the first zeros, which
-    FSDP then overwrites; a PRM is not wrapped in FSDP, so each rank loads its own.
+    Whether a PRM is sharded is decided by its placement, and not by how the policy is trained.
     """
-    policys = hf_deepspeed._hf_deepspeed_config_weak_ref  # the setting itself; its public getter returns a plain dict
-    hf_deepspeed.unset_hf_deepspeed_config()
-    own = hf_deepspeed.HfDeepSpeedConfig(zero3_config(dtype)) if placement == "zero3" else None
-    fsdps = os.environ.pop(FSDP_LOADING, None)
-    try:
-        yield
-    finally:
-        if fsdps is not None:
-            os.environ[FSDP_LOADING] = fsdps
-        del own  # transformers has only a weak reference to it, so it had to live until here
-        hf_deepspeed._hf_deepspeed_config_weak_ref = policys
+    with unsharded_loading():
+        own = HfDeepSpeedConfig(zero3_config(dtype)) if placement == "zero3" else None
+        try:
+            yield
+        finally:
+            del own  # transformers has only a weak reference to it, so it had to live until here

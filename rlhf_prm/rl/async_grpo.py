@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import TrainerCallback
 from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer, async_rollout_worker as their_worker
 
 from reward import step_to_token
@@ -47,6 +48,37 @@ def _restored(mean: float, tokens: np.ndarray) -> TokenAdvantages:
     return made
 
 
+@dataclass(frozen=True)
+class SentVersions:
+    """The updates at which TRL sends weights to the policy that samples: the first, then every ``every``-th.
+
+    Args:
+        first: the version that TRL gives to the weights it sends at the beginning; a resumed run counts on.
+        update: the updates done at the beginning, more than 0 in a resumed run.
+        every: ``weight_sync_steps``.
+    """
+
+    first: int = 1
+    update: int = 0
+    every: int = 1
+
+    def update_of(self, version: int) -> int:
+        """The update at which this version of the policy began to sample."""
+        later = version - self.first
+        return (self.update // self.every + later) * self.every if later > 0 else self.update
+
+
+class _TellSentVersions(TrainerCallback):
+    """Tells the credit at which update a run begins. It comes before TRL's own callback, which starts the worker."""
+
+    def __init__(self, trainer: "ProcessAsyncGRPOTrainer", credit: "ProcessCredit") -> None:
+        self.trainer, self.credit = trainer, credit
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        first = self.trainer.model_version + 1
+        self.credit.sent_versions = SentVersions(first, state.global_step, args.weight_sync_steps)
+
+
 @dataclass
 class ProcessCredit:
     """Scores groups in the rollout worker. It is a TRL reward function that returns the verifier's rewards.
@@ -61,10 +93,11 @@ class ProcessCredit:
 
     Attributes:
         in_thought: whether completions begin inside a thought; the trainer finds out from the prompts.
-        weight_sync_steps: updates between two versions of the policy that samples, which the trainer sets too.
+        sent_versions: which update each version of the policy that samples belongs to; the trainer sets it too.
 
     Raises:
         ValueError: the method or a keyword is unknown, the method remembers batches or reads token scores, or a scorer
+            that it needs is missing.
     """
 
     method: str
@@ -85,7 +118,7 @@ class ProcessCredit:
             )
         if self.scorer is None and self.method != "outcome":
             raise ValueError(f"method {self.method!r} needs step scores: pass scorer=partial(load_prm, …)")
-        self.in_thought, self.weight_sync_steps = False, 1
+        self.in_thought, self.sent_versions = False, SentVersions()
         self._scoring: RolloutScoring | None = None
         self._rows: list[ScoredRollout] = []
 
@@ -114,14 +147,6 @@ class ProcessCredit:
         rows = self._scoring(asked, list(columns.get("problem") or asked), golds, completion_ids, prompts)
         self._rows = self.reading.credited(rows)
         return [row.reward for row in rows]
-
-    def update_of(self, model_version: int) -> int:
-        """The update at which this version of the policy began to sample; TRL gives version 1 to the first weights.
-
-        TRL also counts the weights that a resumed run sends first, so schedules are ``weight_sync_steps`` updates ahead
-        after each resume.
-        """
-        return max(0, model_version - 1) * self.weight_sync_steps
 
     def token_advantages(self, outcome_rewards: Tensor, update: int) -> tuple[list[Tensor], list[ScoredRollout]]:
         """Advantages (T_i,) of each rollout of the group scored last, equal to those of the synchronous trainer."""
@@ -161,7 +186,9 @@ class DenseRolloutLoop(their_worker._AsyncRolloutLoop):
                 "expected one for each: dense advantages are for single turns without tools"
             )
         outcomes = torch.tensor([sample.metrics["reward"] for sample in samples])
-        tokens, rows = self.credit.token_advantages(outcomes, self.credit.update_of(int(group.model_version)))
+        tokens, rows = self.credit.token_advantages(
+            outcomes, self.credit.sent_versions.update_of(int(group.model_version))
+        )
         return [
             replace(
                 sample,
@@ -236,10 +263,11 @@ class ProcessAsyncGRPOTrainer(AsyncGRPOTrainer):
             dtype = (args.model_init_kwargs or {}).get("dtype", args.dtype)
             refuse_low_precision(dtype, args, args.learning_rate)
         pack_token_advantages()
+        trl_arguments["callbacks"] = [_TellSentVersions(self, credit), *(trl_arguments.get("callbacks") or [])]
         super().__init__(model, args=args, reward_funcs=[credit, *more], **trl_arguments)
         rows = trl_arguments.get("train_dataset")
         prompts = prompts_of_async(self.processing_class, args.chat_template_kwargs, rows)
         refuse_unopened(credit.reading.thinking, prompts)
-        credit.in_thought, credit.weight_sync_steps = opens_thought(prompts), args.weight_sync_steps
+        credit.in_thought = opens_thought(prompts)
         if self.rollout_worker is not None:
             use_rollout_loop(self.rollout_worker, DenseRolloutLoop)

@@ -3,11 +3,14 @@
 import asyncio
 import pickle
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from trl.experimental.async_grpo import AsyncGRPOConfig
+from transformers import TrainerControl, TrainerState
+from transformers.trainer_callback import CallbackHandler
+from trl.experimental.async_grpo import AsyncGRPOConfig, async_grpo_trainer as their_trainer
 from trl.experimental.async_grpo.async_rollout_worker import AsyncRolloutWorker, RolloutGroup, TrainingSequence
 from trl.experimental.async_grpo.packing import TreeRow
 
@@ -172,6 +175,7 @@ def thinking_trainer(monkeypatch, given, **settings) -> ProcessAsyncGRPOTrainer:
 
     def constructed(self, model, **arguments):
         self.processing_class, self.rollout_worker = tokenizer, None
+        self.args, self.callbacks = arguments["args"], arguments["callbacks"]
 
     monkeypatch.setattr("trl.experimental.async_grpo.AsyncGRPOTrainer.__init__", constructed)
     args = object.__new__(AsyncGRPOConfig)
@@ -192,11 +196,43 @@ def test_the_worker_is_told_of_thoughts_and_of_the_separator(monkeypatch):
         thinking_trainer(monkeypatch, credit(reading=Reading(Thinking())))
 
 
-def test_schedules_count_updates_and_not_the_versions_that_are_sent(monkeypatch):
-    """The first weights are version 1; every 4 updates come the next."""
+class Worker:
+    """Keeps what TRL's worker process would be given when it starts."""
+
+    def __init__(self, credit):
+        self.credit = credit
+
+    def start(self):
+        self.given = pickle.loads(pickle.dumps(self.credit))
+
+
+def started(monkeypatch, update: int, sent_before: int) -> ProcessCredit:
+    """The worker's credit in a run that begins at ``update``, after TRL's own callback, with a version every 4."""
     given = credit()
-    thinking_trainer(monkeypatch, given, weight_sync_steps=4)
-    assert [given.update_of(version) for version in (0, 1, 2, 3)] == [0, 0, 4, 8]
+    trainer = thinking_trainer(monkeypatch, given, weight_sync_steps=4)
+    trainer.model_version, trainer.weight_transfer = sent_before, None
+    trainer.rollout_worker, trainer.accelerator = Worker(given), SimpleNamespace(is_main_process=True)
+
+    def send():
+        trainer.model_version += 1
+
+    trainer._sync_weight = send
+    callbacks = [*trainer.callbacks, their_trainer._TrainBeginCallback(trainer)]
+    handler = CallbackHandler(callbacks, None, None, None, None)
+    handler.on_train_begin(trainer.args, TrainerState(global_step=update), TrainerControl())
+    return trainer.rollout_worker.given
+
+
+def test_schedules_count_updates_and_not_the_versions_that_are_sent(monkeypatch):
+    """The first weights are version 1; every 4 updates come the next. A resumed run sends its weights once more."""
+    versions = started(monkeypatch, update=0, sent_before=0).sent_versions
+    assert [versions.update_of(version) for version in (0, 1, 2, 3)] == [0, 0, 4, 8]
+    versions = started(monkeypatch, update=8, sent_before=3).sent_versions
+    assert [versions.update_of(version) for version in (4, 5, 6)] == [8, 12, 16]
+    versions = started(monkeypatch, update=10, sent_before=3).sent_versions  # sent after updates 12, 16, …
+    assert [versions.update_of(version) for version in (4, 5, 6)] == [10, 12, 16]
+    versions = started(monkeypatch, update=8, sent_before=0).sent_versions  # TRL does not restore it with a stream
+    assert [versions.update_of(version) for version in (1, 2, 3)] == [8, 12, 16]
 
 
 def test_weights_whose_updates_round_away_are_refused(monkeypatch):

@@ -88,7 +88,8 @@ class StepAdvantages:
                 f"method {self.name!r} reads token scores: got step_scorer {type(scorer).__name__}, expected one with "
                 "score_tokens (an implicit PRM, a teacher, the policy's own reference)"
             )
-        if getattr(self.method, "measures_trust", False) and getattr(scorer, "learns", None) == "before":
+        trusts = self.reads_scores and getattr(self.method, "measures_trust", False)
+        if trusts and getattr(scorer, "learns", None) == "before":
             raise ValueError(
                 f"method {self.name!r} trusts scores as far as they agree with the outcomes: got a "
                 f"{type(scorer).__name__} with order 'before', which is trained on these outcomes before it scores, so "

@@ -206,7 +206,7 @@ def test_trust_is_not_measured_on_outcomes_that_the_scorer_has_just_learnt(tmp_p
     with pytest.raises(ValueError, match=rf"'{method}' trusts .* got a IdScorer with order 'before'.*order 'after'"):
         trainer_of(tmp_path, IdScorer("before"), method=method)
     trainer_of(tmp_path, IdScorer("after"), method=method)
-    trainer_of(tmp_path, IdScorer("before"), method=method, method_kwargs={"process_weight": 0.0})  # scores are not read
+    trainer_of(tmp_path, IdScorer("before"), method=method, method_kwargs={"process_weight": 0.0})  # not read
 
 
 def test_a_mapping_that_is_no_schedule_is_the_methods_own():

@@ -12,7 +12,7 @@ def check_rollback(result: dict, good: int) -> None:
     """The weights are the kept ones, the optimizer goes on from there, and the schedule goes on from where it was."""
     assert result["thrown_away"] > 1e-3 and result["restored"] == 0.0
     # Not bit for bit: a difference of weights over the ratio of two learning rates is rounded.
-    assert result["update"] > 1e-3 and result["update_again"] < 1e-5
+    assert result["update"] > 1e-3 and result["update_again"] < 1e-4
     assert result["rates"] == pytest.approx([1e-2 * (1 - update / LAST) for update in range(LAST)])
     assert good + WASTED + 1 < LAST and result["went_on"] > 1e-4
 

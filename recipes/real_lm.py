@@ -82,8 +82,9 @@ class Pipeline:
                 f"{folder} was begun with {key}={had.get(key)!r}, got {settings.get(key)!r}; give another --root, or "
                 f"delete everything in it but {folder / 'cache'}"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(written, settings)
+        if not written.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(written, settings)
 
     def world(self, source: str, with_prm: bool = True) -> WordWorld:
         """The world whose PRM is trained on the labels of ``source``, built where it is not there yet."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 def whole(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to; once it is complete and on disk, it is renamed to ``path``.
 
-    If the writing fails, or the process is killed, ``path`` is as it was before.
+    If the writing fails, or the process is killed, ``path`` is as it was before. Of two that write at once, the one that
+    is complete last stays.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial
         with partial.open("rb") as file:

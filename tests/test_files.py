@@ -28,6 +28,14 @@ def test_nothing_is_seen_before_it_is_whole(tmp_path):
     assert (tmp_path / "a").read_text() == "half"
 
 
+def test_two_may_write_at_once(tmp_path):
+    with whole(tmp_path / "a") as first, whole(tmp_path / "a") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a").read_text() == "first"  # complete last
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_json_comes_back(tmp_path):
     write_json(tmp_path / "a.json", {"ρ": [1, None], "x": {1}}, default=sorted)
     assert read_json(tmp_path / "a.json") == {"ρ": [1, None], "x": [1]}

@@ -17,6 +17,7 @@ from torch.nn import functional
 from rlhf_prm.prm_training.implicit_models import ImplicitModels
 from rlhf_prm.prm_training.optimizer import MasterAdamW
 from rlhf_prm.prm_training.ranks import Ranks
+from rlhf_prm.rl.dataset_checks import refuse_without_gold
 
 ORDERS = ("before", "after")
 
@@ -81,7 +82,17 @@ class ImplicitPRM:
         return self.settings.order
 
     def attach(self, trainer: Any) -> None:
-        """Take the trainer's policy, if the adapter is to be added beside the policy's own."""
+        """Take the trainer's policy, if the adapter is to be added beside the policy's own.
+
+        Raises:
+            ValueError: the trainer has no verifier, whose verdicts φ is trained on, or no gold answer for it.
+        """
+        if trainer.scoring.verifier is None:
+            raise ValueError(
+                "implicit PRM: got no verifier=, expected one: it is trained on the verifier's verdicts (those of a "
+                "reward function come after it has scored)"
+            )
+        refuse_without_gold(trainer.train_dataset, "implicit PRM")
         if hasattr(self.models, "attach"):
             self.models.attach(trainer)
 

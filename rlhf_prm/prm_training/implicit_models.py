@@ -76,7 +76,6 @@ class AdapterModel:
     ) -> None:
         self.lora, self.context, self.max_batch_tokens = lora, context, max_batch_tokens
         self.model: Any = None
-        self.device = torch.device("cpu")
         self._tokens: TokenModel | None = None
         if model is not None:
             self._take(model)
@@ -114,13 +113,16 @@ class AdapterModel:
             for weight in model.parameters():
                 weight.requires_grad_(False)
         self.model, base = model, model.get_base_model()
-        self.device = next(base.parameters()).device
         limit = base.config.max_position_embeddings
         self._tokens = TokenModel(
-            _Still(TokenLogProbs(base), self.device),
+            _Still(TokenLogProbs(base)),
             context=min(self.context or limit, limit),
             max_batch_tokens=self.max_batch_tokens,
         )
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu") if self._tokens is None else self._tokens.placement.device
 
     @property
     def forwards(self) -> int:
@@ -169,8 +171,13 @@ class AdapterModel:
 class _Still(Replicate):
     """A placement that leaves the weights, their flags and modes as they are, because the policy uses them too."""
 
-    def __init__(self, reader: nn.Module, device: torch.device) -> None:
-        self.reader, self.device = reader, device
+    def __init__(self, reader: nn.Module) -> None:
+        self.reader = reader
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are now: DeepSpeed moves a policy's after this is made."""
+        return next(self.reader.parameters()).device
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 class MasterAdamW:
     """AdamW without weight decay on float32 copies of the weights (on the weights themselves if they are float32).
 
+    Weights may be cast to a lower precision later, as DeepSpeed does beside the policy: then they have copies too.
+
     Args:
         weights: the weights to train.
         warmup: updates until the learning rate is at its full value; then it is constant.
@@ -35,6 +37,7 @@ class MasterAdamW:
     @torch.no_grad()
     def __call__(self) -> float:
         """One update with the present gradients, which are then cleared; returns their norm before clipping."""
+        self._copy_what_was_cast()
         self.done += 1
         for group in self.adam.param_groups:
             group["lr"] = self.learning_rate * min(1.0, self.done / max(1, self.warmup))
@@ -51,6 +54,7 @@ class MasterAdamW:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy on the CPU: weights in float32, moments, updates done."""
+        self._copy_what_was_cast()
         kept = [master.detach().to("cpu", copy=True) for master in self.masters]
         return {"weights": kept, "adam": _on_cpu(self.adam.state_dict()), "done": self.done}
 
@@ -61,6 +65,7 @@ class MasterAdamW:
         Raises:
             ValueError: it belongs to another model.
         """
+        self._copy_what_was_cast()
         got, wanted = [tuple(w.shape) for w in state["weights"]], [tuple(w.shape) for w in self.masters]
         if got != wanted:
             raise ValueError(f"a saved scorer: got {len(got)} weights of other shapes, expected {len(wanted)} as here")
@@ -69,6 +74,14 @@ class MasterAdamW:
             weight.copy_(kept)
         self.adam.load_state_dict(state["adam"])
         self.done = state["done"]
+
+    def _copy_what_was_cast(self) -> None:
+        """Give weights that are no longer float32 a copy that is, with their moments."""
+        for i, (weight, master) in enumerate(zip(self.weights, self.masters, strict=True)):
+            if master is weight and weight.dtype != torch.float32:
+                self.masters[i] = self.adam.param_groups[0]["params"][i] = copied = _master(weight)
+                if weight in self.adam.state:
+                    self.adam.state[copied] = self.adam.state.pop(weight)
 
 
 def _master(weight: Tensor) -> nn.Parameter:

@@ -41,7 +41,7 @@ from rlhf_prm.prm_training.config import PRMConfig
 from rlhf_prm.prm_training.data import IGNORE, StepCollator, by_length, encode_dataset
 from rlhf_prm.prm_training.stages import hold_body, split_head_groups
 from rlhf_prm.prm_training.stopping import stopping_callbacks
-from rlhf_prm.rl.master_weights import check_master_weights
+from rlhf_prm.rl.master_weights import check_master_weights, refuse_deepspeeds_own
 from rlhf_prm.rl.trl_seam import count_labels_unshifted, prepared
 from rlhf_prm.statistics import auroc, expected_calibration_error, predicted_first_error
 from rlhf_prm.tokenizer_checks import check_is_saved_one, saved_tokenizer
@@ -109,6 +109,8 @@ class PRMTrainer(Trainer):
             eval_dataset = {name: self.encoded(rows, name) for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
             eval_dataset = self.encoded(eval_dataset, "eval")
+        if args.head_updates or args.head_learning_rate is not None:
+            refuse_deepspeeds_own(args, "head_learning_rate and head_updates")
         self._reads_step_ends = isinstance(_base_of(model), StepEndLogits)
         super().__init__(
             model=model,

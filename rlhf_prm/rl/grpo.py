@@ -26,7 +26,7 @@ from rlhf_prm.rl.failed_batch import undone_if_it_fails
 from rlhf_prm.rl.gathered_texts import blanked, kept_of_rank, without_texts
 from rlhf_prm.rl.master_weights import check_master_weights, refuse_low_precision
 from rlhf_prm.rl.outcomes import VerifierReward, check_sources, not_about_unlabelled, readable
-from rlhf_prm.rl.own_state import load_own_state, save_own_state
+from rlhf_prm.rl.own_state import load_own_state, load_policys_adapter, save_own_state
 from rlhf_prm.rl.parts import credited_steps
 from rlhf_prm.rl.policy_log_probs import policy_log_probs
 from rlhf_prm.rl.policy_tokens import of_width, policy_tokens, scattered
@@ -175,8 +175,9 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if outcome_reward in reward_funcs:
             tell_of_thoughts(shared_verifier(), self)
         check_parts(self, step_scorer)
-        if hasattr(step_scorer, "attach"):
-            step_scorer.attach(self)
+        for scorer in dict.fromkeys([step_scorer, turn_scorer]):
+            if hasattr(scorer, "attach"):
+                scorer.attach(self)
 
     @property
     def acts(self) -> bool:
@@ -375,6 +376,10 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if self.args.should_save:  # first, so that a checkpoint that is otherwise complete never lacks it
             save_own_state(self, checkpoint_folder(self, trial))
         super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_policys_adapter(self.model if model is None else model, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As TRL's, plus our own state: every backend passes here when it resumes."""

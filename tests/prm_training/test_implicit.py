@@ -6,12 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from rlhf_prm.prm.token_model import load_token_model
 from rlhf_prm.prm_training.implicit import ImplicitPRM, ImplicitSettings
 from rlhf_prm.prm_training.implicit_models import ADAPTER, AdapterModel, TwoModels
-from tests.tiny import tiny_policy
+from rlhf_prm.prm_training.optimizer import MasterAdamW
+from tests.tiny import DigitVerifier, tiny_dataset, tiny_policy
 
 ROLLOUTS = [
     SimpleNamespace(prompt_ids=[5, 6, 7], completion_ids=[9, 3], verdict=1.0),
@@ -164,6 +167,13 @@ def test_the_random_state_and_the_reference_are_left_alone(folders):
     assert not any(p.requires_grad for p in scorer.models.reference.reader.parameters())
 
 
+def trainer_of(policy) -> SimpleNamespace:
+    """What an implicit PRM asks of a trainer."""
+    parts = {"scoring": SimpleNamespace(verifier=DigitVerifier()), "train_dataset": tiny_dataset(2)}
+    unwrapping = SimpleNamespace(unwrap_model=lambda model: model)
+    return SimpleNamespace(model=policy, accelerator=unwrapping, is_fsdp_enabled=False, **parts)
+
+
 def adapted(model, **settings) -> ImplicitPRM:
     return ImplicitPRM(AdapterModel(model, LoraConfig(**LORA)), ImplicitSettings(**settings))
 
@@ -196,9 +206,7 @@ def test_a_second_adapter_on_the_policys_own_base(tmp_path):
     policy.train()
     with torch.no_grad():
         before = policy(ids).logits
-    trainer = SimpleNamespace(
-        model=policy, accelerator=SimpleNamespace(unwrap_model=lambda m: m), is_fsdp_enabled=False
-    )
+    trainer = trainer_of(policy)
     scorer = adapted(None, learning_rate=1e-2, beta=0.5)
     scorer.attach(trainer)
     alone = adapted(tiny_policy(seed=0), learning_rate=1e-2, beta=0.5)
@@ -223,10 +231,20 @@ def test_a_second_adapter_on_the_policys_own_base(tmp_path):
 
 
 def test_policies_without_peft_and_shards_are_refused():
-    scorer = adapted(None)
-    trainer = SimpleNamespace(model=tiny_policy(), accelerator=SimpleNamespace(unwrap_model=lambda m: m))
     with pytest.raises(ValueError, match="got a policy without PEFT"):
-        scorer.attach(trainer)
+        adapted(None).attach(trainer_of(tiny_policy()))
+
+
+def test_what_it_could_not_learn_from_is_refused(folders):
+    """The verdicts of a reward function come after it has scored; a verifier says nothing without gold answers."""
+    trainer = trainer_of(tiny_policy())
+    implicit(folders).attach(trainer)
+    trainer.train_dataset = Dataset.from_dict({"prompt": ["a"], "solution": [None]})
+    with pytest.raises(ValueError, match="implicit PRM: got no gold answer in 1 rows"):
+        implicit(folders).attach(trainer)
+    trainer.scoring.verifier = None
+    with pytest.raises(ValueError, match="implicit PRM: got no verifier="):
+        implicit(folders).attach(trainer)
 
 
 @pytest.mark.parametrize(
@@ -240,3 +258,20 @@ def test_policies_without_peft_and_shards_are_refused():
 def test_settings_out_of_range_are_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         ImplicitSettings(**settings)
+
+
+def test_weights_that_are_cast_later_keep_float32_copies():
+    """As DeepSpeed does with an adapter beside the policy. Steps of 1e-4 round away in bfloat16, and add up here."""
+    weight = nn.Parameter(torch.ones(4))
+    adam = MasterAdamW([weight], 1e-4)
+    weight.grad = torch.ones(4)
+    adam()
+    weight.data = weight.data.bfloat16()
+    for _ in range(39):
+        weight.grad = torch.ones(4, dtype=torch.bfloat16)
+        adam()
+    torch.testing.assert_close(adam.masters[0].data, torch.full((4,), 0.9961), atol=1e-5, rtol=0)
+    assert weight.dtype == torch.bfloat16 and torch.equal(weight.data, torch.full((4,), 0.9961).bfloat16())
+    again = MasterAdamW([weight], 1e-4)
+    again.load_state_dict(adam.state_dict())
+    assert torch.equal(again.masters[0], adam.masters[0]) and again.done == 40

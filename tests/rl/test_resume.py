@@ -79,3 +79,27 @@ def test_resume_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint in"):
         checkpoint_to_resume(tiny_config(tmp_path, resume_from_checkpoint="true"))
     assert checkpoint_to_resume(tiny_config(tmp_path)) is None
+
+
+def test_a_reference_that_follows_the_policy_goes_on_where_it_was(tmp_path):
+    """TRL loads it anew from the policy before training, and moves it in memory only."""
+
+    def run(folder, resume=None):
+        moves = {"beta": 0.1, "sync_ref_model": True, "ref_model_mixup_alpha": 0.5, "ref_model_sync_steps": 1}
+        trainer = ProcessGRPOTrainer(
+            model=str(tmp_path / "policy"),
+            args=tiny_config(folder, max_steps=4, save_strategy="steps", save_steps=2, learning_rate=1e-2, **moves),
+            train_dataset=tiny_dataset(16),
+            processing_class=tiny_tokenizer(),
+            step_scorer=HashScorer(),
+            verifier=DigitVerifier(),
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer.ref_model.state_dict(), [row["kl"] for row in trainer.state.log_history if "kl" in row]
+
+    tiny_policy().save_pretrained(tmp_path / "policy")
+    tiny_tokenizer().save_pretrained(tmp_path / "policy")
+    whole, kl = run(tmp_path / "run")
+    again, kl_again = run(tmp_path / "run", str(tmp_path / "run" / "checkpoint-2"))
+    assert kl_again == pytest.approx(kl) and kl[-1] > 0
+    assert all(torch.equal(weight, again[name]) for name, weight in whole.items())

@@ -85,15 +85,14 @@ def test_an_implicit_prm_learns_and_a_resumed_run_is_the_same(recipe, tmp_path):
 def test_an_adapter_beside_the_policys(recipe, tmp_path):
     lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
     peft = ("--use_peft", "true", "--lora_r", "4", "--lora_target_modules", "q_proj", "v_proj")
-    logs = recipe(
-        tmp_path,
-        "implicit",
-        "trusted_tokens",
-        {"lora": lora, "base": "policy", "learning_rate": 1e-2, "order": "after"},
-        *peft,
-    )
+    kwargs = {"lora": lora, "base": "policy", "learning_rate": 1e-2, "order": "after"}
+    saved = ("--save_strategy", "steps", "--save_steps", "2")
+    logs = recipe(tmp_path, "implicit", "trusted_tokens", kwargs, *peft, *saved)
     trained = [row for row in logs if "loss" in row]
     assert len(trained) == 3 and trained[2]["process/token_score/abs_max"] > 0 and trained[2]["grad_norm"] > 0
+    resumed = ("--resume_from_checkpoint", str(tmp_path / "checkpoint-2"))
+    again = recipe(tmp_path, "implicit", "trusted_tokens", kwargs, *peft, *saved, *resumed)
+    assert numbers(again) == numbers(logs)  # both adapters come back
 
 
 def test_the_policys_own_start(recipe, tmp_path):
@@ -113,11 +112,17 @@ def test_which_prms_are_read_by_tokens():
     [
         ("teacher", {}, {}, "expected teacher:NAME"),
         ("teacher:/nowhere", {}, {}, "prm: cannot load '/nowhere'"),
-        ("self", {"beta": 1}, {}, "no keyword 'beta'; expected some of temperature"),
+        ("self", {"beta": 1}, {}, "no keyword 'beta'; expected some of device"),
         ("implicit", {"betta": 1}, {}, "no keyword 'betta'; expected some of reference, lora, base, beta"),
         ("implicit", {"order": "never"}, {}, "order: got 'never'"),
         ("implicit", {"base": "policy"}, {}, "without lora"),
         ("implicit", {"lora": {"rank": 3}}, {}, "prm_kwargs: lora:"),
+        ("implicit", {"lora": {"r": 2}, "base": "own"}, {}, "got base 'own', expected 'policy'"),
+        ("implicit", {"lora": {"r": 2}, "reference": "sft"}, {}, "no keyword 'reference'"),
+        ("implicit", {"lora": {"r": 2}, "base": "policy", "device": "cpu"}, {}, "no keyword 'device'"),
+        ("implicit:sft", {"lora": {"r": 2}, "base": "policy"}, {}, "got implicit:sft beside base 'policy'"),
+        ("implicit", {"lora": {"r": 2}}, {"prm_placement": "offload"}, "got 'offload' beside lora"),
+        ("self", {"temperature": 0.5}, {}, "no keyword 'temperature'"),
         ("self", {}, {"prm_family": "qwen_prm"}, "which is read by tokens"),
         ("self", {}, {"prm_placement": "server"}, "expected one of replicate, offload, zero3"),
     ],

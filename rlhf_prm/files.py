@@ -13,8 +13,8 @@ from typing import Any
 def whole(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to; once it is complete and on disk, it is renamed to ``path``.
 
-    If the writing fails, or the process is killed, ``path`` is as it was before. Of two that write at once, the one that
-    is complete last stays.
+    If the writing fails, or the process is killed, ``path`` is as it was before. Of two that write at once, the
+    one that is complete last stays.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")

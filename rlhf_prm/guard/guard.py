@@ -13,7 +13,7 @@ from rlhf_prm.guard.actions import Actions, refuse_unknown
 from rlhf_prm.guard.arbiter import HELD_OUT, Arbiter
 from rlhf_prm.guard.detectors import TripRule
 from rlhf_prm.guard.journal import Journal
-from rlhf_prm.guard.last_good import LastGood
+from rlhf_prm.guard.last_good import LastGood, refuse_unknown_momentum
 from rlhf_prm.guard.rules import RULES, Trip, Watch
 from rlhf_prm.guard.schedule import Schedule
 from rlhf_prm.guard.state import GuardState
@@ -112,6 +112,7 @@ class HackGuard(TrainerCallback):
         if self.off:
             return
         if "rollback" in self.actions.named:
+            refuse_unknown_momentum(str(getattr(args.optim, "value", args.optim)))
             self.last_good = LastGood(self.trainer, self.folder / "hack_guard")
         saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
         if state.global_step and saved.exists():

@@ -100,6 +100,22 @@ def forget_momentum(optimizer) -> None:
                 state[name].zero_()
 
 
+def refuse_unknown_momentum(optim: str) -> None:
+    """Raise for an optimizer whose first moments are kept in another form, so that a rollback would not forget them.
+
+    Args:
+        optim: transformers' name of it.
+
+    Raises:
+        ValueError: it keeps 8-bit or 4-bit states.
+    """
+    if any(bits in optim for bits in ("8bit", "4bit")):
+        raise ValueError(
+            f"HackGuard rollback: got optim {optim!r}, whose momentum it cannot reset, expected one with states in "
+            "full precision (adamw_torch), or action='anneal'"
+        )
+
+
 def turn_back_schedule(scheduler, updates: int) -> None:
     """Set a learning-rate schedule back by ``updates``, so that their rates are repeated.
 

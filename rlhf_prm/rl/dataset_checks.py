@@ -75,3 +75,14 @@ def _check_columns(label: str, dataset: Any, verified: bool, with_tools: bool, e
         gold_text(dataset[0]["solution"])  # a column has one type, so the first row is enough
     if with_tools and "prompt" in columns and hasattr(dataset, "__len__") and isinstance(dataset[0]["prompt"], str):
         raise ValueError(f"{label}: got texts as `prompt` beside tools, expected messages: tools are called in a chat")
+
+
+def refuse_without_gold(dataset: Any, needed_by: str) -> None:
+    """Raise a ValueError if a training set (not a stream) has no gold answer, so that nothing could be verified."""
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "column_names"):
+        return
+    if all(gold_text(gold) is None for gold in dataset["solution"]):
+        raise ValueError(
+            f"{needed_by}: got no gold answer in {len(dataset)} rows of `solution`, expected some, as completions are "
+            "verified against them"
+        )

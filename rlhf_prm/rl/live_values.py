@@ -8,12 +8,12 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from reward.reward_functions import gold_text
 from reward.verifier import Verifier
 from rlhf_prm.generation import Generator
 from rlhf_prm.generation.requests import unit_seed
 from rlhf_prm.judges.budget import Budget
 from rlhf_prm.judges.cache import VerdictCache
+from rlhf_prm.rl.dataset_checks import refuse_without_gold
 from rlhf_prm.rl.policy_sampling import Continuation, GeneratorSampler, Prefix, PrefixSampler, TrainerSampler
 from rlhf_prm.rl.rollout_scoring import check_statuses, verdict_value
 from rlhf_prm.rl.scorers import PolicyRollout
@@ -129,7 +129,7 @@ class LiveMonteCarloScorer:
             raise ValueError("live Monte-Carlo values: got no verifier=, expected one that judges the completions")
         if trainer.tools:
             raise ValueError(f"live Monte-Carlo values: got tools or environments, {ALONE}")
-        refuse_without_gold(trainer.train_dataset)
+        refuse_without_gold(trainer.train_dataset, "live Monte-Carlo values")
         if reads_images(trainer):
             raise ValueError("live Monte-Carlo values: got a policy that reads images, expected one of text only")
         if trainer.max_completion_length is None:
@@ -258,17 +258,6 @@ class _SeedsOfUpdates:
         self.update, self.calls = update, self.calls + 1 if update == self.update else 0
         rank = self.trainer.accelerator.process_index
         return unit_seed(self.trainer.args.seed, "live values", update, rank, self.calls)
-
-
-def refuse_without_gold(dataset: Any) -> None:
-    """Raise a ValueError if a training set (not a stream) has no gold answer, so that no value could be measured."""
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "column_names"):
-        return
-    if all(gold_text(gold) is None for gold in dataset["solution"]):
-        raise ValueError(
-            f"live Monte-Carlo values: got no gold answer in {len(dataset)} rows of `solution`, expected some, as "
-            "completions are verified against them"
-        )
 
 
 def _mean(values: list[float]) -> float:

@@ -91,6 +91,24 @@ def refuse_other_precision(args: TrainingArguments) -> None:
     warnings.warn(f"{what}: the launch file decides, so the arithmetic is done in {launched}", stacklevel=2)
 
 
+def refuse_deepspeeds_own(args: TrainingArguments, setting: str) -> None:
+    """Raise where DeepSpeed would make the optimizer or the schedule, which then have no groups of our own.
+
+    Args:
+        setting: what would be ignored, for the message.
+
+    Raises:
+        ValueError: the DeepSpeed config has an ``optimizer`` or a ``scheduler`` section.
+    """
+    config = {} if args.deepspeed_plugin is None else args.deepspeed_plugin.deepspeed_config
+    for section in ("optimizer", "scheduler"):
+        if section in config:
+            raise ValueError(
+                f"{setting}: got a DeepSpeed config with a section {section!r}, expected none, because DeepSpeed would "
+                "give all weights one learning rate; take the section out (the trainer's own settings then count)"
+            )
+
+
 def one_dtype_for_zero3(model: nn.Module) -> None:
     """Cast parameters that ZeRO-3 has not partitioned yet to the dtype of those it partitioned during loading.
 

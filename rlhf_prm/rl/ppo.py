@@ -35,7 +35,7 @@ from rlhf_prm.rl.critic import (
     state_values,
 )
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
-from rlhf_prm.rl.master_weights import has_master_weights, one_dtype_for_zero3
+from rlhf_prm.rl.master_weights import has_master_weights, one_dtype_for_zero3, refuse_deepspeeds_own
 from rlhf_prm.rl.policy_tokens import compacted, in_front, of_width, policy_tokens, scattered
 from rlhf_prm.rl.ppo_config import TOKEN_SCORES, ProcessPPOConfig
 from rlhf_prm.rl.scorers import Scorer
@@ -90,6 +90,7 @@ class ProcessPPOTrainer(ProcessGRPOTrainer):
                 "optimizers: got an optimizer, expected none: the critic is made in the trainer, so an optimizer that "
                 "was made before does not train it; choose one by optim and optim_args"
             )
+        refuse_deepspeeds_own(args, "critic_learning_rate and critic_warmup")
         self._shaping = None
         if args.shaping == TOKEN_SCORES:
             _check_token_scorer(args, step_scorer)

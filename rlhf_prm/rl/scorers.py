@@ -3,7 +3,8 @@
 A scorer has one of ``score`` (texts → a score per step, ``rlhf_prm.prm.StepScorer``), ``score_rollouts`` (rollouts →
 a score per step) or ``score_tokens`` (rollouts → a score per token). It may also have:
 
-- ``update``: it is trained too, on every batch that the policy is trained on (``LearningScorer``);
+- ``update``, beside ``score_tokens``: it is trained too, on every batch that the policy is trained on
+  (``LearningScorer``);
 - ``submit(problems, steps)``, beside ``score``: it works in the background, as a judge does; it returns an object whose
   ``result()`` gives the scores and is called at the very end of the scoring;
 - ``attach(trainer)``: called once, when a trainer has been built; ``detach()``: called when its run has ended, so that

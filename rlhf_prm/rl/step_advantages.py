@@ -80,9 +80,15 @@ class StepAdvantages:
         """Whether the method can use this scorer.
 
         Raises:
-            ValueError: the method reads token scores and the scorer has none, or the method measures how far scores
-                agree with outcomes and the scorer has been trained on those outcomes before it scores.
+            ValueError: the method reads token scores and the scorer has none, the method measures how far scores
+                agree with outcomes and the scorer has been trained on those outcomes before it scores, or the scorer
+                would be trained but does not score tokens.
         """
+        if hasattr(scorer, "update") and not hasattr(scorer, "score_tokens"):
+            raise ValueError(
+                f"step_scorer: got {type(scorer).__name__} with update and without score_tokens, expected both or none "
+                "of them: only scorers of tokens are trained along with the policy (a PRM is by prm_refresh)"
+            )
         if self.per_token and not hasattr(scorer, "score_tokens"):
             raise ValueError(
                 f"method {self.name!r} reads token scores: got step_scorer {type(scorer).__name__}, expected one with "

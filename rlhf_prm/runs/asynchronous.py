@@ -86,6 +86,11 @@ class AsyncArguments:
             return None
         if is_judge(self.prm):
             check_judge_keywords(self.prm_kwargs)
+            if budgets := sorted(name for name in self.prm_kwargs if name.startswith("budget_")):
+                raise ValueError(
+                    f"prm_kwargs: got {budgets[0]}, expected none: a budget is for one update, and the rollout worker "
+                    "scores a group at a time"
+                )
             return partial(load_judge, self.prm, **self.prm_kwargs)
         where = {"placement": "server", "server_url": self.prm_server_url}
         return partial(load_prm, self.prm, family=self.prm_family, **where, **self.prm_kwargs)

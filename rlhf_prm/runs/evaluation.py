@@ -34,6 +34,13 @@ def held_out_accuracy(trainer, sources: Sources, limit: int | None = None) -> di
         return {"accuracy": verified_accuracy(trainer, dataset), "process_accuracy": None}
 
 
+def samples_of_accuracy(trainer, sources: Sources, limit: int) -> int:
+    """How many completions ``held_out_accuracy`` is the mean of: a world has one for each problem."""
+    if sources.evaluate is not None:
+        return max(1, min(limit, sources.eval_problems))
+    return max(1, min(limit, len(sources.eval_dataset))) * trainer.num_generations_eval
+
+
 def verified_accuracy(trainer, dataset: Dataset) -> float | None:
     """The verifier's mean reward over ``num_generations_eval`` samples per problem; None without any gold answer.
 

@@ -25,7 +25,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], str, Condition], ...] = (
         lambda recipe: recipe.dataset is None or recipe.prm is not None,
     ),
     (
-        ("eval_split", "eval_limit"),
+        ("eval_split", "eval_limit", "eval_every"),
         "an eval_dataset",
         lambda recipe: recipe.dataset is None or recipe.eval_dataset is not None,
     ),

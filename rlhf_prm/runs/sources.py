@@ -19,7 +19,8 @@ from rlhf_prm.judges.scorer import JudgeScorer
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.scorer import StepScorer
 from rlhf_prm.prompts import keep_gold, load_prompts
-from rlhf_prm.rl.live_values import LiveMonteCarloScorer, refuse_without_gold
+from rlhf_prm.rl.dataset_checks import refuse_without_gold
+from rlhf_prm.rl.live_values import LiveMonteCarloScorer
 from rlhf_prm.rl.scorers import Scorer
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.errors import loading
@@ -298,7 +299,7 @@ def _named(recipe: RecipeArguments, model_args: ModelConfig, seed: int) -> Sourc
     if all(gold is None for gold in train["solution"]):
         _refuse_outcome_baseline(recipe)
     if recipe.prm == LIVE_VALUES:
-        refuse_without_gold(train)
+        refuse_without_gold(train, "live Monte-Carlo values")
     held_out = recipe.eval_dataset and load_prompts(
         recipe.eval_dataset,
         columns=columns,

@@ -38,7 +38,9 @@ class TeacherCheck(TrainerCallback):
         trainer, scoring = self.trainer, self.trainer.scoring
         ranks, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
         rows = list(islice(iter(trainer.train_dataset), self.prompts * ranks))
-        rows = rows[rank::ranks][: max(1, len(rows) // ranks)]
+        mine = rows[rank::ranks][: max(1, len(rows) // ranks)]
+        # A generation outside of training is of whole groups: vLLM's server samples each prompt so often.
+        rows = [row for row in mine for _ in range(trainer.num_generations_eval)]
         with training_undisturbed(trainer):
             trainer.model.eval()
             rollouts = [

@@ -22,7 +22,7 @@ from rlhf_prm.rl.trl_seam import save_checkpoint
 from rlhf_prm.runs.arguments import RecipeArguments
 from rlhf_prm.runs.checkpoints import checkpoint_to_resume
 from rlhf_prm.runs.errors import disk_errors, end_with, ready_folder, user_errors
-from rlhf_prm.runs.evaluation import EvaluateOnTheWay, held_out_accuracy
+from rlhf_prm.runs.evaluation import EvaluateOnTheWay, held_out_accuracy, samples_of_accuracy
 from rlhf_prm.runs.folder import UNFINISHED, MetricsFile, result_table, versions, write_summary
 from rlhf_prm.runs.meaning import meaning
 from rlhf_prm.runs.prm_check import PRMCheck
@@ -174,6 +174,7 @@ def _built(
         callback.trainer = trainer
     if sources.evaluate is not None or sources.eval_dataset is not None:
         guard.held_out = lambda: on_the_way.measured()["accuracy"]
+        guard.state.arbiter.problems = samples_of_accuracy(trainer, sources, recipe.eval_every_limit)
     return trainer, checkpoint
 
 

@@ -3,7 +3,7 @@
 import pytest
 from transformers import TrainerCallback
 
-from rlhf_prm.guard.last_good import LastGood
+from rlhf_prm.guard.last_good import LastGood, refuse_unknown_momentum
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.ppo import ProcessPPOTrainer
 from rlhf_prm.rl.ppo_config import ProcessPPOConfig
@@ -70,3 +70,10 @@ def test_the_update_after_a_rollback_trains_on_fresh_rollouts(tmp_path, algorith
     assert back.sampled == sampled
     outside = [row["clip_ratio/region_mean"] for row in back.trainer.state.log_history if "loss" in row]
     assert outside[1] == 0.0 and max(outside) > 0.0
+
+
+@pytest.mark.parametrize("optim", ["adamw_8bit", "paged_lion_8bit", "adamw_torch_4bit"])
+def test_momentum_that_would_be_kept_is_refused(optim):
+    with pytest.raises(ValueError, match=f"got optim '{optim}', whose momentum it cannot reset"):
+        refuse_unknown_momentum(optim)
+    refuse_unknown_momentum("adamw_torch_fused")

@@ -312,6 +312,26 @@ def test_what_cannot_apply_is_refused_at_once(tmp_path, monkeypatch, algorithm, 
         tool_trainer(algorithm, tmp_path, monkeypatch, None, **(defaults | arguments))
 
 
+def test_a_scorer_of_turns_is_attached_once(tmp_path, monkeypatch):
+    """A judge then has its budget, and is not asked in held-out evaluations."""
+
+    class Attached:
+        trainers = 0
+
+        def score(self, problems, steps):
+            return [[0.5] * len(row) for row in steps]
+
+        def attach(self, trainer):
+            self.trainers += 1
+
+    arguments = {"train_dataset": messages(solution=["7"] * 8), "verifier": DigitVerifier(), "tools": [add]}
+    scorer = Attached()
+    tool_trainer("grpo", tmp_path, monkeypatch, None, turn_scorer=scorer, **arguments)
+    assert scorer.trainers == 1
+    tool_trainer("grpo", tmp_path, monkeypatch, None, turn_scorer=scorer, step_scorer=scorer, **arguments)
+    assert scorer.trainers == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -13,6 +13,7 @@ from rlhf_prm.rl.master_weights import (
     check_master_weights,
     has_master_weights,
     one_dtype_for_zero3,
+    refuse_deepspeeds_own,
     refuse_low_precision,
     refuse_other_precision,
 )
@@ -153,6 +154,15 @@ def test_deepspeed_is_launched_in_the_precision_of_the_settings(arguments, monke
     args.deepspeed_plugin = None
     with pytest.warns(UserWarning, match="the arithmetic is done in bf16"):
         refuse_other_precision(args)
+
+
+@pytest.mark.parametrize("section", ["optimizer", "scheduler"])
+def test_deepspeeds_own_optimizer_and_schedule_are_refused(arguments, section):
+    """They know no group of the critic: it would train at the policy's rate, and a warm-up hold all or nothing."""
+    with pytest.raises(ValueError, match=rf"critic_learning_rate: got a DeepSpeed config with a section '{section}'"):
+        refuse_deepspeeds_own(arguments(deepspeed={section: {}}), "critic_learning_rate")
+    refuse_deepspeeds_own(arguments(deepspeed={"bf16": {}}), "critic_learning_rate")
+    refuse_deepspeeds_own(arguments(), "critic_learning_rate")
 
 
 def test_what_zero3_has_partitioned_gives_the_rest_its_dtype():

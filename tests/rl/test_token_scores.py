@@ -201,6 +201,14 @@ def test_methods_and_shapings_of_tokens_need_token_scores(tmp_path):
         trainer_of(tmp_path, IdScorer(), ProcessPPOTrainer, shaping="token_scores", shaping_kwargs={"gamma": 1.0})
 
 
+def test_a_scorer_of_steps_that_would_learn_is_refused(tmp_path):
+    """It would never be updated, while every checkpoint held its state."""
+    scorer = HashScorer()
+    scorer.update = lambda rollouts: {}
+    with pytest.raises(ValueError, match="got HashScorer with update and without score_tokens"):
+        trainer_of(tmp_path, scorer)
+
+
 @pytest.mark.parametrize("method", ["trusted", "trusted_tokens"])
 def test_trust_is_not_measured_on_outcomes_that_the_scorer_has_just_learnt(tmp_path, method):
     with pytest.raises(ValueError, match=rf"'{method}' trusts .* got a IdScorer with order 'before'.*order 'after'"):

@@ -106,6 +106,8 @@ def test_a_method_that_a_worker_cannot_serve_and_a_judge(monkeypatch):
     with pytest.raises(ValueError, match="'trusted' remembers whole batches"):
         AsyncArguments(**named, method="trusted").credit()
     judged = AsyncArguments(**named, prm="judge:Org/J", prm_kwargs={"endpoint": "http://h:8000/v1"}).credit()
+    with pytest.raises(ValueError, match="got budget_calls, expected none: a budget is for one update"):
+        AsyncArguments(**named, prm="judge:Org/J", prm_kwargs={"budget_calls": 3}).credit()
     assert judged.scorer.args == ("judge:Org/J",) and judged.scorer.keywords == {"endpoint": "http://h:8000/v1"}
 
 

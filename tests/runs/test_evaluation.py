@@ -13,7 +13,7 @@ from reward.verifier import Verdict
 from rlhf_prm.guard.guard import HackGuard
 from rlhf_prm.rl.grpo import ProcessGRPOTrainer
 from rlhf_prm.rl.undisturbed import training_undisturbed
-from rlhf_prm.runs.evaluation import EvaluateOnTheWay, held_out_accuracy
+from rlhf_prm.runs.evaluation import EvaluateOnTheWay, held_out_accuracy, samples_of_accuracy
 from rlhf_prm.runs.folder import MetricsFile
 from rlhf_prm.runs.sources import Sources
 from tests.tiny import DigitVerifier, HashScorer, tiny_config, tiny_dataset, tiny_policy, tiny_tokenizer
@@ -149,6 +149,7 @@ def test_every_problem_counts_once_whatever_the_batch_size(tmp_path, samples, ba
     sources = held_out(tiny_dataset(5))
     assert held_out_accuracy(trainer, sources) == {"accuracy": pytest.approx(0.4), "process_accuracy": None}
     assert held_out_accuracy(trainer, sources, limit=3)["accuracy"] == pytest.approx(2 / 3)
+    assert [samples_of_accuracy(trainer, sources, limit) for limit in (3, 256)] == [3 * samples, 5 * samples]
 
 
 def test_what_the_verifier_cannot_judge_is_left_out(tmp_path):

@@ -22,6 +22,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "recipes" / "configs").glob("*.yam
         ({"dataset": "a", "check_prm": True}, "check_prm: True has no effect; it needs the toy world"),
         ({"dataset": "a", "prm_kwargs": {"tag": "x"}}, "prm_kwargs: {'tag': 'x'} has no effect; it needs a prm"),
         ({"dataset": "a", "eval_limit": 8}, "eval_limit: 8 has no effect; it needs an eval_dataset"),
+        ({"dataset": "a", "eval_every": 20}, "eval_every: 20 has no effect; it needs an eval_dataset"),
         ({"dataset": "a", "system_prompt": "Hi"}, "system_prompt: 'Hi' has no effect; it needs chat: true"),
         ({"guard_kwargs": {"every": 5}}, "guard_kwargs: {'every': 5} has no effect; it needs a guard that is not off"),
         ({"eval_every_limit": 9}, "eval_every_limit: 9 has no effect; it needs eval_every or a guard"),

@@ -14,6 +14,7 @@ from rlhf_prm.prm import load_prm
 from rlhf_prm.prompts import load_prompts
 from rlhf_prm.rl.async_grpo import ProcessAsyncGRPOTrainer, ProcessCredit
 from rlhf_prm.rl.parts import Reading
+from rlhf_prm.runs.checkpoints import checkpoint_to_resume
 from rlhf_prm.runs.folder import MetricsFile
 from rlhf_prm.runs.sources import VERIFIERS
 from rlhf_prm.settings import json_mapping
@@ -109,7 +110,12 @@ class AsyncArguments:
 
 
 def train_asynchronously(arguments: AsyncArguments, config: AsyncGRPOConfig) -> ProcessAsyncGRPOTrainer:
-    """Trains; leaves metrics.jsonl and the policy in ``config.output_dir``."""
+    """Trains; leaves metrics.jsonl and the policy in ``config.output_dir``.
+
+    Raises:
+        ValueError: it is to be resumed and there is no checkpoint; or as ``ProcessAsyncGRPOTrainer``.
+    """
+    checkpoint = checkpoint_to_resume(config)
     trainer = ProcessAsyncGRPOTrainer(
         arguments.model_name_or_path,
         config,
@@ -118,6 +124,6 @@ def train_asynchronously(arguments: AsyncArguments, config: AsyncGRPOConfig) -> 
         processing_class=saved_tokenizer(arguments.model_name_or_path, padding_side="left"),
         callbacks=[MetricsFile(config.output_dir)],
     )
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(config.output_dir) / "policy"))
     return trainer

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.chat_template_utils import qwen2_5_chat_template
+from trl.experimental.async_grpo import AsyncGRPOConfig
 
 from rlhf_prm.prm.qwen2 import Qwen2ForProcessRewardModel
 from rlhf_prm.runs.arguments import parse
-from rlhf_prm.runs.asynchronous import AsyncArguments
+from rlhf_prm.runs.asynchronous import AsyncArguments, train_asynchronously
 from tests.prm.pooling_server import PoolingServer
 from tests.prm.prm_checkpoints import qwen_prm
 from tests.rl.async_stand_ins import Server, on_a_cpu
@@ -109,6 +110,13 @@ def test_a_method_that_a_worker_cannot_serve_and_a_judge(monkeypatch):
     with pytest.raises(ValueError, match="got budget_calls, expected none: a budget is for one update"):
         AsyncArguments(**named, prm="judge:Org/J", prm_kwargs={"budget_calls": 3}).credit()
     assert judged.scorer.args == ("judge:Org/J",) and judged.scorer.keywords == {"endpoint": "http://h:8000/v1"}
+
+
+def test_true_resumes_from_the_newest_checkpoint(tmp_path):
+    arguments = AsyncArguments(model_name_or_path="a", dataset="b", method="outcome")
+    config = AsyncGRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", resume_from_checkpoint="true")
+    with pytest.raises(ValueError, match="resume_from_checkpoint: no checkpoint in"):
+        train_asynchronously(arguments, config)
 
 
 def test_without_arguments_the_recipe_says_what_it_needs(recipe):

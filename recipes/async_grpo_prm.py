@@ -2,7 +2,8 @@
 
 export VLLM_SERVER_DEV_MODE=1
 CUDA_VISIBLE_DEVICES=1 vllm serve POLICY --dtype float32 --weight-transfer-config '{"backend":"nccl"}' --port 8000
-CUDA_VISIBLE_DEVICES=2 vllm serve PRM --runner pooling --pooler-config '{"pooling_type":"STEP","step_tag_id":ID}' --port 8001
+CUDA_VISIBLE_DEVICES=2 vllm serve PRM --runner pooling --port 8001 \
+    --pooler-config '{"pooling_type":"STEP","step_tag_id":ID}'
 CUDA_VISIBLE_DEVICES=0 accelerate launch --num_processes 1 recipes/async_grpo_prm.py \
     --config recipes/configs/async_qwen2.5-math-1.5b_prm-7b.yaml
 """

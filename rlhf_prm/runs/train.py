@@ -69,7 +69,8 @@ def run_and_compare(recipe: RecipeArguments, config: Any, sources: Sources, buil
 
     ``recipe.baseline`` names a method; ``recipe.ceiling`` asks for the run's own method on exact step labels. Writes to
     ``config.output_dir``: summary.json, metrics.jsonl, completions/, policy/, report.html, and baseline/ and ceiling/
-    with the metrics.jsonl, completions/ and policy/ of these runs. The summary is written, marked as unfinished, before another run begins.
+    with the metrics.jsonl, completions/ and policy/ of these runs. The summary is written, marked as unfinished, before
+    another run begins.
 
     Returns:
         The summary.

@@ -1,4 +1,4 @@
-"""Asynchronous GRPO: a rollout worker samples and scores while the trainer trains. Policy, PRM and trainer are apart:
+r"""Asynchronous GRPO: a rollout worker samples and scores while the trainer trains. Policy, PRM and trainer are apart:
 
 export VLLM_SERVER_DEV_MODE=1
 CUDA_VISIBLE_DEVICES=1 vllm serve POLICY --dtype float32 --weight-transfer-config '{"backend":"nccl"}' --port 8000

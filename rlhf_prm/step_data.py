@@ -206,15 +206,33 @@ def _parsed_rows(parse: Callable[[dict[str, Any]], step_formats.Parsed], source:
     return rows
 
 
+def stepwise_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The row itself, with the verdict on its answer (``outcome``) where it has one."""
+    return [{column: record[column] for column in COLUMNS} | _outcome(record)]
+
+
+def trl_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """TRL's stepwise type; ``soft_labels``, ``source`` and ``outcome`` may be added."""
+    problem, steps, labels = step_formats.trl_stepwise(record)
+    given = record.get("soft_labels")
+    soft = labels if given is None else [float(value) for value in given]
+    row = StepLabels([label > 0 for label in labels], soft, record.get("source") or "trl").row(problem, steps)
+    return [row | _outcome(record)]
+
+
+def _outcome(record: dict[str, Any]) -> dict[str, bool]:
+    return {"outcome": record["outcome"]} if isinstance(record.get("outcome"), bool) else {}
+
+
 READERS: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]]]] = {
-    "stepwise": lambda record: [{column: record[column] for column in COLUMNS}],
+    "stepwise": stepwise_rows,
     "processbench": processbench_rows,
     "openrlhf": _parsed_rows(step_formats.openrlhf, "openrlhf"),
     "math-shepherd": math_shepherd_rows,
     "math-aps-flat": _parsed_rows(step_formats.flat_math_aps, "math-aps"),
     "prm800k": prm800k_rows,
     "math-aps": math_aps_rows,
-    "trl": _parsed_rows(step_formats.trl_stepwise, "trl"),
+    "trl": trl_rows,
     "rlhflow": _parsed_rows(step_formats.rlhflow, "rlhflow"),
     "genprm": _parsed_rows(step_formats.genprm, "genprm"),
 }
@@ -375,7 +393,10 @@ def cut_torn_line(path: Path) -> None:
 
 
 def to_dataset(rows: Iterable[dict[str, Any]]):
-    """A ``datasets.Dataset`` of stepwise rows, each one checked (``.push_to_hub(name)`` publishes it)."""
+    """A ``datasets.Dataset`` of stepwise rows, each one checked (``.push_to_hub(name)`` publishes it).
+
+    There is a column ``outcome`` if a row has one.
+    """
     from datasets import Dataset, Features, List, Value
 
     features = Features(
@@ -386,4 +407,7 @@ def to_dataset(rows: Iterable[dict[str, Any]]):
         source=Value("string"),
     )
     checked = [check_row(row) for row in rows]
-    return Dataset.from_dict({column: [row[column] for row in checked] for column in COLUMNS}, features=features)
+    columns = {column: [row[column] for row in checked] for column in COLUMNS}
+    if any("outcome" in row for row in checked):
+        features["outcome"], columns["outcome"] = Value("bool"), [row.get("outcome") for row in checked]
+    return Dataset.from_dict(columns, features=features)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_prm.statistics import first_error
-from rlhf_prm.step_data import READERS, read_rows
+from rlhf_prm.step_data import READERS, read_rows, to_dataset
 
 JANET = "Janet pays $40/hour for 3 hours. How much in a year?"
 FIRST, SECOND = "Step 1: She pays 40 * 3 = 120.", "Step 2: That is 120 * 50 = 6000. The answer is: 6000"
@@ -113,6 +113,18 @@ def test_what_cannot_be_read_names_its_line(record, message, tmp_path):
         read(tmp_path, record)
     rejected = []
     assert read(tmp_path, record, rejected=rejected) == [] and len(rejected) == 1
+
+
+def test_trls_type_with_more_columns_keeps_them(tmp_path):
+    """Soft labels that were read as 0 and 1 would train ``loss: mse`` on something else."""
+    record = {"prompt": "p", "completions": ["a", "b"], "labels": [True, True], "soft_labels": [0.9, 0.25]}
+    [row] = read(tmp_path, record | {"outcome": False})
+    assert (row["soft_labels"], row["source"], row["outcome"]) == ([0.9, 0.25], "trl", False)
+    assert to_dataset([row])[0]["outcome"] is False
+    [stepwise] = read(tmp_path, row | {"source": "human"})
+    assert (stepwise["source"], stepwise["outcome"]) == ("human", False)
+    with pytest.raises(ValueError, match="got 2 labels and 1 soft labels"):
+        read(tmp_path, record | {"soft_labels": [0.9]})
 
 
 def test_the_two_readers_of_math_shepherd_agree_on_the_real_file(shared_data):

@@ -21,6 +21,8 @@ def run(args: argparse.Namespace) -> None:
 
     config = load_config(args.config)
     runs = cell_runs(config) if args.table_only else run_cells(config, args.retry, lambda text: print(text, flush=True))
+    for run in runs:
+        run.check()
     table = build_table(config, runs)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

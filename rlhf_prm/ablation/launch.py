@@ -40,13 +40,14 @@ class CellRun:
         return "failed" if (self.folder / FAILED).exists() else "open"
 
     def check(self) -> None:
-        """Refuse a folder that was run with other arguments than these.
+        """Refuse a folder that was run, or is being run, with other arguments than these.
 
         Raises:
             ValueError: naming the arguments that differ.
         """
-        written = self.folder / CONFIG
-        if self.state == "open" or not written.exists():
+        written, log = self.folder / CONFIG, self.folder / LOG
+        running = log.exists() and _locked(log)
+        if (self.state == "open" and not running) or not written.exists():
             return
         had, wanted = yaml.safe_load(written.read_text()), json.loads(json.dumps(self.arguments))
         differing = [key for key in {**had, **wanted} if had.get(key) != wanted.get(key)]

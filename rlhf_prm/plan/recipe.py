@@ -1,5 +1,6 @@
 """A plan from a recipe's YAML and the accelerate config it is launched with, without importing a trainer."""
 
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,22 @@ def recipe_settings(path: str | Path, gpus: int) -> tuple[Settings, dict[str, st
         raise ValueError(
             f"{path}: model_name_or_path is {name!r}: this recipe builds small models itself, no plan needed"
         )
+    if OF_PAIRS.intersection(given):
+        raise ValueError(f"{path}: got settings of train_pairs.py, which cannot be planned; expected another recipe's")
     if "train_data" in given:
         return _prm_settings(given, gpus), {"policy": name}
     return _rl_settings(given, gpus)
+
+
+OF_PAIRS = {"train_samples", "similarity", "constants", "betas", "encoder"}
+
+
+def _of_ppo_alone() -> set[str]:
+    """The settings that a PPO run has and a GRPO run has not."""
+    from rlhf_prm.rl.config import ProcessGRPOConfig
+    from rlhf_prm.rl.ppo_config import ProcessPPOConfig
+
+    return {field.name for field in fields(ProcessPPOConfig)} - {field.name for field in fields(ProcessGRPOConfig)}
 
 
 def _prm_settings(given: Settings, gpus: int) -> Settings:
@@ -89,7 +103,7 @@ def _prm_settings(given: Settings, gpus: int) -> Settings:
 
 
 def _rl_settings(given: Settings, gpus: int) -> tuple[Settings, dict[str, str]]:
-    ppo = any(key == "shaping" or key.startswith(("critic", "value_")) for key in given)
+    ppo = not _of_ppo_alone().isdisjoint(given)
     settings = (PPO_DEFAULTS if ppo else RL_DEFAULTS) | given
     shape, names = model_shape(settings["model_name_or_path"]), {"policy": settings["model_name_or_path"]}
     scorer, prm = _scorer(settings)

@@ -1,6 +1,7 @@
 """PairTrainer: a reward model from pairs of answers, with margins bounded by their similarity (arXiv 2404.00978)."""
 
 import random
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,8 @@ class PairTrainer(Trainer):
     ):
         set_seed(args.seed)
         if not isinstance(model, PreTrainedModel):
-            processing_class = processing_class or saved_tokenizer(model)
             options = {"dtype": torch.float32} | dict(args.model_init_kwargs or {})
+            processing_class = processing_class or saved_tokenizer(model, revision=options.get("revision"))
             model = decoder_with_new_head(model, num_labels=1, **options)
         elif processing_class is None:
             raise ValueError("processing_class: got None with a model in memory, expected its tokenizer")
@@ -81,13 +82,25 @@ class PairTrainer(Trainer):
     def encoded(self, pairs: Sequence[Pair]) -> Dataset:
         """Token ids of both answers and the widest margin of each pair.
 
+        Pairs whose answers are equal up to ``max_length`` are left out, because they say nothing; a warning counts them
+        and those that were cut.
+
         Raises:
-            ValueError: there are no pairs.
+            ValueError: there are no pairs, or none is left.
         """
         if not pairs:
             raise ValueError("got no pairs: expected problems with a right and a wrong answer")
         chosen = [self._ids(pair.prompt, pair.chosen) for pair in pairs]
         rejected = [self._ids(pair.prompt, pair.rejected) for pair in pairs]
+        differ = [i for i, ids in enumerate(chosen) if ids != rejected[i]]
+        limit = self._settings.max_length
+        cut = sum(max(len(chosen[i]), len(rejected[i])) == limit for i in differ)
+        if cut or len(differ) < len(pairs):
+            lost = f"{len(pairs)} pairs: {len(pairs) - len(differ)} are equal up to max_length={limit} and are left out"
+            if not differ:
+                raise ValueError(f"{lost}; raise max_length")
+            warnings.warn(f"{lost}, {cut} others reach it and may be cut; raise max_length to keep them", stacklevel=2)
+        pairs, chosen, rejected = ([side[i] for i in differ] for side in (pairs, chosen, rejected))
         rows = {"chosen_ids": chosen, "rejected_ids": rejected, "widest": self._widest(pairs, chosen, rejected)}
         return Dataset.from_dict(rows)
 

@@ -1,5 +1,6 @@
 """Running: once each, failures kept, killed and resumed gives the same table."""
 
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rlhf_prm.ablation.config import load_config
 from rlhf_prm.ablation.launch import cell_runs, run_cells
@@ -88,6 +90,20 @@ def test_other_arguments_in_the_same_folder_are_refused(write, capsys):
     assert main(["ablate", "--config", str(write(seeds=[0], fixed={"max_steps": 10}))]) == 0
     assert main(["ablate", "--config", str(write(seeds=[0], fixed={"max_steps": 20}))]) == 2
     assert "was run with max_steps=10, the configuration now says 20" in capsys.readouterr().err
+    assert main(["ablate", "--table-only", "--config", str(write(seeds=[0], fixed={"max_steps": 20}))]) == 2
+    assert "was run with max_steps=10, the configuration now says 20" in capsys.readouterr().err
+
+
+def test_other_arguments_of_a_cell_that_still_runs_are_refused(write):
+    """An earlier call was killed, and its cell was not: it would be waited for and taken for one of these."""
+    [run] = cell_runs(load_config(write(seeds=[0], grid={"method": ["outcome"]})))
+    run.folder.mkdir(parents=True)
+    (run.folder / "cell.yaml").write_text(yaml.safe_dump(run.arguments | {"max_steps": 7}))
+    with (run.folder / "log.txt").open("wb") as log:
+        run.check()  # killed, too: it is run anew
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="was run with max_steps=7"):
+            run.check()
 
 
 @pytest.mark.parametrize("launcher", ["fork", COMMAND])

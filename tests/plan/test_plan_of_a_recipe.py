@@ -51,6 +51,18 @@ def test_every_shipped_recipe_of_a_real_model_is_planned_and_fits_where_it_says(
     assert told["task"] == ("prm" if path.stem.startswith("train_prm") else "rl")
 
 
+def test_ppo_is_told_from_grpo_by_any_setting_of_its_own(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    critics = []
+    for more in ({"lam": 0.95}, {"process_weight": 0.5}, {"critic": "own"}, {"method": "immediate"}):
+        path.write_text(yaml.safe_dump({"model_name_or_path": "Qwen/Qwen2.5-Math-1.5B", **more}))
+        critics.append(recipe_settings(path, 1)[0]["critic"])
+    assert critics[0] == critics[1] == critics[2] != critics[3] == "none"
+    path.write_text(yaml.safe_dump({"model_name_or_path": "Qwen/Qwen2.5-Math-1.5B", "train_samples": ["a.jsonl"]}))
+    with pytest.raises(ValueError, match=r"got settings of train_pairs\.py, which cannot be planned"):
+        recipe_settings(path, 1)
+
+
 def test_there_are_such_recipes():
     assert {path.stem for path in REAL} >= {*LAUNCH, "qwen2.5-math-1.5b_prm-7b", "train_prm_qwen2.5-math-7b_lora"}
 

@@ -137,6 +137,18 @@ def config(folder, **settings):
     return PairConfig(output_dir=str(folder), **chosen, **quiet)
 
 
+def test_pairs_that_max_length_makes_equal_are_left_out_and_counted(tmp_path, language_model_folder):
+    pairs = good_against_bad(2)
+    same = Pair(pairs[0].prompt, pairs[0].chosen, [*pairs[0].chosen, "bad"])
+    trainer = PairTrainer(language_model_folder, config(tmp_path, similarity="fixed"), pairs)
+    limit = len(trainer.encoded([same])[0]["chosen_ids"]) - 1
+    trainer._settings.max_length = limit
+    with pytest.warns(UserWarning, match=rf"3 pairs: 1 are equal up to max_length={limit} and are left out"):
+        assert len(trainer.encoded([*pairs, same])) == 2
+    with pytest.raises(ValueError, match="raise max_length"):
+        trainer.encoded([same])
+
+
 def test_it_learns_and_margins_stay_bounded(tmp_path, language_model_folder):
     """The same pairs and updates: both tell good from bad; without a bound the margins grow on."""
     pairs, told = good_against_bad(24), {}

@@ -112,7 +112,8 @@ class HackGuard(TrainerCallback):
         if self.off:
             return
         if "rollback" in self.actions.named:
-            refuse_unknown_momentum(str(getattr(args.optim, "value", args.optim)))
+            optim = getattr(self.trainer.args, "optim", "")
+            refuse_unknown_momentum(str(getattr(optim, "value", optim)))
             self.last_good = LastGood(self.trainer, self.folder / "hack_guard")
         saved = self.folder / f"checkpoint-{state.global_step}" / STATE_FILE
         if state.global_step and saved.exists():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from rlhf_prm.files import write_json
+
 EFFECT = {"outcome": 0.0, "good": 0.1, "null": 0.0, "bad": -0.1}
 
 
@@ -34,7 +36,7 @@ def main() -> None:
         "accuracy": {"before": 0.3, "after": after},
         "seconds": {"rl": time.time()},
     }
-    (folder / "summary.json").write_text(json.dumps(summary))
+    write_json(folder / "summary.json", summary)  # whole, as a run writes it: another call may be looking
 
 
 if __name__ == "__main__":

@@ -98,10 +98,15 @@ def take_judge(args: argparse.Namespace, many: bool = False, required: bool = Tr
 
 
 def judge_from(name: str, keywords: Mapping[str, Any]) -> StepScorer:
-    """The judge of ``--prm judge:MODEL``; steps behind a first error count as wrong, as in labels for PRMs."""
+    """The judge of ``--prm judge:MODEL``; steps behind a first error count as wrong, as in labels for PRMs.
+
+    Its budget is for all that it scores here.
+    """
     try:
         check_judge_keywords(dict(keywords))
-        return load_judge(name, **{"behind_error": "wrong", **keywords})
+        judge = load_judge(name, **{"behind_error": "wrong", **keywords})
+        judge.share_budget()
+        return judge
     except (TypeError, ValueError) as error:
         raise ValueError(f"--prm {name}: {error}") from error
 

@@ -104,6 +104,10 @@ class JudgeScorer:
         self._asking: Callable[[], bool] = lambda: True
         self.learns: Callable[[], bool] = lambda: True  # whether the policy is trained on the present rollouts
 
+    def share_budget(self) -> None:
+        """From now on one budget holds for all calls, as for those of an update."""
+        self._update = lambda: 0
+
     def attach(self, trainer: Any) -> None:
         """Use the trainer's updates and ranks for the budget, and its folder for ``judged.jsonl``."""
         self._update = lambda: trainer.state.global_step if trainer.is_in_train else None

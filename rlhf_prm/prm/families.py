@@ -185,7 +185,8 @@ _FAMILIES = (
         render=render.chat_of_numbered_steps,
         build=_implicit,
         recognised=lambda c: (
-            c.architecture.endswith("ForCausalLM") and (c.reference is not None or c.named("eurusprm", "implicitprm"))
+            c.architecture.endswith("ForCausalLM")
+            and (c.named("eurusprm", "implicitprm") or (c.reference is not None and not c.named("shepherd", "rlhflow")))
         ),
         beta=0.001,
     ),

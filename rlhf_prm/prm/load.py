@@ -99,6 +99,11 @@ def load_prm(
     checkpoint = Checkpoint(name, config, tokenizer, None if reference is None else os.fspath(reference))
     chosen = chosen_family(checkpoint, family, tag=tag, good=good, bad=bad, between_steps=between_steps)
     check_reference(checkpoint, chosen)
+    if chosen.beta is not None and past_context == "window":
+        raise ValueError(
+            f"past_context='window': got {name}, an implicit PRM, expected 'nan': its score of a step is a sum over "
+            "all of the solution up to there, and a window would begin it again"
+        )
     calibration = Calibration(score_scale, score_shift)
     if chosen.beta is not None and calibration == Calibration():
         warn_of_narrow_scores(name, chosen.beta)

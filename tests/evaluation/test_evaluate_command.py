@@ -13,6 +13,7 @@ from rlhf_prm.evaluation.processbench import load_processbench, processbench
 from rlhf_prm.evaluation.samples import load_samples, scored
 from rlhf_prm.prm import load_prm
 from tests.evaluation.fakes import BoxVerifier
+from tests.prm import prm_checkpoints
 
 
 def write(path, rows):
@@ -111,12 +112,15 @@ def test_the_check_of_a_prm_reads_its_keywords(prm_folder, policy_folder):
         check_prm(prm_arguments("--prm", prm_folder, "--reference", policy_folder))
 
 
-def test_of_several_prms_the_implicit_one_is_given_the_reference(prm_folder, policy_folder):
+def test_of_several_prms_the_implicit_one_is_given_the_reference(prm_folder, policy_folder, tmp_path):
     args = prm_arguments("--prm", prm_folder, policy_folder, "--reference", policy_folder, many=True)
     for name, family in ((prm_folder, "qwen_prm"), (policy_folder, "implicit_prm")):
         check_prm(args, str(name))
         assert scorer_from(args, str(name), watched=False).family.name == family
     check_prms(args)
+    shepherd = prm_checkpoints.math_shepherd(tmp_path / "math-shepherd")
+    args = prm_arguments("--prm", shepherd, policy_folder, "--reference", policy_folder, many=True)
+    assert scorer_from(args, str(shepherd), watched=False).family.name == "math_shepherd"  # a causal LM, too
     for given in (("--reference", policy_folder), ("--prm-kwargs", json.dumps({"reference": str(policy_folder)}))):
         with pytest.raises(ValueError, match=r"--reference .* has no effect: none of .* is an implicit PRM"):
             check_prms(prm_arguments("--prm", prm_folder, prm_folder, *given, many=True))

@@ -157,6 +157,10 @@ def test_a_budget_takes_second_votes_before_rollouts():
     same(judge.score(["p"] * 3, [["a"], ["bad"], ["c"]]), [[1.0], [0.0], [NAN]])
     assert (judge.stats.judge_over_budget, judge.stats.judge_unscored_steps) == (1, 1)
     same(judge.score(["p"], [["c"]]), [[1.0]])  # a new update has the whole budget
+    judge = judge_of(lambda text: first_bad, budget_calls=2)
+    judge.share_budget()  # as a command does, which scores in parts
+    same(judge.score(["p"] * 2, [["a"], ["bad"]]), [[1.0], [0.0]])
+    same(judge.score(["p"], [["c"]]), [[NAN]])
 
 
 def test_a_budget_counts_updates_and_ranks(tmp_path):

@@ -4,7 +4,7 @@ import math
 
 import naive
 import pytest
-from prm_checkpoints import qwen_prm
+from prm_checkpoints import implicit, qwen_prm
 
 from rlhf_prm.prm import load_prm
 from rlhf_prm.prm.batching import within_context
@@ -66,6 +66,9 @@ def test_each_window_has_the_scores_of_its_own_text(tmp_path):
     assert [k for k, score in enumerate(with_long) if math.isnan(score)] == [3]
     with pytest.raises(ValueError, match="past_context='half': expected one of nan, window"):
         load_prm(folder, past_context="half")
+    model = implicit(folder / "implicit")
+    with pytest.raises(ValueError, match=r"past_context='window': got .*, an implicit PRM, expected 'nan'"):
+        load_prm(model, reference=model, past_context="window")
 
 
 class Recorder:

@@ -20,9 +20,12 @@ def run(args: argparse.Namespace) -> None:
     from rlhf_prm.files import write_text
 
     config = load_config(args.config)
-    runs = cell_runs(config) if args.table_only else run_cells(config, args.retry, lambda text: print(text, flush=True))
-    for run in runs:
-        run.check()
+    if args.table_only:
+        runs = cell_runs(config)
+        for run in runs:
+            run.check()
+    else:
+        runs = run_cells(config, args.retry, lambda text: print(text, flush=True))
     table = build_table(config, runs)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

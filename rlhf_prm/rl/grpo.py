@@ -175,7 +175,7 @@ class ProcessGRPOTrainer(GRPOTrainer):
         if outcome_reward in reward_funcs:
             tell_of_thoughts(shared_verifier(), self)
         check_parts(self, step_scorer)
-        for scorer in dict.fromkeys([step_scorer, turn_scorer]):
+        for scorer in [step_scorer] if turn_scorer is step_scorer else [step_scorer, turn_scorer]:
             if hasattr(scorer, "attach"):
                 scorer.attach(self)
 

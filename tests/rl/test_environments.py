@@ -1,6 +1,7 @@
 """Tools and environments of TRL in our trainers: as they come, with scripted turns of a tiny policy."""
 
 import math
+from dataclasses import dataclass
 
 import pandas as pd
 import pytest
@@ -315,8 +316,9 @@ def test_what_cannot_apply_is_refused_at_once(tmp_path, monkeypatch, algorithm, 
 def test_a_scorer_of_turns_is_attached_once(tmp_path, monkeypatch):
     """A judge then has its budget, and is not asked in held-out evaluations."""
 
+    @dataclass  # two of them may be equal, and none can be hashed
     class Attached:
-        trainers = 0
+        trainers: int = 0
 
         def score(self, problems, steps):
             return [[0.5] * len(row) for row in steps]
